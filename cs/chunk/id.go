@@ -1,0 +1,49 @@
+// Package chunk is the on-disk format of a (chunk, layer): one sparse file with a header, a table of one checksum per
+// 4 KiB block, and the data.
+package chunk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// BlockSize is the unit of presence, checksum and copy-on-write, in bytes. Part of the format.
+const BlockSize = 4096
+
+// Codes of the table. Any other is a block's sum. Part of the format.
+const (
+	Absent uint32 = 0 // not in this layer: look in the one below; without one, zeros
+	Zeros  uint32 = 1 // present and zero: no space is used
+)
+
+// ID names a chunk: the file it belongs to (numbers are never used twice) and its place in it.
+type ID struct {
+	File  uint64
+	Index uint32
+}
+
+func (id ID) String() string { return fmt.Sprintf("%d.%d", id.File, id.Index) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// BlockSum returns the checksum of the bytes of one block, or of a part of it on its way: CRC32C seeded with the chunk and the
+// block number, so that a block that went astray does not verify. It is never Absent or Zeros: those become 2. Part of the format.
+func BlockSum(id ID, block uint32, data []byte) uint32 {
+	return sumWith(seed(id, block), data)
+}
+
+func seed(id ID, block uint32) uint32 {
+	var b [16]byte
+	binary.LittleEndian.PutUint64(b[0:], id.File)
+	binary.LittleEndian.PutUint32(b[8:], id.Index)
+	binary.LittleEndian.PutUint32(b[12:], block)
+	return crc32.Update(0, castagnoli, b[:])
+}
+
+func sumWith(seed uint32, data []byte) uint32 {
+	if s := crc32.Update(seed, castagnoli, data); s > Zeros {
+		return s
+	}
+	return 2
+}

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"pstorage/cs/chunk"
+)
+
+// Access is what a request was admitted with; it is compared with what is durable, under the chunk's lock (R2).
+type Access struct {
+	Epoch   uint64
+	Version uint64
+	Layer   uint32
+	Peer    bool // a chunk server's: the version is compared, the epoch is not
+}
+
+// State of a replica here. Only InSync and Syncing ones take I/O; only InSync ones are a source.
+type State uint8
+
+const (
+	InSync State = iota + 1
+	Syncing
+	Stale
+)
+
+// Suspicion tells what may be wrong with a replica that was open when its server ended (R6).
+type Suspicion uint8
+
+const (
+	Sound        Suspicion = iota
+	ProcessDied            // its process was killed: a block and its sum may be torn apart
+	MachineDied            // its operating system went down too: unsynced writes may be missing
+)
+
+// ChunkVersion names a chunk of a file with a version.
+type ChunkVersion struct {
+	Index   uint32
+	Version uint64
+}
+
+// Replica is one entry of the inventory.
+type Replica struct {
+	ID      chunk.ID
+	Version uint64
+	State   State
+	Suspect Suspicion
+	Blocks  uint32 // blocks in the chunk: its size / 4096
+}
+
+// Preparation asks for a new replica: of a chunk just being allocated (InSync, empty), or of one to be rebuilt
+// (Syncing, on top of what may still be here: R7 step 1).
+type Preparation struct {
+	ID      chunk.ID
+	Blocks  uint32
+	Layers  []uint32 // the file's layers, bottom first; the last takes writes
+	Epoch   uint64   // the file is fenced at this epoch at least
+	Version uint64   // writes are taken from this version on
+	State   State
+}
+
+// Engine is the set of replicas on one disk. All methods may be called from any goroutine. Errors are those of errors.go,
+// wrapped with the chunk's name. A method that says durably has synced before it returns; several such calls
+// share one sync.
+type Engine interface {
+	// Write stores data at off in the top layer. sums has one entry per block touched (package wire says of what).
+	// What is written is in the operating system when Write returns; with sync, on stable storage. The chunk is in the activity log,
+	// durably, before the first byte changes.
+	Write(id chunk.ID, a Access, off uint32, data []byte, sums []uint32, sync bool) error
+	// Zero makes length bytes at off read as zeros and gives their space back (whole blocks; the rest is written).
+	Zero(id chunk.ID, a Access, off, length uint32, sync bool) error
+	// Copy stores whole blocks with the codes given: data has those with a sum, packed.
+	Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error
+	// Read fills codes (one per block of the range) and appends to dst the data of the blocks that have a sum; it returns dst
+	// grown. With nowait it returns ErrWouldBlock, nothing read, if the disk would have to be waited for.
+	// The sums are not verified here: the reader does.
+	Read(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte, nowait bool) ([]byte, error)
+	// ReadLayer is Read of layer a.Layer alone.
+	ReadLayer(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte) ([]byte, error)
+	// Table fills codes without reading data; alone says of layer a.Layer alone.
+	Table(id chunk.ID, a Access, off, length uint32, codes []uint32, alone bool) error
+
+	// Flush makes durable what was written to the file before the call. epoch must be the file's.
+	Flush(file, epoch uint64) error
+	// Settle syncs the chunks and takes those not written meanwhile from the activity log (R5open).
+	Settle(file, epoch uint64, chunks []ChunkVersion) error
+	// Fence raises the file's epoch durably and returns its open chunks (R5).
+	Fence(file, epoch uint64) (open []ChunkVersion, err error)
+	// Raise sets versions durably; a lower one than a chunk has is refused as stale. With epoch 0 it is the MDS that asks,
+	// and no epoch is compared.
+	Raise(file, epoch uint64, chunks []ChunkVersion) error
+
+	// Prepare makes replicas, durably; one error per entry, nil where it worked. Repeating it does no harm.
+	Prepare(chunks []Preparation) []error
+	// Pull writes blocks of one layer into a Syncing replica of exactly this version, leaving out each block that the
+	// writer has written since Prepare, decided under the chunk's lock (R7fresh). codes as in Copy (0 makes the block
+	// absent). It reports how many bytes of data it wrote.
+	Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (written int, err error)
+	// Promote syncs a Syncing replica of exactly this version and makes it InSync, durably (R7 step 5). It stays open.
+	Promote(id chunk.ID, version uint64) error
+	// Demote marks replicas stale, durably (R6stale).
+	Demote(ids []chunk.ID) error
+	// Absolve makes a suspect replica the source (R6): each block that does not verify is replaced by what other(block)
+	// returns, if that verifies, else its sum is computed anew; then it is in sync, sound, and has the version, durably.
+	Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error
+	// Remove deletes replicas. Those not here are no error.
+	Remove(ids []chunk.ID) error
+
+	// Inventory calls yield for each replica until it returns false.
+	Inventory(yield func(Replica) bool)
+	// Space returns the bytes of the disk: all, free for new data (the reserve taken off), used by chunks.
+	Space() (total, free, used uint64)
+	// Close syncs everything; after it, no chunk is open that the holder has settled. Open ones stay in the log.
+	Close() error
+}

@@ -1,0 +1,113 @@
+// Package wire is the data path between a client (blockstore, or another chunk server that pulls a replica) and a chunk
+// server: frames over one stream connection, pipelined, answered in any order.
+//
+// # Format (version 1, little endian)
+//
+// Each side sends frames: a fixed header, then the payload its header announces. Headers carry a CRC32C of
+// themselves; data carries one CRC32C per 4 KiB block (chunk.BlockSum), which is the checksum that is stored. A header that
+// does not verify, or announces more than the limits below, ends the connection.
+//
+//	request, 64 bytes
+//	 0 u32 magic "PSQ1"        4 u8 op     5 u8 flags     6 u16 sums: number of u32 sums that begin the payload
+//	 8 u64 id: echoed          16 u64 file  24 u32 chunk index  28 u32 layer
+//	32 u64 epoch              40 u64 version
+//	48 u32 offset in chunk    52 u32 length, bytes   56 u32 payload, bytes (sums included)   60 u32 CRC32C of 0..59
+//	payload: sums × u32, then data (Write: length bytes)
+//
+//	reply, 40 bytes
+//	 0 u32 magic "PSR1"        4 u8 op     5 u8 status     6 u16 sums
+//	 8 u64 id                 16 u64 aux0  24 u64 aux1   32 u32 payload, bytes   36 u32 CRC32C of 0..35
+//	payload: sums × u32, then data
+//
+// A write's sums are one per block that it touches, each chunk.BlockSum(id, block, bytes of this write in that block): of
+// whole blocks it is what gets stored; a partial block is verified, merged into the stored one (whose own sum is verified first)
+// and summed anew. A read's offset and length are multiples of 4 KiB; its reply has one code per block (0: absent, 1: zeros, else
+// the sum) and the data of the blocks with a sum only, packed.
+package wire
+
+import "errors"
+
+const (
+	// Version of the protocol, exchanged in Hello; part of the format.
+	Version = 1
+
+	RequestMagic = 0x31515350 // "PSQ1"
+	ReplyMagic   = 0x31525350 // "PSR1"
+	RequestSize  = 64
+	ReplySize    = 40
+
+	// MaxData is the most data bytes of one read or write. Larger ones are split by the sender.
+	MaxData = 1 << 20
+	// MaxSums is the most sums one frame carries: those of a whole 256 MiB chunk (OpTable) would be 65536, so
+	// a table is asked for in pieces of at most 16384 blocks.
+	MaxSums = 16384
+	// MaxPayload bounds any payload.
+	MaxPayload = MaxData + 4*MaxSums
+)
+
+// Op is what a request asks for.
+type Op uint8
+
+const (
+	// OpHello opens the session (R2session): payload is a Hello. The server ends an older session of the same client,
+	// waits until nothing of it is being applied, and only then answers.
+	OpHello Op = iota + 1
+	// OpRead reads blocks through the layer chain, as seen from `layer`.
+	OpRead
+	// OpWrite writes length bytes into the top layer.
+	OpWrite
+	// OpZero makes the range read as zeros and gives back its space.
+	OpZero
+	// OpFlush makes durable every write of `file` answered before it, on this server.
+	OpFlush
+	// OpFence raises the file's epoch to `epoch`, durably (R5): payload of the reply is a list of the file's open
+	// chunks. A lower epoch than the file's is refused as StaleEpoch.
+	OpFence
+	// OpRaise sets chunks of `file` to versions, durably (R4): payload is a list of ChunkVersion.
+	OpRaise
+	// OpSettle says that nothing is in flight anywhere for the chunks listed (ChunkVersion), each answered by all of its
+	// replicas (R5open): the server syncs them, and takes those not written since from its activity log.
+	OpSettle
+	// OpTable reads the codes of a range (offset, length: multiples of 4 KiB) without data, as seen from `layer`.
+	OpTable
+	// OpPing is answered at once.
+	OpPing
+	// OpReadLayer (peers only) is OpRead of one layer alone: absent means absent in that layer.
+	OpReadLayer
+	// OpTableLayer (peers only) is OpTable of one layer alone.
+	OpTableLayer
+	// OpCopy writes blocks as OpWrite does, but with codes: payload has one code per block and data for those with a sum only.
+	// The holder's reconcile uses it (R5) to make replicas equal.
+	OpCopy
+)
+
+// Flags of a request.
+const (
+	// FlagSync: a write is on stable storage when it is answered.
+	FlagSync uint8 = 1 << iota
+	// FlagPeer: sent by another chunk server for a rebuild; the version is checked, the epoch is not.
+	FlagPeer
+)
+
+// Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt the
+// block number.
+type Status uint8
+
+const (
+	OK Status = iota
+	StaleEpoch
+	StaleVersion
+	NoChunk      // the server does not hold the chunk
+	StaleReplica // it holds a replica that is not a member
+	Suspect      // it holds a replica that it may not serve before it is resolved (R6)
+	NoSpace
+	IOError
+	BadSum     // the request's data do not match its sums (damaged on the way)
+	Corrupt    // stored data do not match their sum
+	BadRequest // out of bounds, unaligned, unknown op
+	NotAdmitted
+	SessionOver
+)
+
+// ErrProtocol marks a frame that is not of this protocol; the connection is closed.
+var ErrProtocol = errors.New("wire: protocol violation")
