@@ -23,6 +23,40 @@
 // whole blocks it is what gets stored; a partial block is verified, merged into the stored one (whose own sum is verified first)
 // and summed anew. A read's offset and length are multiples of 4 KiB; its reply has one code per block (0: absent, 1: zeros, else
 // the sum) and the data of the blocks with a sum only, packed.
+//
+// Other payloads end with a CRC32C of the bytes before it, as no block sum covers them:
+//
+//	Hello, 68 bytes
+//	 0 16 bytes cluster id    16 16 bytes client id    32 u64 incarnation    40 u64 session
+//	48 u32 server expected to be here (0: any)         52 u32 version of the protocol
+//	56 u8 peer               57 7 bytes zero           64 u32 CRC32C of 0..63
+//
+//	list of ChunkVersion (OpRaise, OpSettle, the reply of OpFence), sorted by index in a reply
+//	 n × (u32 chunk index, u64 version)   u32 CRC32C of what is before
+//
+// The codes in a reply to OpTable and OpTableLayer have their CRC32C in aux0. A Fence starts its list at the chunk index in `offset`, and
+// its reply has in aux0 how many more open chunks there are than the list holds: they are asked for with another Fence of the same
+// epoch, from the index after the last one.
+//
+// # DESIGN
+//
+// Invariants:
+//   - Every Call is handed back exactly once. Until then its memory may be read or written by the connection, afterwards never.
+//   - A reply is taken only for a request that has left completely; anything else ends the connection.
+//   - On the server, of one client (Hello.Client) only the newest session is applied; when its Hello is answered, nothing of
+//     an older one is being applied or will be (R2session).
+//   - Memory is bounded: the client's by the calls it was given, the server's by its limits on connections, on requests in hand
+//     and on replies not yet taken by the peer, after which it stops reading.
+//
+// Client: any goroutine may Send; the one that finds the outbox idle writes for all, without blocking; what the socket does not
+// take is left to the connection's writer goroutine. A reader goroutine parses replies, verifies, and completes calls.
+// On failure the reader, once nobody writes any more, completes all that is outstanding; then Send completes calls itself.
+//
+// Server: one goroutine per connection reads as many requests as there are, executes them in place, and sends all replies
+// with one write. What would have to wait for a disk goes to a bounded set of workers, shared by all connections; their replies take the same
+// outbox. A connection is over when its goroutine has returned and no worker has a request of it.
+//
+// Locks: outbox.mu before Conn.mu. serverConn.mu and sessions.mu are taken alone.
 package wire
 
 import "errors"
