@@ -25,9 +25,9 @@ const (
 type Suspicion uint8
 
 const (
-	Sound        Suspicion = iota
-	ProcessDied            // its process was killed: a block and its sum may be torn apart
-	MachineDied            // its operating system went down too: unsynced writes may be missing
+	Sound       Suspicion = iota
+	ProcessDied           // its process was killed: a block and its sum may be torn apart
+	MachineDied           // its operating system went down too: unsynced writes may be missing
 )
 
 // ChunkVersion names a chunk of a file with a version.

@@ -1,0 +1,60 @@
+// Package disk is the file system as the chunk store sees it: a small interface, the operating system's implementation of it, and
+// one in memory that loses or tears unsynced writes, fails and fills up on demand, for tests.
+//
+// # DESIGN
+//
+// Invariant: what Sync (of a file) or SyncDir (of a folder) has covered survives everything but the loss of the disk; nothing
+// else is promised to survive the end of the operating system. What a returned write has stored survives the end of the process.
+//
+// Files are used by many goroutines at once, by offset, without a position. A file that was closed must not be used.
+package disk
+
+import "errors"
+
+// FS is a file system. Names are slash-separated paths.
+type FS interface {
+	// Create makes a file that must not exist, and opens it.
+	Create(name string) (File, error)
+	// Open opens a file for reading and writing.
+	Open(name string) (File, error)
+	// Remove deletes a file or an empty folder.
+	Remove(name string) error
+	// MkdirAll makes a folder and those above it.
+	MkdirAll(name string) error
+	// List returns the names in a folder, sorted; those of folders end in a slash.
+	List(name string) ([]string, error)
+	// SyncDir makes the entries of a folder durable.
+	SyncDir(name string) error
+	// Allocated returns the bytes on disk that a file takes.
+	Allocated(name string) (int64, error)
+	// Space returns the bytes of the file system that holds the folder: all, and free for this process.
+	Space(name string) (total, free uint64, err error)
+	// Boot identifies the running operating system: it is another one after a restart of the machine.
+	Boot() (string, error)
+}
+
+// File is an open file. All methods but Close may be called at once.
+type File interface {
+	// ReadAt fills p; what lies beyond the end of the file is io.EOF.
+	ReadAt(p []byte, off int64) (int, error)
+	// ReadNow is ReadAt that returns ErrWouldBlock, with p in any state, if it would wait for the disk.
+	ReadNow(p []byte, off int64) (int, error)
+	// WriteAt stores p; fewer bytes than len(p) come with an error.
+	WriteAt(p []byte, off int64) (int, error)
+	// Punch makes the range read as zeros and gives its space back where the file system can.
+	Punch(off, length int64) error
+	// Truncate sets the size.
+	Truncate(size int64) error
+	// Size returns the size.
+	Size() (int64, error)
+	// Sync makes data and size durable.
+	Sync() error
+	Close() error
+}
+
+// Errors of every implementation, besides those of package io/fs (ErrExist, ErrNotExist).
+var (
+	ErrWouldBlock = errors.New("would wait for the disk")
+	ErrNoSpace    = errors.New("no space left on the disk")
+	ErrIO         = errors.New("input/output error")
+)

@@ -1,0 +1,4 @@
+package disk
+
+// OS is the operating system's file system.
+type OS struct{}
