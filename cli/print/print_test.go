@@ -1,0 +1,85 @@
+package print
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pstorage/meta/metapb"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs from what is printed now (go test -update writes it anew).\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+func files() []*metapb.FileInfo {
+	effective := &metapb.Attributes{ReplicasNorm: 3, ReplicasMin: 2, FailureDomain: "host", ChunkSize: 64 << 20, Tier: 1}
+	return []*metapb.FileInfo{
+		{Path: "/archive", Directory: true, Own: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}, Effective: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}},
+		{Path: "/demo", Id: 1, Size: 10 << 30, Effective: effective, Epoch: 4, Holder: "a-client", HolderHost: "node-1", Chunks: 38, CreatedUnix: 1700000000},
+		{Path: "/a-rather-long-name", Id: 2, Size: 1536 << 30, Effective: effective, Clean: true, Chunks: 1200, DegradedChunks: 3},
+		{Path: "/hurt", Id: 3, Size: 512, Effective: effective, Chunks: 1, UnwritableChunks: 1, DegradedChunks: 1},
+		{Path: "/gone", Id: 4, Size: 512, Effective: effective, Chunks: 1, LostChunks: 1},
+	}
+}
+
+func status() *metapb.StatusReply {
+	return &metapb.StatusReply{
+		Cluster: "pcs1", ClusterId: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+		Mds: []*metapb.Mds{{Id: 1, Address: "127.0.0.1:2510", ClientAddress: "127.0.0.1:2511", Leader: true}},
+		Servers: []*metapb.Server{
+			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40},
+			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1},
+		},
+		Files: 51, Chunks: 38, Healthy: 30, Degraded: 8, Size: 10 << 30, Clients: 1, Config: map[string]string{"mds.alloc.fill_margin": "5"},
+	}
+}
+
+func TestPrintedFormIsStable(t *testing.T) {
+	for name, write := range map[string]func(*bytes.Buffer) error{
+		"volumes.txt":  func(b *bytes.Buffer) error { return VolumeTable(b, NewVolumes(files())) },
+		"volumes.json": func(b *bytes.Buffer) error { return JSON(b, NewVolumes(files())) },
+		"attr.txt":     func(b *bytes.Buffer) error { return VolumeAttributes(b, NewVolume(files()[1])) },
+		"attr-dir.txt": func(b *bytes.Buffer) error { return VolumeAttributes(b, NewVolume(files()[0])) },
+		"status.txt":   func(b *bytes.Buffer) error { return StatusText(b, NewStatus(status())) },
+		"status.json":  func(b *bytes.Buffer) error { return JSON(b, NewStatus(status())) },
+		"empty.txt":    func(b *bytes.Buffer) error { return StatusText(b, NewStatus(&metapb.StatusReply{Cluster: "new"})) },
+		"empty.json":   func(b *bytes.Buffer) error { return JSON(b, NewVolumes(nil)) },
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		golden(t, name, b.Bytes())
+	}
+}
+
+func TestHealthIsTheWorstThatIsTheCase(t *testing.T) {
+	for want, s := range map[string]*metapb.StatusReply{
+		"healthy":  {Chunks: 3, Healthy: 3},
+		"degraded": {Chunks: 3, Healthy: 2, Degraded: 1},
+		"blocked":  {Chunks: 3, Degraded: 2, Unwritable: 1},
+		"failure":  {Chunks: 3, Degraded: 1, Unwritable: 1, Lost: 1},
+	} {
+		if got := NewStatus(s).Health; got != want {
+			t.Errorf("health of %v is %q, want %q", s, got, want)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package print
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"pstorage/cli/size"
+	"pstorage/meta/metapb"
+)
+
+// Volume is a file or directory of the cluster.
+type Volume struct {
+	Name       string `json:"name"`
+	Directory  bool   `json:"directory,omitempty"`
+	ID         uint64 `json:"id,omitempty"`
+	Size       uint64 `json:"size"`
+	Attributes        // effective ones
+	Chunks     uint64 `json:"chunks"`
+	Degraded   uint64 `json:"degraded_chunks"`
+	Blocked    uint64 `json:"blocked_chunks"`
+	Offline    uint64 `json:"offline_chunks"`
+	Epoch      uint64 `json:"epoch"`
+	Holder     string `json:"holder,omitempty"`
+	HolderHost string `json:"holder_host,omitempty"`
+	Clean      bool   `json:"clean"`
+	Created    int64  `json:"created_unix,omitempty"`
+}
+
+// Attributes as set-attr takes them.
+type Attributes struct {
+	Replicas      string `json:"replicas,omitempty"`
+	FailureDomain string `json:"failure_domain,omitempty"`
+	ChunkSize     uint64 `json:"chunk_size,omitempty"`
+	Tier          *int   `json:"tier,omitempty"`
+}
+
+// NewVolume makes the view of one file.
+func NewVolume(f *metapb.FileInfo) Volume {
+	return Volume{
+		Name: strings.TrimPrefix(f.GetPath(), "/"), Directory: f.GetDirectory(), ID: f.GetId(), Size: f.GetSize(),
+		Attributes: NewAttributes(f.GetEffective()),
+		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
+		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
+	}
+}
+
+// NewVolumes makes the views of a listing.
+func NewVolumes(files []*metapb.FileInfo) []Volume {
+	views := make([]Volume, 0, len(files))
+	for _, f := range files {
+		views = append(views, NewVolume(f))
+	}
+	return views
+}
+
+// NewAttributes makes the view of attributes; what is inherited stays empty.
+func NewAttributes(a *metapb.Attributes) Attributes {
+	view := Attributes{FailureDomain: a.GetFailureDomain(), ChunkSize: a.GetChunkSize()}
+	if a.GetReplicasNorm() != 0 {
+		view.Replicas = fmt.Sprintf("%d:%d", a.GetReplicasNorm(), a.GetReplicasMin())
+	}
+	if a.GetTier() != 0 {
+		tier := int(a.GetTier() - 1)
+		view.Tier = &tier
+	}
+	return view
+}
+
+// State is one word for the worst of a volume's chunks.
+func (v Volume) State() string {
+	switch {
+	case v.Directory:
+		return ""
+	case v.Offline > 0:
+		return "offline"
+	case v.Blocked > 0:
+		return "blocked"
+	case v.Degraded > 0:
+		return "degraded"
+	}
+	return "healthy"
+}
+
+// used says who serves the volume now.
+func (v Volume) used() string {
+	switch {
+	case v.Holder == "":
+		return ""
+	case v.HolderHost != "":
+		return v.HolderHost
+	}
+	return v.Holder
+}
+
+// VolumeTable writes a listing.
+func VolumeTable(w io.Writer, volumes []Volume) error {
+	rows := make([][]string, 0, len(volumes))
+	for _, v := range volumes {
+		if v.Directory {
+			rows = append(rows, []string{v.Name + "/", "", "", v.Replicas, "", ""})
+			continue
+		}
+		rows = append(rows, []string{v.Name, size.Format(v.Size), strconv.FormatUint(v.Chunks, 10), v.Replicas, v.State(), v.used()})
+	}
+	return Table(w, []string{"NAME", ">SIZE", ">CHUNKS", ">REPLICAS", "STATUS", "USED BY"}, rows)
+}
+
+// VolumeAttributes writes what get-attr shows.
+func VolumeAttributes(w io.Writer, v Volume) error {
+	var lines strings.Builder
+	fmt.Fprintf(&lines, "File: '/%s'\nAttributes:\n", v.Name)
+	if !v.Directory {
+		fmt.Fprintf(&lines, "  size=%s\n", size.Format(v.Size))
+	}
+	for _, pair := range v.pairs() {
+		fmt.Fprintf(&lines, "  %s=%s\n", pair[0], pair[1])
+	}
+	_, err := io.WriteString(w, lines.String())
+	return err
+}
+
+func (a Attributes) pairs() (pairs [][2]string) {
+	if a.Replicas != "" {
+		pairs = append(pairs, [2]string{"replicas", a.Replicas})
+	}
+	if a.FailureDomain != "" {
+		pairs = append(pairs, [2]string{"failure-domain", a.FailureDomain})
+	}
+	if a.ChunkSize != 0 {
+		pairs = append(pairs, [2]string{"chunk-size", size.Format(a.ChunkSize)})
+	}
+	if a.Tier != nil {
+		pairs = append(pairs, [2]string{"tier", strconv.Itoa(*a.Tier)})
+	}
+	return pairs
+}
