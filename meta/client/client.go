@@ -1,0 +1,197 @@
+// Package client reaches the cluster's metadata servers: it finds the one that leads, follows when another does, and repeats
+// within a call's context what could not be done yet.
+//
+// # DESIGN
+//
+// A Client is a grpc.ClientConnInterface over one connection per metadata server, so the generated stubs work on top of it
+// unchanged. Invariant: a call is answered by one server's reply; UNAVAILABLE is returned only when the context has
+// ended (with the last server's reason), never because one server was asked too early.
+//
+// Every call begins at the server that led last. A NotLeader detail names the next to try; without one, the list is walked. Between
+// rounds the call backs off, a little longer each time. Calls without a deadline are repeated until they work or are cancelled.
+//
+// What is repeated may have been done the first time: all calls but Create, Remove and CreateServer do no harm then. A Remove that
+// then finds nothing has worked; a Create that then finds the file, as it would have made it, too; a number of a chunk
+// server may be lost.
+//
+// Locks: Client.mu guards the connections and the current server; nothing blocks under it. No goroutines of its own.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"pstorage/meta/metapb"
+)
+
+const (
+	// maxMessage is the most bytes of a reply: of a long listing, say.
+	maxMessage = 64 << 20
+	// maxLearned bounds the servers learned from others, beyond those given.
+	maxLearned = 64
+
+	keepaliveEvery   = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
+
+	// firstPause and lastPause are between two rounds of a call.
+	firstPause = 5 * time.Millisecond
+	lastPause  = 250 * time.Millisecond
+)
+
+// ErrNoServers: the list of metadata servers is empty.
+var ErrNoServers = errors.New("no metadata server is named")
+
+// Client is a connection to a cluster. It may be used from any goroutine.
+type Client struct {
+	metapb.MetaClient
+	metapb.ChunkServersClient
+
+	dial []grpc.DialOption
+
+	mu     sync.Mutex
+	list   []string // addresses to try, in order
+	conns  map[string]*grpc.ClientConn
+	now    string // the server to ask first
+	closed bool
+}
+
+// Option changes how a Client is made.
+type Option func(*Client)
+
+// WithDialOptions adds options to every connection (credentials, a dialer of tests).
+func WithDialOptions(options ...grpc.DialOption) Option {
+	return func(c *Client) { c.dial = append(c.dial, options...) }
+}
+
+// New returns a client of the metadata servers at the client addresses HOST:PORT (discovery.Resolve gives them). It connects with the first call.
+func New(addrs []string, options ...Option) (*Client, error) {
+	if len(addrs) == 0 {
+		return nil, ErrNoServers
+	}
+	c := &Client{
+		list:  append([]string(nil), addrs...),
+		now:   addrs[0],
+		conns: map[string]*grpc.ClientConn{},
+		dial:  defaultOptions(),
+	}
+	for _, o := range options {
+		o(c)
+	}
+	c.MetaClient = &careful{MetaClient: metapb.NewMetaClient(c)}
+	c.ChunkServersClient = metapb.NewChunkServersClient(c)
+	for _, a := range addrs {
+		if _, err := c.conn(a); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, nil
+}
+
+func defaultOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(0),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}),
+	}
+}
+
+// Close ends all connections and the calls on them.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	var errs []error
+	for _, conn := range c.conns {
+		errs = append(errs, conn.Close())
+	}
+	c.conns = nil
+	return errors.Join(errs...)
+}
+
+// conn returns the connection to the server at the address, made if need be.
+func (c *Client) conn(address string) (*grpc.ClientConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, grpc.ErrClientConnClosing
+	}
+	if conn, ok := c.conns[address]; ok {
+		return conn, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, c.dial...)
+	if err != nil {
+		return nil, fmt.Errorf("metadata server %s: %w", address, err)
+	}
+	c.conns[address] = conn
+	return conn, nil
+}
+
+// Leader returns the address of the server that is asked first: the one that led when last heard of.
+func (c *Client) Leader() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// missed notes that the server at the address did not answer as leader, and picks the next: the hint, else the next in the list. It tells
+// whether a round is over.
+func (c *Client) missed(address, hint string) (wrapped bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now != address {
+		return false // somebody else has moved on already
+	}
+	if hint != "" && hint != address && c.learn(hint) {
+		c.now = hint
+		return false
+	}
+	for i, a := range c.list {
+		if a == address {
+			c.now = c.list[(i+1)%len(c.list)]
+			return i+1 >= len(c.list)
+		}
+	}
+	c.now = c.list[0]
+	return true
+}
+
+// learn adds a server to the list; it refuses when the list is full.
+func (c *Client) learn(address string) bool {
+	for _, a := range c.list {
+		if a == address {
+			return true
+		}
+	}
+	if len(c.list) >= maxLearned {
+		return false
+	}
+	c.list = append(c.list, address)
+	return true
+}
+
+// pause waits before the next round, unless the context ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,43 @@
+package discovery
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// RootVariable names the environment variable with the prefix of all folders; many nodes fit on one machine with it.
+const RootVariable = "PSTORAGE_ROOT"
+
+// Layout is the set of folders of one cluster on one node.
+type Layout struct {
+	Cluster string
+	Etc     string // ROOT/etc/pstorage/clusters/CLUSTER: configuration
+	Lib     string // ROOT/var/lib/pstorage/CLUSTER: state
+	Log     string // ROOT/var/log/pstorage/CLUSTER
+	Run     string // ROOT/run/pstorage/CLUSTER: sockets, process ids
+}
+
+// Root returns the prefix of all folders: what the environment says, else "/".
+func Root() string {
+	if r := os.Getenv(RootVariable); r != "" {
+		return r
+	}
+	return "/"
+}
+
+// Paths returns the folders of the cluster under root; an empty root means Root(). It makes none of them.
+func Paths(root, cluster string) Layout {
+	if root == "" {
+		root = Root()
+	}
+	return Layout{
+		Cluster: cluster,
+		Etc:     filepath.Join(root, "etc/pstorage/clusters", cluster),
+		Lib:     filepath.Join(root, "var/lib/pstorage", cluster),
+		Log:     filepath.Join(root, "var/log/pstorage", cluster),
+		Run:     filepath.Join(root, "run/pstorage", cluster),
+	}
+}
+
+// BootstrapList is the file that lists the cluster's metadata servers.
+func (l Layout) BootstrapList() string { return filepath.Join(l.Etc, "bs.list") }
