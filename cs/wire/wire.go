@@ -56,7 +56,7 @@
 // with one write. What would have to wait for a disk goes to a bounded set of workers, shared by all connections; their replies take the same
 // outbox. A connection is over when its goroutine has returned and no worker has a request of it.
 //
-// Locks: outbox.mu before Conn.mu. serverConn.mu and sessions.mu are taken alone.
+// Locks: outbox.mu before Conn.mu and before serverConn.mu. sessions.mu is taken alone.
 package wire
 
 import "errors"

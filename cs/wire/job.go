@@ -1,0 +1,101 @@
+package wire
+
+// keepScratch is the most memory that a job waiting to be used again keeps.
+const keepScratch = 64 << 10
+
+// job is a request with a worker: a copy of it, then its reply, until that has left.
+type job struct {
+	sc      *serverConn
+	req     request
+	payload []byte
+	w       work
+	held    int
+}
+
+// delegate leaves a request to a worker. Where the connection has as many as it may have, it waits, and so reads no more.
+func (sc *serverConn) delegate(r *request, payload []byte) error {
+	need := len(payload) + replySpace(r)
+	j, ok := sc.newJob(need, false)
+	if !ok {
+		if err := sc.send(); err != nil { // the client may wait for these
+			return err
+		}
+		if j, ok = sc.newJob(need, true); !ok {
+			return errOver
+		}
+	}
+	j.req = *r
+	j.payload = append(j.payload[:0], payload...)
+	sc.srv.hand(j)
+	return nil
+}
+
+// newJob takes a place for a job that needs so many bytes.
+func (sc *serverConn) newJob(need int, wait bool) (*job, bool) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	for sc.jobs >= maxJobs || sc.held > 0 && sc.held+need > maxHeld {
+		if !wait || sc.ended.Load() {
+			return nil, false
+		}
+		sc.less.Wait()
+	}
+	sc.jobs++
+	sc.held += need
+	var j *job
+	if n := len(sc.free); n > 0 {
+		j, sc.free = sc.free[n-1], sc.free[:n-1]
+	} else {
+		j = &job{sc: sc}
+	}
+	j.held = need
+	return j, true
+}
+
+// run executes the job on a worker and sends its reply.
+func (j *job) run() {
+	if j.sc.ended.Load() {
+		j.finish()
+		return
+	}
+	j.w.execute(j.sc, &j.req, j.payload, false, true)
+	j.finish()
+}
+
+// finish says that nothing of the job is being applied any more, and sends its reply if there is one.
+func (j *job) finish() {
+	sc := j.sc
+	o := sc.out
+	o.mu.Lock()
+	queued := len(j.w.out) > 0 && !o.dead
+	if queued {
+		o.push(j.w.out, j)
+	}
+	o.flushUnlock()
+	if !queued {
+		j.left()
+	}
+	sc.mu.Lock()
+	sc.jobs--
+	sc.less.Broadcast()
+	sc.mu.Unlock()
+}
+
+// left gives the job's memory back: its reply has left, or never will.
+func (j *job) left() {
+	sc := j.sc
+	if cap(j.w.out) > keepScratch {
+		j.w.out = nil
+	}
+	if cap(j.payload) > keepScratch {
+		j.payload = nil
+	}
+	j.w.out = j.w.out[:0]
+	sc.mu.Lock()
+	sc.held -= j.held
+	if len(sc.free) < maxJobs {
+		sc.free = append(sc.free, j)
+	}
+	sc.less.Broadcast()
+	sc.mu.Unlock()
+}
