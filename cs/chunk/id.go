@@ -1,5 +1,3 @@
-// Package chunk is the on-disk format of a (chunk, layer): one sparse file with a header, a table of one checksum per
-// 4 KiB block, and the data.
 package chunk
 
 import (
@@ -40,6 +38,9 @@ func seed(id ID, block uint32) uint32 {
 	binary.LittleEndian.PutUint32(b[12:], block)
 	return crc32.Update(0, castagnoli, b[:])
 }
+
+// Verify tells whether a block's code, which is neither Absent nor Zeros, is the sum of its data.
+func Verify(id ID, block, code uint32, data []byte) bool { return BlockSum(id, block, data) == code }
 
 func sumWith(seed uint32, data []byte) uint32 {
 	if s := crc32.Update(seed, castagnoli, data); s > Zeros {

@@ -41,7 +41,7 @@ type File interface {
 	ReadNow(p []byte, off int64) (int, error)
 	// WriteAt stores p; fewer bytes than len(p) come with an error.
 	WriteAt(p []byte, off int64) (int, error)
-	// Punch makes the range read as zeros and gives its space back where the file system can.
+	// Punch gives the range's space back; it reads as zeros then. A file system that cannot leaves it as it is, without an error.
 	Punch(off, length int64) error
 	// Truncate sets the size.
 	Truncate(size int64) error
