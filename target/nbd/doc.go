@@ -1,0 +1,39 @@
+// Package nbd serves the volumes of a catalog over the Network Block Device protocol: fixed newstyle negotiation, simple
+// and structured replies, the base:allocation metadata context. The standard is doc/proto.md of the NBD project; the
+// names here are its names.
+//
+// # Format (big endian)
+//
+//	greeting    S: 8 "NBDMAGIC"  8 "IHAVEOPT"  2 handshake flags        C: 4 client flags
+//	option      C: 8 "IHAVEOPT"  4 option  4 length  data
+//	reply       S: 8 0x3e889045565a9  4 option  4 type  4 length  data
+//	export      S: 8 size  2 transmission flags  124 zeros unless NO_ZEROES   (the answer to EXPORT_NAME)
+//
+//	request     C: 4 0x25609513  2 flags  2 type  8 cookie  8 offset  4 length  (WRITE: length bytes)
+//	simple      S: 4 0x67446698  4 error  8 cookie                              (READ: length bytes)
+//	structured  S: 4 0x668e33ef  2 flags  2 type  8 cookie  4 length  payload
+//
+// # DESIGN
+//
+// Invariants:
+//   - A request's memory (reply space, payload) belongs to the device from Submit to completion, whatever becomes of the
+//     connection meanwhile: buffers are counted, and the device is closed when nothing of the connection is in it.
+//   - Every request that was read gets exactly one reply, unless the connection fails first.
+//   - Complete never waits: it queues replies and sends what the socket takes at once.
+//   - What a client makes the server hold is bounded, for each connection and in all (limits.go); a client that does not
+//     read its replies stops being read from.
+//
+// The way of a request: the connection's own goroutine reads as much as there is with one system call, parses all
+// requests in it (receive.go), checks each (validate.go) and submits them as one batch. Payloads stay where they were
+// read; those that are big and not there yet are read into memory of their own. Every request has its reply's space
+// carved, header and data together, out of one buffer, in order: the replies of a batch that the device completed at once lie
+// side by side and leave with one write. Replies completed later leave from the completer's goroutine (outbox.go).
+//
+// Goroutines: one per listener in Serve; one per connection (negotiation, then receiving), one more per connection while
+// its socket takes no more (sendBlocked), and one from the first BLOCK_STATUS on, as the device may wait to answer that.
+//
+// Locks: Server.mu (connections, exports) before export.mu (what closed connections counted) before conn.mu (requests,
+// queue of replies, counters); account.mu (memory) is last and holds nothing else. No lock is held over a system call or a call of the
+// device. The right to send on a connection is a token, conn.sending, not a lock: who finds it taken leaves its replies
+// in the queue.
+package nbd
