@@ -69,14 +69,14 @@ func (w *work) execute(sc *serverConn, r *request, payload []byte, nowait, timed
 	rep.put(w.out[start:])
 	sc.srv.stats.count(r, rep.status)
 	if timed {
-		sc.srv.stats.Latency[min(int(r.op), NumOps-1)].Observe(time.Since(begin))
+		sc.srv.stats.Latency[r.op.index()].Observe(time.Since(begin))
 	}
 	return true
 }
 
 // count counts an answered request.
 func (s *Stats) count(r *request, status Status) {
-	op := min(int(r.op), NumOps-1)
+	op := r.op.index()
 	s.Ops[op].Add(1)
 	s.Bytes[op].Add(uint64(r.length))
 	if status != OK {

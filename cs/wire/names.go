@@ -29,3 +29,11 @@ const (
 	NumOps      = int(OpCopy) + 1
 	NumStatuses = int(SessionOver) + 1
 )
+
+// index is the op's place in such a table; 0 for one that is not known.
+func (o Op) index() int {
+	if int(o) < NumOps {
+		return int(o)
+	}
+	return 0
+}
