@@ -44,24 +44,32 @@ type receiver struct {
 
 // receive reads, parses and submits until the connection ends.
 func (c *conn) receive() error {
-	in, err := c.account.get(c.ctx, receiveSize)
-	if err != nil {
-		return err
-	}
-	c.in = in
-	if c.space, err = c.account.get(c.ctx, carveSize); err != nil {
+	if err := c.begin(); err != nil {
 		return err
 	}
 	for {
-		if err := c.fill(); err != nil {
-			return err
-		}
-		err := c.parseAll()
-		c.flush()
-		if err != nil {
+		if err := c.turn(); err != nil {
 			return err
 		}
 	}
+}
+
+func (c *conn) begin() (err error) {
+	if c.in, err = c.account.get(c.ctx, receiveSize); err != nil {
+		return err
+	}
+	c.space, err = c.account.get(c.ctx, carveSize)
+	return err
+}
+
+// turn reads once and answers what came.
+func (c *conn) turn() error {
+	if err := c.fill(); err != nil {
+		return err
+	}
+	err := c.parseAll()
+	c.flush()
+	return err
 }
 
 // fill reads what has come, with one system call, waiting if there is nothing.

@@ -1,0 +1,107 @@
+package nbd
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"testing"
+
+	"pstorage/blockstore/block"
+)
+
+// script is a client that says what it has to say, and listens to nothing.
+type script struct {
+	io.Reader
+	out bytes.Buffer
+}
+
+func (s *script) Write(b []byte) (int, error) { return s.out.Write(b) }
+
+func FuzzNegotiation(f *testing.F) {
+	add := func(flags byte, options ...[]byte) {
+		f.Add(append([]byte{0, 0, 0, flags}, bytes.Join(options, nil)...))
+	}
+	add(3, encodeOption(optStructuredReply, nil), encodeOption(optSetMetaContext, queriesFor("demo", contextAllocation)),
+		encodeOption(optGo, infoFor("demo", infoBlockSize, infoName)))
+	add(1, encodeOption(optList, nil), encodeOption(optExportName, []byte("fixed")))
+	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
+	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		s := demo(t)
+		client := &script{Reader: bytes.NewReader(in)}
+		n := &negotiation{catalog: s, stream: client, ctx: context.Background()}
+		a, err := n.run()
+		if (a == nil) == (err == nil) {
+			t.Fatalf("agreement %v with error %v", a, err)
+		}
+		if a != nil {
+			_ = a.device.Close()
+		}
+		if s.opened != len(s.closed) {
+			t.Fatalf("%d devices opened, %d closed", s.opened, len(s.closed))
+		}
+		checkReplies(t, client.out.Bytes()[18:])
+	})
+}
+
+// checkReplies parses the option replies that were sent, up to an answer to EXPORT_NAME.
+func checkReplies(t *testing.T, b []byte) {
+	for len(b) > 0 && len(b) != 10 && len(b) != 134 {
+		if len(b) < optionReplySize || binary.BigEndian.Uint64(b) != magicReply {
+			t.Fatalf("not a reply: %x", b)
+		}
+		n := int(binary.BigEndian.Uint32(b[16:]))
+		if n > len(b)-optionReplySize {
+			t.Fatalf("reply longer than what was sent: %x", b)
+		}
+		b = b[optionReplySize+n:]
+	}
+}
+
+func FuzzRequests(f *testing.F) {
+	data := make([]byte, 80<<10)
+	f.Add(encodeRequest(header{cmd: cmdRead, offset: 512, length: 4096}, nil), true, uint16(10))
+	f.Add(encodeRequest(header{cmd: cmdWrite, length: 80 << 10}, data), false, uint16(9000))
+	f.Add(append(encodeRequest(header{cmd: cmdWrite, length: 3}, data[:3]), encodeRequest(header{cmd: cmdBlockStatus, length: 1 << 20}, nil)...), true, uint16(1))
+	f.Add(encodeRequest(header{cmd: cmdWriteZeroes, flags: 3, length: 1 << 31}, nil), true, uint16(0))
+	f.Fuzz(func(t *testing.T, in []byte, structured bool, split uint16) {
+		l := newReel(frames(in, int(split)))
+		l.keep = true
+		c := reelConn(t, l, block.NewMemory(1<<20), terms{structured: structured, allocation: structured})
+		if err := c.serve(); err != nil && !errors.Is(err, errProtocol) {
+			t.Fatal(err)
+		}
+		if c.account.held != 0 || c.inflight != 0 {
+			t.Fatalf("%d bytes and %d requests left", c.account.held, c.inflight)
+		}
+		if !structured { // how long a reply is cannot be told without the requests
+			return
+		}
+		checkChunks(t, l.out)
+	})
+}
+
+func frames(in []byte, size int) (out [][]byte) {
+	for size > 0 && len(in) > size {
+		out = append(out, in[:size])
+		in = in[size:]
+	}
+	return append(out, in)
+}
+
+func checkChunks(t *testing.T, b []byte) {
+	for len(b) > 0 {
+		size := simpleSize
+		if len(b) >= structuredSize && binary.BigEndian.Uint32(b) == magicStructured {
+			size = structuredSize + int(binary.BigEndian.Uint32(b[16:]))
+		} else if len(b) < simpleSize || binary.BigEndian.Uint32(b) != magicSimple {
+			t.Fatalf("not a reply: %x", b[:min(len(b), 40)])
+		}
+		if size > len(b) {
+			t.Fatalf("reply of %d bytes, %d sent", size, len(b))
+		}
+		b = b[size:]
+	}
+}
