@@ -1,0 +1,118 @@
+package cs
+
+import (
+	"context"
+	"time"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/wire"
+	"pstorage/meta/metapb"
+)
+
+// otherTimeout is how long one block of another replica is waited for.
+const otherTimeout = 2 * time.Second
+
+// startAbsolve makes a suspect replica the source (R6); its Result comes when it is one.
+func (a *attachment) startAbsolve(cmd uint64, m *metapb.Absolve) {
+	id, version := chunkOf(m.Chunk), m.Chunk.GetVersion()
+	err := a.s.pulls.start(a.ctx, id, version, func(ctx context.Context) {
+		o := &others{s: a.s, ctx: ctx, id: id, versions: a.s.versionsOf(id, version), addrs: m.Others}
+		defer o.release()
+		if err := ctx.Err(); err != nil {
+			a.fail(cmd, context.Cause(ctx))
+			return
+		}
+		if err := a.s.engine.Absolve(id, version, o.block); err != nil {
+			a.fail(cmd, err)
+			return
+		}
+		a.s.pulls.forget(id)
+		a.result(cmd, []error{nil})
+	})
+	if err != nil {
+		a.fail(cmd, err)
+	}
+}
+
+// versionsOf returns the versions at which another replica has what this one should have: the one it gets, and the one it has.
+func (s *Server) versionsOf(id chunk.ID, version uint64) []uint64 {
+	versions := []uint64{version}
+	for r := range s.engine.Inventory {
+		if r.ID == id {
+			if r.Version != version {
+				versions = append(versions, r.Version)
+			}
+			break
+		}
+	}
+	return versions
+}
+
+// others are the other replicas of a chunk, asked for single blocks.
+type others struct {
+	s        *Server
+	ctx      context.Context
+	id       chunk.ID
+	versions []uint64
+	addrs    []string // those that have not failed
+	releases []func()
+}
+
+func (o *others) release() {
+	for _, r := range o.releases {
+		r()
+	}
+}
+
+// block returns the block as another replica has it, verified, nil if none does.
+func (o *others) block(layer, block uint32) []byte {
+	for i := 0; i < len(o.addrs); {
+		data, ok := o.ask(o.addrs[i], layer, block)
+		if data != nil {
+			return data
+		}
+		if ok {
+			i++
+		} else {
+			o.addrs = append(o.addrs[:i:i], o.addrs[i+1:]...)
+		}
+	}
+	return nil
+}
+
+// ask asks one replica; not ok: it need not be asked again.
+func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
+	ctx, cancel := context.WithTimeout(o.ctx, otherTimeout)
+	defer cancel()
+	conn, release, err := o.s.peers.get(ctx, addr, 0)
+	if err != nil {
+		return nil, false
+	}
+	o.releases = append(o.releases, release)
+	for _, version := range o.versions {
+		back := make(answer, 1)
+		c := &wire.Call{Op: wire.OpReadLayer, Flags: wire.FlagPeer, Chunk: o.id, Layer: layer, Version: version,
+			Offset: block * chunk.BlockSize, Length: chunk.BlockSize, Dst: make([]byte, chunk.BlockSize), Done: back}
+		conn.Send([]*wire.Call{c})
+		select {
+		case <-back:
+		case <-ctx.Done():
+			return nil, false
+		}
+		switch {
+		case c.Err != nil:
+			return nil, false
+		case c.Status == wire.OK && c.Codes[0] > chunk.Zeros:
+			return c.Dst, true
+		case c.Status == wire.OK || c.Status == wire.Corrupt:
+			return nil, true
+		}
+	}
+	return nil, false
+}
+
+// answer takes one call back.
+type answer chan *wire.Call
+
+// CompleteCalls implements wire.Completer.
+func (a answer) CompleteCalls(batch []*wire.Call) { a <- batch[0] }

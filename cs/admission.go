@@ -1,0 +1,102 @@
+package cs
+
+import (
+	"errors"
+	"fmt"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/store"
+	"pstorage/meta/metapb"
+)
+
+// admission receives what each replica of the inventory is, brings them there, and serves.
+func (s *Server) admission(st stream) error {
+	for {
+		m, err := st.Recv()
+		if err != nil {
+			return err
+		}
+		page := m.GetAdmission()
+		switch {
+		case page == nil:
+			return fmt.Errorf("metadata server sent %T where an admission is due", m.GetMessage())
+		case page.Refused != "":
+			s.data.Admit(false)
+			return fmt.Errorf("%w: %s", ErrRefused, page.Refused)
+		}
+		if err := s.admit(page); err != nil {
+			s.data.Admit(false)
+			return fmt.Errorf("admission: %w", err)
+		}
+		if page.Last {
+			s.data.Admit(true)
+			return nil
+		}
+	}
+}
+
+// admit applies one page: those that are not members refuse everything from now on, the others have the version.
+func (s *Server) admit(page *metapb.Admission) error {
+	var stale []chunk.ID
+	for _, list := range [][]*metapb.ChunkAt{page.Stale, page.Unknown} {
+		for _, c := range list {
+			stale = append(stale, chunk.ID{File: c.File, Index: c.Index})
+		}
+	}
+	if len(stale) > 0 {
+		if err := s.engine.Demote(stale); err != nil {
+			return err
+		}
+		s.dealtWith(stale...)
+	}
+	if err := s.raiseMembers(page.Raise); err != nil {
+		return err
+	}
+	return s.promoteMembers(page.Raise)
+}
+
+// raiseMembers gives members their versions, a file at a time. One that has a higher version already knows better: its holder
+// has raised it since.
+func (s *Server) raiseMembers(members []*metapb.ChunkAt) error {
+	for file, list := range byFile(members) {
+		if s.engine.Raise(file, 0, list) == nil {
+			continue
+		}
+		for _, c := range list {
+			err := s.engine.Raise(file, 0, []store.ChunkVersion{c})
+			if err != nil && !errors.As(err, new(store.ErrStaleVersion)) && !errors.Is(err, store.ErrSuspect) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func byFile(chunks []*metapb.ChunkAt) map[uint64][]store.ChunkVersion {
+	m := make(map[uint64][]store.ChunkVersion)
+	for _, c := range chunks {
+		m[c.File] = append(m[c.File], store.ChunkVersion{Index: c.Index, Version: c.Version})
+	}
+	return m
+}
+
+// promoteMembers makes members of Syncing replicas that the metadata servers have committed as in sync, the Promote having been lost.
+// After a restart every member is such a one, as a rebuild does not survive that; one prepared in this run may still be under
+// way, so it counts only once it was pulled.
+func (s *Server) promoteMembers(members []*metapb.ChunkAt) error {
+	version := make(map[chunk.ID]uint64, len(members))
+	for _, c := range members {
+		version[chunk.ID{File: c.File, Index: c.Index}] = c.Version
+	}
+	for r := range s.engine.Inventory {
+		v, member := version[r.ID]
+		if !member || r.State != store.Syncing || r.Version != v || !s.pulls.mayPromote(r.ID, v) {
+			continue
+		}
+		if err := s.engine.Promote(r.ID, v); err != nil {
+			return err
+		}
+		s.pulls.forget(r.ID)
+	}
+	return nil
+}

@@ -1,0 +1,36 @@
+package cs
+
+import (
+	"context"
+	"time"
+)
+
+// limiter spreads bytes over time; the zero value does not limit.
+type limiter struct {
+	rate uint64 // bytes per second
+	next time.Time
+}
+
+// wait waits until n more bytes may be moved.
+func (l *limiter) wait(ctx context.Context, n int) error {
+	if l.rate == 0 {
+		return ctx.Err()
+	}
+	now := time.Now()
+	if l.next.Before(now) {
+		l.next = now
+	}
+	delay := l.next.Sub(now)
+	l.next = l.next.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
+	if delay == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(delay)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

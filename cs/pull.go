@@ -1,0 +1,279 @@
+package cs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/store"
+	"pstorage/cs/wire"
+	"pstorage/meta/metapb"
+)
+
+const (
+	// tableStep is how many blocks are compared at once.
+	tableStep = wire.MaxSums
+	// runBlocks is the most blocks that one read of a pull asks for.
+	runBlocks = 32
+	// pullWindow is how many reads of one pull are under way.
+	pullWindow = 16
+	// sourceTimeout is how long a pull waits for a source that answers nothing.
+	sourceTimeout = 5 * time.Second
+	progressEvery = time.Second
+)
+
+var errSource = errors.New("source does not answer")
+
+// puller copies into a Syncing replica what differs from a source (R7 step 4).
+type puller struct {
+	a       *attachment
+	cmd     uint64
+	id      chunk.ID
+	version uint64
+	layer   uint32
+	blocks  uint32
+	conn    *wire.Conn
+	limit   limiter
+	moved   uint64 // bytes written here
+	done    uint64 // blocks, of all layers
+	said    time.Time
+
+	idle  []*wire.Call    // not under way
+	out   int             // under way
+	back  chan *wire.Call // answered; room for all, so that completing never waits
+	timer *time.Timer
+}
+
+// CompleteCalls implements wire.Completer.
+func (p *puller) CompleteCalls(batch []*wire.Call) {
+	for _, c := range batch {
+		p.back <- c
+	}
+}
+
+// run pulls all layers, then makes them durable.
+func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	conn, release, err := p.a.s.peers.get(ctx, m.SourceAddress, m.Source)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p.conn, p.back = conn, make(chan *wire.Call, pullWindow)
+	p.timer = time.NewTimer(sourceTimeout)
+	defer p.timer.Stop()
+	for range pullWindow {
+		p.idle = append(p.idle, &wire.Call{Done: p})
+	}
+	for _, layer := range m.Layers {
+		p.layer = layer
+		for first := uint32(0); first < p.blocks; first += tableStep {
+			if err := p.piece(ctx, first, min(tableStep, p.blocks-first)); err != nil {
+				return err
+			}
+		}
+	}
+	return p.a.s.engine.SyncReplica(p.id, p.version)
+}
+
+// piece pulls what differs in some blocks of the layer.
+func (p *puller) piece(ctx context.Context, first, n uint32) error {
+	need, err := p.compare(ctx, first, n)
+	if err != nil {
+		return err
+	}
+	for i := uint32(0); i < n; {
+		if !need[i] {
+			i++
+			continue
+		}
+		run := uint32(1)
+		for run < runBlocks && i+run < n && need[i+run] {
+			run++
+		}
+		if err := p.fetch(ctx, first+i, run); err != nil {
+			return err
+		}
+		i += run
+	}
+	for p.out > 0 {
+		if err := p.settle(ctx); err != nil {
+			return err
+		}
+	}
+	p.done += uint64(n)
+	p.progress()
+	return nil
+}
+
+// compare tells which blocks are to be pulled: those whose code differs from the source's, and those whose data here do not match it.
+func (p *puller) compare(ctx context.Context, first, n uint32) ([]bool, error) {
+	theirs, err := p.table(ctx, first, n)
+	if err != nil {
+		return nil, err
+	}
+	ours := make([]uint32, n)
+	access := store.Access{Version: p.version, Layer: p.layer, Peer: true}
+	if err := p.a.s.engine.Table(p.id, access, first*chunk.BlockSize, n*chunk.BlockSize, ours, true); err != nil {
+		return nil, err
+	}
+	need := make([]bool, n)
+	check := make([]bool, n)
+	for i := range need {
+		need[i] = ours[i] != theirs[i]
+		check[i] = !need[i] && ours[i] > chunk.Zeros
+	}
+	return need, p.verify(ctx, access, first, check, need)
+}
+
+// verify reads the blocks to check and marks those as needed that do not match their sum.
+func (p *puller) verify(ctx context.Context, access store.Access, first uint32, check, need []bool) error {
+	var codes [runBlocks]uint32
+	var buf []byte
+	for i := 0; i < len(check); {
+		if !check[i] {
+			i++
+			continue
+		}
+		run := 1
+		for run < runBlocks && i+run < len(check) && check[i+run] {
+			run++
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		at := first + uint32(i)
+		data, err := p.a.s.engine.ReadLayer(p.id, access, at*chunk.BlockSize, uint32(run)*chunk.BlockSize, codes[:run], buf[:0])
+		if errors.As(err, new(store.ErrStaleVersion)) || errors.Is(err, store.ErrNoChunk) || errors.Is(err, store.ErrStaleReplica) {
+			return err
+		}
+		buf = data
+		for k := range run {
+			need[i+k] = err != nil || !matches(p.id, at+uint32(k), codes[k], &data)
+		}
+		i += run
+	}
+	return nil
+}
+
+// matches takes the block's data off the packed ones and reports whether they match the code.
+func matches(id chunk.ID, block, code uint32, packed *[]byte) bool {
+	if code <= chunk.Zeros {
+		return true
+	}
+	data := (*packed)[:chunk.BlockSize]
+	*packed = (*packed)[chunk.BlockSize:]
+	return chunk.BlockSum(id, block, data) == code
+}
+
+// table asks the source for its codes.
+func (p *puller) table(ctx context.Context, first, n uint32) ([]uint32, error) {
+	c := p.call(wire.OpTableLayer, first, n)
+	p.conn.Send([]*wire.Call{c})
+	if err := p.await(ctx, &c); err != nil {
+		return nil, err
+	}
+	p.idle = append(p.idle, c)
+	return c.Codes, p.outcome(c)
+}
+
+// call takes an idle call for blocks of the layer at the source.
+func (p *puller) call(op wire.Op, first, n uint32) *wire.Call {
+	c := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
+	p.out++
+	c.Op, c.Flags, c.Chunk, c.Layer, c.Version = op, wire.FlagPeer, p.id, p.layer, p.version
+	c.Offset, c.Length = first*chunk.BlockSize, n*chunk.BlockSize
+	return c
+}
+
+// fetch asks the source for blocks; it first waits for an older answer if too many are under way.
+func (p *puller) fetch(ctx context.Context, first, n uint32) error {
+	if len(p.idle) == 0 {
+		if err := p.settle(ctx); err != nil {
+			return err
+		}
+	}
+	if err := p.limit.wait(ctx, int(n)*chunk.BlockSize); err != nil {
+		return err
+	}
+	c := p.call(wire.OpReadLayer, first, n)
+	if len(c.Dst) < int(c.Length) {
+		c.Dst = make([]byte, runBlocks*chunk.BlockSize)
+	}
+	p.conn.Send([]*wire.Call{c})
+	return nil
+}
+
+// settle waits for one answer and writes it.
+func (p *puller) settle(ctx context.Context) error {
+	var c *wire.Call
+	if err := p.await(ctx, &c); err != nil {
+		return err
+	}
+	p.idle = append(p.idle, c)
+	if err := p.outcome(c); err != nil {
+		return err
+	}
+	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, pack(c.Dst[:c.Length], c.Codes))
+	p.moved += uint64(n)
+	p.progress()
+	return err
+}
+
+// await waits for any call to come back. A call given up is the connection's for good.
+func (p *puller) await(ctx context.Context, c **wire.Call) error {
+	p.timer.Reset(sourceTimeout)
+	select {
+	case *c = <-p.back:
+		p.out--
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.timer.C:
+		return errSource
+	}
+}
+
+func (p *puller) outcome(c *wire.Call) error {
+	if c.Err != nil {
+		return c.Err
+	}
+	if c.Status != wire.OK {
+		return fmt.Errorf("source answers %v (%d) to %v", c.Status, c.Aux0, c.Op)
+	}
+	return nil
+}
+
+// pack moves the blocks that have data together.
+func pack(data []byte, codes []uint32) []byte {
+	n := 0
+	for i, code := range codes {
+		if code <= chunk.Zeros {
+			continue
+		}
+		if from := i * chunk.BlockSize; from != n {
+			copy(data[n:], data[from:from+chunk.BlockSize])
+		}
+		n += chunk.BlockSize
+	}
+	return data[:n]
+}
+
+// progress reports from time to time how far the pull is; where the stream is slow, it does not.
+func (p *puller) progress() {
+	now := time.Now()
+	if now.Sub(p.said) < progressEvery {
+		return
+	}
+	p.said = now
+	select {
+	case p.a.send <- &metapb.FromServer{Message: &metapb.FromServer_Progress{Progress: &metapb.Progress{
+		Id: p.cmd, DoneBlocks: p.done, MovedBytes: p.moved}}}:
+	default:
+	}
+}
