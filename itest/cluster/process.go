@@ -1,0 +1,165 @@
+// Package cluster runs pstorage's daemons as processes of their own, for tests, measurements and the acceptance runs.
+//
+// # DESIGN
+//
+// Invariant: every process that was started here is ended by its own number, at the latest by Stop; should the starter die first,
+// the kernel kills them (parent-death signal). Everything lives in one folder, every address has a free port.
+//
+// Goroutines: per process one that copies its standard output and one that waits for it.
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// readyTime is how long a daemon may take until it says that it is ready: looking through many chunks takes time.
+	readyTime = 60 * time.Second
+	// stopTime is how long a daemon may take to end after SIGTERM; it is killed then, and Stop says so.
+	stopTime = 10 * time.Second
+)
+
+// Process is a daemon that was started.
+type Process struct {
+	Name string
+	Ways []string // the lines it printed before "ready"
+
+	command *exec.Cmd
+	done    chan struct{} // closed when it has ended
+	err     error         // of Wait, valid after done
+
+	mu  sync.Mutex
+	log *os.File
+}
+
+// Start runs a command and waits for it to be ready. What it logs goes to logPath.
+func Start(ctx context.Context, name, logPath string, env []string, command ...string) (*Process, error) {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	p := &Process{Name: name, log: log, done: make(chan struct{}), command: exec.Command(command[0], command[1:]...)}
+	p.command.Env = append(os.Environ(), env...)
+	p.command.Stderr = log
+	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := p.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.command.Start(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	ready := make(chan bool, 1)
+	go p.read(out, ready)
+	return p, p.waitReady(ctx, ready)
+}
+
+// read collects lines until "ready", copies the rest into the log, and then waits for the end.
+func (p *Process) read(out io.Reader, ready chan<- bool) {
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if lines.Text() == "ready" {
+			ready <- true
+			break
+		}
+		p.Ways = append(p.Ways, lines.Text())
+	}
+	for lines.Scan() {
+		fmt.Fprintln(p.log, lines.Text())
+	}
+	p.err = p.command.Wait()
+	_ = p.log.Close()
+	close(p.done)
+}
+
+func (p *Process) waitReady(ctx context.Context, ready <-chan bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	select {
+	case <-ready:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("%s ended at once: %w\n%s", p.Name, p.err, p.logTail())
+	case <-ctx.Done():
+		p.Kill()
+		return fmt.Errorf("%s was not ready: %w\n%s", p.Name, ctx.Err(), p.logTail())
+	}
+}
+
+// PID is the process's number.
+func (p *Process) PID() int { return p.command.Process.Pid }
+
+// Signal sends a signal.
+func (p *Process) Signal(s syscall.Signal) error { return p.command.Process.Signal(s) }
+
+// Kill ends the process as a crash would, and waits until it is gone.
+func (p *Process) Kill() {
+	_ = p.command.Process.Kill()
+	<-p.done
+}
+
+// Stop ends the process in an orderly way and returns how long that took; an error if it ended otherwise, or had to be
+// killed.
+func (p *Process) Stop() (took time.Duration, err error) {
+	select {
+	case <-p.done:
+		return 0, fmt.Errorf("%s had ended already: %v", p.Name, p.err)
+	default:
+	}
+	began := time.Now()
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return 0, err
+	}
+	timer := time.NewTimer(stopTime)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+	case <-timer.C:
+		p.Kill()
+		return time.Since(began), fmt.Errorf("%s had to be killed after %v\n%s", p.Name, stopTime, p.logTail())
+	}
+	if p.err != nil {
+		return time.Since(began), fmt.Errorf("%s: %w\n%s", p.Name, p.err, p.logTail())
+	}
+	return time.Since(began), nil
+}
+
+// Ended tells whether the process is gone.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// logTail is the last lines of the log.
+func (p *Process) logTail() string {
+	text, err := os.ReadFile(p.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// Way returns the line among Ways that begins with a prefix, or "".
+func (p *Process) Way(prefix string) string {
+	for _, way := range p.Ways {
+		if strings.HasPrefix(way, prefix) {
+			return way
+		}
+	}
+	return ""
+}
