@@ -1,0 +1,29 @@
+package fsm
+
+import "errors"
+
+// Errors that a caller treats differently. Commands return them wrapped with the names of things.
+var (
+	ErrNotFound = errors.New("no such file or directory")
+	ErrExists   = errors.New("already exists")
+	ErrInvalid  = errors.New("invalid")
+	ErrNotEmpty = errors.New("directory is not empty")
+	// ErrNotHolder: the lease is not the caller's, or not any more.
+	ErrNotHolder = errors.New("the lease is not held with this epoch")
+	// ErrConflict: what the command was based on has changed.
+	ErrConflict = errors.New("changed meanwhile")
+	// ErrLastReplica: the chunk would be left without a replica in sync.
+	ErrLastReplica = errors.New("the last replica in sync")
+	// ErrUnsettled: a rebuild may not begin: the holder has not fenced and reconciled yet, or the epoch is another (R7).
+	ErrUnsettled = errors.New("the file is not settled at this epoch")
+	// ErrUnknownServer: no chunk server has the number.
+	ErrUnknownServer = errors.New("no such chunk server")
+	// ErrCommand: an entry of the log that cannot be decoded.
+	ErrCommand = errors.New("unknown command")
+	// ErrBroken: the database has failed; this server can apply nothing more until it is started anew.
+	ErrBroken = errors.New("the metadata database has failed")
+	// ErrCorrupt: a record cannot be decoded.
+	ErrCorrupt = errors.New("metadata record is corrupt")
+	// ErrFormat: a snapshot of another format.
+	ErrFormat = errors.New("metadata has a format this version does not know")
+)

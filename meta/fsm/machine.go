@@ -1,0 +1,212 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"pstorage/meta/fsm/fsmpb"
+)
+
+// mapBytes of address space are reserved for the database at first (no memory is used by that): when it outgrows them, writing waits for
+// all readers, a snapshot being streamed out among them.
+const mapBytes int64 = 16 << 30
+
+// Names of buckets and fixed keys; part of the format.
+var (
+	clusterBucket  = []byte("cluster")
+	configBucket   = []byte("config")
+	serversBucket  = []byte("servers")
+	membersBucket  = []byte("members")
+	nodesBucket    = []byte("nodes")
+	namesBucket    = []byte("names")
+	chunksBucket   = []byte("chunks")
+	countsBucket   = []byte("counts")
+	replicasBucket = []byte("replicas")
+	garbageBucket  = []byte("garbage")
+	watchBucket    = []byte("watch")
+
+	allBuckets = [][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
+		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}
+
+	versionKey    = []byte("version")
+	appliedKey    = []byte("applied")
+	lastNodeKey   = []byte("last-node")
+	lastServerKey = []byte("last-server")
+	nameKey       = []byte("name")
+	idKey         = []byte("id")
+	passwordKey   = []byte("password")
+)
+
+// Machine is the state machine. Apply, ApplyBatch, Snapshot and Restore are Raft's to call.
+type Machine struct {
+	path   string
+	broken atomic.Bool
+
+	mu sync.RWMutex
+	db *bolt.DB
+}
+
+// New makes an empty machine with its database at the path; what was there is removed.
+func New(path string) (*Machine, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("metadata database: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("metadata database: %w", err)
+	}
+	db, err := openDatabase(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Update(format); err != nil {
+		return nil, errors.Join(fmt.Errorf("metadata database %s: %w", path, err), db.Close())
+	}
+	return &Machine{path: path, db: db}, nil
+}
+
+func openDatabase(path string) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		NoSync:          true,
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: int(min(mapBytes, math.MaxInt)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open metadata database %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// format makes the buckets and the root directory.
+func format(btx *bolt.Tx) error {
+	for _, name := range allBuckets {
+		if _, err := btx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	tx := open(btx)
+	tx.put(tx.cluster, versionKey, nodeKey(FormatVersion))
+	tx.put(tx.cluster, appliedKey, nodeKey(0))
+	tx.put(tx.cluster, lastNodeKey, nodeKey(firstNode-1))
+	tx.put(tx.cluster, lastServerKey, nodeKey(firstServer-1))
+	tx.putNode(Root, &fsmpb.Node{Directory: true})
+	return tx.err
+}
+
+// Close closes the database. Nothing may be applied or read afterwards.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.db.Close()
+}
+
+// Broken tells whether the database has failed.
+func (m *Machine) Broken() bool { return m.broken.Load() }
+
+// View calls read with the state after some entry. What it gets is valid only until it returns.
+func (m *Machine) View(read func(*View) error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.db.View(func(btx *bolt.Tx) error {
+		v := &View{open(btx)}
+		if err := read(v); err != nil {
+			return err
+		}
+		return v.err
+	})
+}
+
+// Apply applies one entry.
+func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies entries in one transaction. Each response is the command's result (results.go), or an error.
+func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
+	responses := make([]any, len(logs))
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	err := error(ErrBroken)
+	if !m.broken.Load() {
+		err = m.db.Update(func(btx *bolt.Tx) error { return open(btx).applyAll(logs, responses) })
+	}
+	if err != nil {
+		m.broken.Store(true)
+		for i := range responses {
+			responses[i] = fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+	}
+	return responses
+}
+
+func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
+	applied := number(tx.cluster.Get(appliedKey))
+	for i, l := range logs {
+		if l.Index <= applied {
+			return fmt.Errorf("entry %d comes after entry %d: %w", l.Index, applied, ErrCorrupt)
+		}
+		applied = l.Index
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		response, err := tx.apply(l.Data)
+		if tx.err != nil {
+			return fmt.Errorf("entry %d: %w", l.Index, tx.err)
+		}
+		if responses[i] = response; err != nil {
+			responses[i] = err
+		}
+	}
+	tx.storeCounts()
+	tx.put(tx.cluster, appliedKey, nodeKey(applied))
+	return tx.err
+}
+
+func (tx *txn) apply(data []byte) (any, error) {
+	var c fsmpb.Command
+	if err := proto.Unmarshal(data, &c); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrCommand, err)
+	}
+	switch c := c.Command.(type) {
+	case *fsmpb.Command_Init:
+		return nil, tx.init(c.Init)
+	case *fsmpb.Command_Create:
+		return tx.create(c.Create)
+	case *fsmpb.Command_Remove:
+		return tx.remove(c.Remove)
+	case *fsmpb.Command_SetAttributes:
+		return tx.setAttributes(c.SetAttributes)
+	case *fsmpb.Command_Resize:
+		return tx.resize(c.Resize)
+	case *fsmpb.Command_Grant:
+		return tx.grant(c.Grant)
+	case *fsmpb.Command_Settled:
+		return tx.settled(c.Settled)
+	case *fsmpb.Command_Close:
+		return tx.closeFile(c.Close)
+	case *fsmpb.Command_Allocate:
+		return tx.allocate(c.Allocate)
+	case *fsmpb.Command_Alter:
+		return tx.alter(c.Alter)
+	case *fsmpb.Command_CreateServer:
+		return tx.createServer(c.CreateServer)
+	case *fsmpb.Command_UpdateServer:
+		return nil, tx.updateServer(c.UpdateServer)
+	case *fsmpb.Command_SetConfig:
+		return nil, tx.setConfig(c.SetConfig)
+	case *fsmpb.Command_Swept:
+		return nil, tx.swept(c.Swept)
+	case *fsmpb.Command_Forget:
+		return nil, tx.forget(c.Forget)
+	case *fsmpb.Command_SetMember:
+		return nil, tx.setMember(c.SetMember)
+	}
+	return nil, ErrCommand
+}

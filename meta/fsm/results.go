@@ -1,0 +1,36 @@
+package fsm
+
+import "pstorage/meta/fsm/fsmpb"
+
+// File is a file or directory and what holds for it.
+type File struct {
+	ID     uint64
+	Path   string
+	Node   *fsmpb.Node
+	Policy Policy
+	Counts Counts
+}
+
+// Settled tells whether rebuilds of the file's chunks may begin (R7): the client that held the lease last has fenced and reconciled.
+// Whether it is still alive does not matter; the next one fences and reconciles again.
+func (f *File) Settled() bool { return f.Node.SettledEpoch == f.Node.Epoch }
+
+// Blocks is the number of 4 KiB blocks of a chunk.
+func (f *File) Blocks() uint32 { return uint32(f.Policy.ChunkSize / 4096) }
+
+// Outcome of a change of one chunk.
+type Outcome struct {
+	Key    ChunkKey
+	Before Chunk
+	Chunk  Chunk // as it is now
+	Err    error // nil: changed
+}
+
+// Altered is the result of Alter and Allocate: one outcome per change, in order.
+type Altered struct{ Outcomes []Outcome }
+
+// Granted is the result of Grant.
+type Granted struct {
+	File  *File
+	Ended []Outcome // rebuilds that the grant has ended
+}
