@@ -28,8 +28,9 @@ func FuzzNegotiation(f *testing.F) {
 	add(1, encodeOption(optList, nil), encodeOption(optExportName, []byte("fixed")))
 	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
 	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
+	m := block.NewMemory(1 << 20)
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s := demo(t)
+		s := newShelf().add("demo", m, false).add("fixed", m, true)
 		client := &script{Reader: bytes.NewReader(in)}
 		n := &negotiation{catalog: s, stream: client, ctx: context.Background()}
 		a, err := n.run()
@@ -66,10 +67,11 @@ func FuzzRequests(f *testing.F) {
 	f.Add(encodeRequest(header{cmd: cmdWrite, length: 80 << 10}, data), false, uint16(9000))
 	f.Add(append(encodeRequest(header{cmd: cmdWrite, length: 3}, data[:3]), encodeRequest(header{cmd: cmdBlockStatus, length: 1 << 20}, nil)...), true, uint16(1))
 	f.Add(encodeRequest(header{cmd: cmdWriteZeroes, flags: 3, length: 1 << 31}, nil), true, uint16(0))
+	server := New(Config{Catalog: newShelf()})
 	f.Fuzz(func(t *testing.T, in []byte, structured bool, split uint16) {
 		l := newReel(frames(in, int(split)))
 		l.keep = true
-		c := reelConn(t, l, block.NewMemory(1<<20), terms{structured: structured, allocation: structured})
+		c := newConn(server, server.export("demo"), terms{structured: structured, allocation: structured}, block.NewMemory(1<<20), l)
 		if err := c.serve(); err != nil && !errors.Is(err, errProtocol) {
 			t.Fatal(err)
 		}

@@ -211,6 +211,9 @@ func TestRepliesOfOneBatchLieSideBySide(t *testing.T) {
 }
 
 func TestSteadyStateAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("not with the race detector")
+	}
 	for _, size := range []uint32{4096, 128 << 10} {
 		for _, cmd := range []uint16{cmdRead, cmdWrite} {
 			var in []byte
