@@ -1,0 +1,323 @@
+package iscsi
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"pstorage/blockstore/block"
+)
+
+// Stages of a login (RFC 7143, 11.12.3).
+const (
+	stageSecurity    = 0
+	stageOperational = 1
+	stageFull        = 3
+)
+
+// status of a login response: class and detail (RFC 7143, 11.13.5).
+type loginStatus uint16
+
+const (
+	loginSuccess        loginStatus = 0x0000
+	loginInitiatorError loginStatus = 0x0200
+	loginAuthFailed     loginStatus = 0x0201
+	loginNotFound       loginStatus = 0x0203
+	loginVersion        loginStatus = 0x0205
+	loginTooMany        loginStatus = 0x0206
+	loginMissing        loginStatus = 0x0207
+	loginSessionType    loginStatus = 0x0209
+	loginNoSession      loginStatus = 0x020a
+	loginUnavailable    loginStatus = 0x0301
+	loginNoResources    loginStatus = 0x0302
+)
+
+// maxLoginPDUs bounds the rounds of one login.
+const maxLoginPDUs = 64
+
+// login carries a connection from its first byte to the full feature phase.
+type login struct {
+	srv    *Server
+	conn   net.Conn
+	params params
+
+	initiator string
+	target    string // volume's name
+	discovery bool
+	isid      [6]byte
+	tsih, cid uint16
+	cmdSN     uint32
+	statSN    uint32
+
+	started  bool // the first request was taken
+	stage    byte
+	text     []byte // of a request that goes on in the next PDU
+	answer   []byte
+	declared bool // our MaxRecvDataSegmentLength was sent
+	tagSent  bool // TargetPortalGroupTag was sent
+	failed   loginStatus
+	sess     *session // made when the login is about to succeed
+}
+
+// run does the login. When it returns nil the connection is in the full feature phase.
+func (l *login) run(ctx context.Context) error {
+	l.params = defaultParams()
+	for range maxLoginPDUs {
+		h, data, err := l.read()
+		if err != nil {
+			return err
+		}
+		done, err := l.request(ctx, h, data)
+		if err != nil || done {
+			return err
+		}
+	}
+	return fmt.Errorf("more than %d login requests: %w", maxLoginPDUs, errLogin)
+}
+
+// read takes one PDU. It is short, so no more is read than belongs to it.
+func (l *login) read() (header, []byte, error) {
+	var h [headerSize]byte
+	if _, err := io.ReadFull(l.conn, h[:]); err != nil {
+		return nil, nil, err
+	}
+	hd := header(h[:])
+	if hd.opcode() != opLogin {
+		return nil, nil, errOpcode
+	}
+	if hd.dataLen() > loginSegment {
+		return nil, nil, errSegment
+	}
+	rest := make([]byte, hd.ahsLen()+padded(hd.dataLen()))
+	if _, err := io.ReadFull(l.conn, rest); err != nil {
+		return nil, nil, err
+	}
+	return hd, rest[hd.ahsLen():][:hd.dataLen()], nil
+}
+
+// request answers one login request.
+func (l *login) request(ctx context.Context, h header, data []byte) (done bool, err error) {
+	l.answer = l.answer[:0]
+	current, next := h[1]>>2&3, h[1]&3
+	transit, more := h[1]&flagTransit != 0, h[1]&flagContinue != 0
+	if !l.started {
+		l.first(h)
+	}
+	l.checkRequest(h, current, next, transit, more)
+	if len(l.text)+len(data) > maxText {
+		return false, fmt.Errorf("login text of more than %d bytes: %w", maxText, errText)
+	}
+	l.text = append(l.text, data...)
+	if l.failed != loginSuccess || more {
+		return false, l.reply(h, false, current, next)
+	}
+	l.keys()
+	if l.failed == loginSuccess && !l.named() {
+		l.failed = loginMissing
+	}
+	l.stage = current
+	if transit && next == stageFull && l.failed == loginSuccess {
+		l.attach(ctx)
+	}
+	if transit && l.failed == loginSuccess {
+		l.stage = next
+	}
+	err = l.reply(h, transit, current, next)
+	return err == nil && l.stage == stageFull && l.failed == loginSuccess, err
+}
+
+// first takes what the first request decides for all.
+func (l *login) first(h header) {
+	l.started = true
+	copy(l.isid[:], h[8:14])
+	l.tsih = binary.BigEndian.Uint16(h[14:])
+	l.cid = binary.BigEndian.Uint16(h[20:])
+	l.cmdSN = h.cmdSN()
+	l.stage = h[1] >> 2 & 3
+	if h[3] != 0 { // VersionMin
+		l.failed = loginVersion
+	}
+}
+
+// checkRequest refuses stages that may not follow, and flags that contradict each other.
+func (l *login) checkRequest(h header, current, next byte, transit, more bool) {
+	switch {
+	case l.failed != loginSuccess:
+	case current != l.stage, current > stageOperational, transit && more,
+		transit && (next <= current || next == 2),
+		string(h[8:14]) != string(l.isid[:]), h.cmdSN() != l.cmdSN:
+		l.failed = loginInitiatorError
+	}
+}
+
+// keys answers all pairs of the collected text.
+func (l *login) keys() {
+	pairs, err := parseText(l.text)
+	if l.text = nil; err != nil {
+		l.failed = loginInitiatorError
+		return
+	}
+	seen := make(map[string]bool, len(pairs))
+	for _, p := range pairs {
+		if seen[p.key] {
+			l.failed = loginInitiatorError
+			return
+		}
+		seen[p.key] = true
+		l.key(p.key, p.value)
+	}
+	if !l.tagSent && !l.discovery && l.target != "" {
+		l.tagSent = true
+		l.answer = appendPair(l.answer, "TargetPortalGroupTag", "1")
+	}
+	if l.stage == stageOperational && !l.declared {
+		l.declared = true
+		l.answer = appendPair(l.answer, "MaxRecvDataSegmentLength", strconv.Itoa(ourSegment))
+	}
+}
+
+func (l *login) key(key, value string) {
+	switch key {
+	case "InitiatorName":
+		if l.initiator = strings.ToLower(value); !validName(l.initiator) {
+			l.failed = loginInitiatorError
+		}
+	case "SessionType":
+		l.sessionType(value)
+	case "TargetName":
+		l.targetName(value)
+	case "InitiatorAlias":
+	default:
+		answer := l.params.negotiate(key, value)
+		if answer != "" {
+			l.answer = appendPair(l.answer, key, answer)
+		}
+		if key == "AuthMethod" && answer == reject {
+			l.failed = loginAuthFailed
+		}
+	}
+}
+
+func (l *login) sessionType(value string) {
+	switch value {
+	case "Discovery":
+		l.discovery = true
+	case "Normal":
+	default:
+		l.failed = loginSessionType
+	}
+}
+
+func (l *login) targetName(value string) {
+	name, ok := strings.CutPrefix(strings.ToLower(value), strings.ToLower(l.srv.cfg.TargetPrefix))
+	if !ok || name == "" {
+		l.failed = loginNotFound
+		return
+	}
+	l.target = value[len(value)-len(name):]
+}
+
+// validName: an iSCSI name of a length that is allowed, of characters that print.
+func validName(s string) bool {
+	if s == "" || len(s) > 223 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if c <= ' ' || c == 0x7f || c == ',' {
+			return false
+		}
+	}
+	return true
+}
+
+// named reports whether the names are there that have to come with the first request.
+func (l *login) named() bool { return l.initiator != "" && (l.discovery || l.target != "") }
+
+// attach opens the target of a normal session, once all else is agreed.
+func (l *login) attach(ctx context.Context) {
+	switch {
+	case l.tsih != 0 && l.srv.hasSession(l.tsih):
+		l.failed = loginTooMany
+		return
+	case l.tsih != 0:
+		l.failed = loginNoSession
+		return
+	case l.discovery:
+		l.sess, l.tsih = newSession(l, nil), l.srv.newTSIH()
+		return
+	}
+	err := l.join(ctx)
+	switch {
+	case err == nil:
+		l.tsih = l.srv.newTSIH()
+	case errors.Is(err, block.ErrNotFound):
+		l.failed = loginNotFound
+	default:
+		l.srv.log.Warn("volume cannot be opened", "volume", l.target, "initiator", l.initiator, "err", err)
+		l.failed = loginUnavailable
+	}
+}
+
+// join opens the volume and takes the place of older sessions of the same initiator port: what they began has to be
+// over before the new one is told that it may begin (RFC 7143, 6.3.5).
+func (l *login) join(ctx context.Context) error {
+	tgt, err := l.srv.openTarget(ctx, l.target)
+	if err != nil {
+		return err
+	}
+	l.sess = newSession(l, tgt)
+	for _, old := range tgt.join(l.sess) {
+		old.kill()
+		select {
+		case <-old.done:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the end of an older session: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// port names the initiator port, as persistent reservations know it.
+func (l *login) port() string { return fmt.Sprintf("%s,i,0x%012x", l.initiator, l.isid[:]) }
+
+// reply sends the login response. A refused login ends with it.
+func (l *login) reply(h header, transit bool, current, next byte) error {
+	b := make([]byte, headerSize, headerSize+padded(len(l.answer)))
+	r := header(b)
+	r[0] = opLoginReply
+	r[1] = current << 2
+	if transit && l.failed == loginSuccess {
+		r[1] |= flagTransit | next
+	}
+	copy(r[8:14], l.isid[:])
+	if l.stage == stageFull {
+		binary.BigEndian.PutUint16(r[14:], l.tsih)
+	}
+	copy(r[16:20], h[16:20])
+	r.put(24, l.statSN)
+	r.put(28, l.cmdSN)
+	r.put(32, l.cmdSN+uint32(l.srv.cfg.Queue)-1)
+	binary.BigEndian.PutUint16(r[36:], uint16(l.failed))
+	if l.failed == loginSuccess {
+		r.setDataLen(len(l.answer))
+		b = append(b, l.answer...)
+		b = b[:padded(len(b))]
+	}
+	l.statSN++
+	if _, err := l.conn.Write(b); err != nil {
+		return err
+	}
+	if l.failed != loginSuccess {
+		return fmt.Errorf("status %04x: %w", uint16(l.failed), errLogin)
+	}
+	return nil
+}
+
+// loginTime bounds a whole login.
+const loginTime = 15 * time.Second

@@ -1,0 +1,171 @@
+package scsi
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"pstorage/blockstore/block"
+)
+
+// Identity of the product, in INQUIRY data.
+const (
+	vendor   = "PSTORAGE"
+	product  = "THIN-DISK       "
+	revision = "0001"
+)
+
+// Peripheral qualifier and device type, in one byte.
+const (
+	typeDisk         = 0x00
+	typeNotConnected = 0x3f // a LUN where a device could be but is not
+	typeNotSupported = 0x7f // a LUN where no device can be
+)
+
+// Vital product data pages.
+const (
+	vpdSupported       = 0x00
+	vpdSerial          = 0x80
+	vpdIdentification  = 0x83
+	vpdBlockLimits     = 0xb0
+	vpdCharacteristics = 0xb1
+	vpdProvisioning    = 0xb2
+)
+
+// versions are the version descriptors: SAM-5, iSCSI, SPC-4, SBC-3, none of them a particular revision.
+var versions = [...]uint16{0x00a0, 0x0960, 0x0460, 0x04c0}
+
+// prepareAllocation announces data-in of up to the CDB's allocation length, in the two bytes at i.
+func prepareAllocation(i int) func(*Task) {
+	return func(t *Task) { t.wantIn(t.u16(i)) }
+}
+
+func startInquiry(t *Task) bool {
+	page, allocation := t.CDB[2], t.u16(3)
+	switch {
+	case t.CDB[1]&2 != 0: // CMDDT, long obsolete
+		t.badField(1)
+	case t.CDB[1]&1 != 0:
+		if data := t.nexus.vpd(page); data != nil {
+			t.reply(data, allocation)
+		} else {
+			t.badField(2)
+		}
+	case page != 0:
+		t.badField(2)
+	default:
+		t.reply(standardInquiry(typeDisk, t.lu.has(removable)), allocation)
+	}
+	return true
+}
+
+// standardInquiry draws the standard INQUIRY data.
+func standardInquiry(kind byte, removable bool) []byte {
+	b := make([]byte, 96)
+	b[0] = kind
+	if removable {
+		b[1] = 0x80
+	}
+	b[2] = 6 // SPC-4
+	b[3] = 0x12
+	b[4] = byte(len(b) - 5)
+	b[7] = 0x02 // CMDQUE
+	copy(b[8:], vendor)
+	copy(b[16:], product)
+	copy(b[32:], revision)
+	for i, v := range versions {
+		binary.BigEndian.PutUint16(b[58+2*i:], v)
+	}
+	return b
+}
+
+// vpd draws a vital product data page, or nil.
+func (n *Nexus) vpd(page byte) []byte {
+	var body []byte
+	switch page {
+	case vpdSupported:
+		body = []byte{vpdSupported, vpdSerial, vpdIdentification, vpdBlockLimits, vpdCharacteristics, vpdProvisioning}
+	case vpdSerial:
+		body = []byte(n.lu.serial())
+	case vpdIdentification:
+		body = n.identification()
+	case vpdBlockLimits:
+		body = blockLimits()
+	case vpdCharacteristics:
+		body = make([]byte, 60)
+		body[1] = 1 // not a rotating medium
+	case vpdProvisioning:
+		// LBPU, LBPWS, LBPWS10, LBPRZ; thin provisioned
+		body = []byte{0, 0xe4, 0x02, 0}
+	default:
+		return nil
+	}
+	b := []byte{typeDisk, page, 0, 0}
+	binary.BigEndian.PutUint16(b[2:], uint16(len(body)))
+	return append(b, body...)
+}
+
+func (u *LU) serial() string { return hex.EncodeToString(u.id[:]) }
+
+// naa is a locally assigned name (NAA 3h) of the volume: 60 bits drawn from its id, so that it stays the same wherever
+// the volume is exported.
+func (u *LU) naa() []byte {
+	sum := sha256.Sum256(append([]byte("pstorage volume "), u.id[:]...))
+	sum[0] = 0x30 | sum[0]&0x0f
+	return sum[:8]
+}
+
+// Designators of the identification page.
+const (
+	binaryCode  = 0x01
+	asciiCode   = 0x02
+	utf8Code    = 0x03
+	ofTheLU     = 0x00
+	ofThePort   = 0x90 // PIV, association: target port
+	ofTheTarget = 0xa0
+	typeT10     = 0x01
+	typeNAA     = 0x03
+	typePort    = 0x04
+	typeName    = 0x08
+)
+
+func (n *Nexus) identification() []byte {
+	b := designator(nil, binaryCode, ofTheLU|typeNAA, n.lu.naa())
+	b = designator(b, asciiCode, ofTheLU|typeT10, []byte(vendor+n.lu.serial()))
+	b = designator(b, 0x50|binaryCode, ofThePort|typePort, []byte{0, 0, 0, 1})
+	b = designator(b, 0x50|utf8Code, ofThePort|typeName, padName(n.port.Target+",t,0x0001"))
+	return designator(b, 0x50|utf8Code, ofTheTarget|typeName, padName(n.port.Target))
+}
+
+func designator(b []byte, code, kind byte, id []byte) []byte {
+	return append(append(b, code, kind, 0, byte(len(id))), id...)
+}
+
+// padName ends a SCSI name string with zeros, to a multiple of four bytes.
+func padName(s string) []byte {
+	b := append([]byte(s), 0)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b[:min(len(b), 252)]
+}
+
+// optimalTransferBlocks is where larger transfers stop being faster: 1 MiB.
+const optimalTransferBlocks = 2048
+
+func blockLimits() []byte {
+	const perUnit = block.Size / block.SectorSize
+	b := make([]byte, 60)
+	b[0] = 1 // WSNZ
+	b[1] = maxCompareBlocks
+	put32 := func(at int, v uint32) { binary.BigEndian.PutUint32(b[at-4:], v) } // offsets as in the standard
+	binary.BigEndian.PutUint16(b[2:], perUnit)
+	put32(8, maxTransferBlocks)
+	put32(12, optimalTransferBlocks)
+	put32(20, maxUnmapBlocks)
+	put32(24, maxUnmapDescriptors)
+	put32(28, perUnit)
+	put32(32, 1<<31) // UGAVALID, alignment 0
+	binary.BigEndian.PutUint64(b[36-4:], maxWriteSameBlocks)
+	return b
+}

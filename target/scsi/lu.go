@@ -1,0 +1,158 @@
+package scsi
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"pstorage/blockstore/block"
+)
+
+// Options of a logical unit.
+type Options struct {
+	// ReadOnly refuses every command that writes.
+	ReadOnly bool
+	// Removable makes the medium one that can be ejected. Hypervisors take such a disk for a floppy: only for tests.
+	Removable bool
+	// Reservations keeps persistent reservations; nil: they live as long as the LU.
+	Reservations Reservations
+}
+
+// flags of an LU that commands look at without a lock.
+const (
+	descriptorSense uint32 = 1 << iota // D_SENSE of the control mode page
+	softProtect                        // SWP of the control mode page
+	writeThrough                       // WCE of the caching mode page is off
+	readOnly
+	removable
+	ejected
+	reserved // there is a reservation of some kind: ask the table
+)
+
+// LU is a logical unit: a volume as a thin disk, with the state that its initiators share.
+type LU struct {
+	dev   block.Device
+	id    [16]byte
+	flags atomic.Uint32
+	size  atomic.Int64 // as last told to initiators
+
+	continuing serial // tasks whose next request is to be submitted
+	blocking   serial // tasks whose execution may block
+	ctx        context.Context
+	cancel     context.CancelFunc
+
+	mu      sync.Mutex
+	nexuses map[*Nexus]struct{}
+	holder  *Nexus // of the RESERVE(6) reservation
+	pr      reservations
+}
+
+// NewLU makes a logical unit of an open device, which it does not close.
+func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
+	u := &LU{dev: dev, id: info.ID, nexuses: map[*Nexus]struct{}{}}
+	u.ctx, u.cancel = context.WithCancel(context.Background())
+	u.size.Store(dev.Size())
+	u.continuing.f = u.submitNext
+	u.blocking.f = func(t *Task) { t.execute(u.ctx) }
+	u.set(readOnly, o.ReadOnly || info.ReadOnly)
+	u.set(removable, o.Removable)
+	u.pr.load(o.Reservations, u.id)
+	u.set(reserved, u.pr.active())
+	return u
+}
+
+// Close ends what the LU does by itself. There must be no unfinished task.
+func (u *LU) Close() { u.cancel() }
+
+// Submit hands requests of started tasks to the device.
+func (u *LU) Submit(batch []*block.Request) { u.dev.Submit(batch) }
+
+func (u *LU) submitNext(t *Task) {
+	batch := [1]*block.Request{&t.Req}
+	u.dev.Submit(batch[:])
+}
+
+func (u *LU) has(f uint32) bool { return u.flags.Load()&f != 0 }
+
+func (u *LU) set(f uint32, on bool) {
+	if on {
+		u.flags.Or(f)
+	} else {
+		u.flags.And(^f)
+	}
+}
+
+// capacity returns the number of logical blocks, and tells every initiator when it has changed.
+func (u *LU) capacity() uint64 {
+	size := u.dev.Size()
+	if last := u.size.Load(); last != size && u.size.CompareAndSwap(last, size) {
+		u.attention(ascCapacityChanged, nil)
+	}
+	return uint64(size) / block.SectorSize
+}
+
+// attention establishes a unit attention for every nexus but one.
+func (u *LU) attention(c code, except *Nexus) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.attentionLocked(c, except)
+}
+
+func (u *LU) attentionLocked(c code, except *Nexus) {
+	for n := range u.nexuses {
+		if n != except {
+			n.attention(c)
+		}
+	}
+}
+
+// Reset does what a logical unit reset does, once every task is ended: shared state goes back to its defaults, and
+// every initiator is told. Persistent reservations stay.
+func (u *LU) Reset() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.set(descriptorSense|softProtect|writeThrough, false)
+	u.holder = nil
+	u.set(reserved, u.pr.active())
+	for n := range u.nexuses {
+		n.prevent = false
+		n.attention(ascReset)
+	}
+}
+
+// Cleared tells every initiator but the one that asked that their commands were cleared.
+func (u *LU) Cleared(by *Nexus) { u.attention(ascCommandsCleared, by) }
+
+// serial runs f over tasks one after another, on a goroutine that exists only while there are any.
+type serial struct {
+	f       func(*Task)
+	mu      sync.Mutex
+	queue   []*Task
+	running bool
+}
+
+// add never blocks.
+func (s *serial) add(t *Task) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, t)
+	if !s.running {
+		s.running = true
+		go s.run()
+	}
+}
+
+func (s *serial) run() {
+	for {
+		s.mu.Lock()
+		if len(s.queue) == 0 {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		t := s.queue[0]
+		s.queue = s.queue[1:]
+		s.mu.Unlock()
+		s.f(t)
+	}
+}

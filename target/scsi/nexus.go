@@ -1,0 +1,169 @@
+package scsi
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// maxAttentions is how many different unit attentions a nexus keeps; more cannot be established by this device.
+const maxAttentions = 8
+
+// Port names the two ends of a nexus.
+type Port struct {
+	Initiator string // transport's name of the initiator port: stays the same when it comes back
+	Target    string // the target's name
+	LUN       uint64 // the LU's number there, in the eight-byte form
+}
+
+// Nexus is an initiator's way to an LU: what is kept for each initiator port.
+type Nexus struct {
+	lu    *LU
+	port  Port
+	abort func(done func()) // has the transport abort the nexus's tasks
+
+	prevent bool // guarded by LU.mu: PREVENT ALLOW MEDIUM REMOVAL
+
+	pending    atomic.Bool // there is a unit attention
+	mu         sync.Mutex
+	attentions []code
+}
+
+// Attach makes a nexus. It begins with the unit attention POWER ON, RESET, OR BUS DEVICE RESET OCCURRED. abort has the
+// transport abort all tasks of the nexus and then call done; it does not wait.
+func (u *LU) Attach(p Port, abort func(done func())) *Nexus {
+	n := &Nexus{lu: u, port: p, abort: abort}
+	n.attention(ascPowerOn)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.nexuses[n] = struct{}{}
+	return n
+}
+
+// Detach ends the nexus: what the initiator held goes, except persistent reservations.
+func (n *Nexus) Detach() {
+	u := n.lu
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.nexuses, n)
+	if u.holder == n {
+		u.holder = nil
+		u.set(reserved, u.pr.active())
+	}
+}
+
+func (n *Nexus) attention(c code) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.attentions) < maxAttentions && !slices.Contains(n.attentions, c) {
+		n.attentions = append(n.attentions, c)
+		n.pending.Store(true)
+	}
+}
+
+// takeAttention removes and returns the oldest unit attention.
+func (n *Nexus) takeAttention() (c code, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.attentions) == 0 {
+		return 0, false
+	}
+	c = n.attentions[0]
+	n.attentions = n.attentions[1:]
+	n.pending.Store(len(n.attentions) > 0)
+	return c, true
+}
+
+// Prepare decodes and validates the command. If it fails, t.Status says so: the transport takes in what data the
+// initiator may send unasked, and answers.
+func (n *Nexus) Prepare(t *Task) {
+	t.nexus, t.lu = n, n.lu
+	cmd, known := find(&t.CDB)
+	if cmd == nil || t.CDBLen < len(cmd.usage) {
+		t.unsupported(known)
+		return
+	}
+	t.cmd = cmd
+	if n.check(t, cmd) {
+		cmd.prepare(t)
+	}
+	if t.failed() {
+		t.OutLen, t.BufLen = 0, 0
+	}
+}
+
+func (t *Task) unsupported(known bool) {
+	if known {
+		t.badField(1)
+		return
+	}
+	t.fail(keyIllegal, ascInvalidOpcode)
+	t.sense.field = 0
+}
+
+// check does what comes before looking at the CDB's fields: attentions, reservations, medium, write protection.
+func (n *Nexus) check(t *Task, cmd *command) bool {
+	u := n.lu
+	if n.pending.Load() && cmd.traits&anyTime == 0 {
+		if c, ok := n.takeAttention(); ok {
+			t.fail(keyUnitAttention, c)
+			return false
+		}
+	}
+	flags := u.flags.Load()
+	switch {
+	case flags&reserved != 0 && u.conflicts(n, cmd):
+		t.Status = ReservationConflict
+	case cmd.traits&medium != 0 && flags&ejected != 0:
+		t.fail(keyNotReady, ascNoMedium)
+	case cmd.traits&writes != 0 && flags&readOnly != 0:
+		t.fail(keyDataProtect, ascWriteProtected)
+	case cmd.traits&writes != 0 && flags&softProtect != 0:
+		t.fail(keyDataProtect, ascSoftwareWriteProtect)
+	}
+	return !t.failed()
+}
+
+// Verdict says what becomes of a task that was started.
+type Verdict uint8
+
+const (
+	// Done: the task has its status.
+	Done Verdict = iota
+	// Submit: the transport submits t.Req.
+	Submit
+	// Pending: the LU has the task, and completes t.Req later. It may have done so already: the transport must not
+	// look at the task until it gets the completion.
+	Pending
+)
+
+// Start executes a prepared task whose data-out is in its buffer.
+func (t *Task) Start() Verdict {
+	if t.failed() || t.cmd == nil {
+		return Done
+	}
+	blocks := t.cmd.traits&mayBlock != 0
+	switch {
+	case t.cmd.start(t):
+		return Done
+	case blocks:
+		return Pending
+	}
+	return Submit
+}
+
+// Step takes the completion of t.Req. It returns true when the task is done; otherwise the LU goes on with it.
+func (t *Task) Step() bool {
+	if t.Req.Err == nil && t.cmd.step == nil {
+		return true
+	}
+	if t.cmd.step == nil {
+		t.deviceError()
+		return true
+	}
+	if t.cmd.step(t) {
+		return true
+	}
+	t.lu.continuing.add(t)
+	return false
+}

@@ -1,0 +1,110 @@
+package scsi
+
+import (
+	"bytes"
+	"errors"
+
+	"pstorage/blockstore/block"
+)
+
+// byte check fields: what VERIFY compares the medium with.
+const (
+	checkNothing = 0 // the medium with its own checksums only
+	checkAll     = 1 // with as many blocks of data-out
+	checkOne     = 3 // every block with the one block of data-out
+)
+
+func (t *Task) byteCheck() byte { return t.CDB[1] >> 1 & 3 }
+
+func prepareVerify(t *Task) {
+	t.decode()
+	if !t.inTransfer() {
+		return
+	}
+	switch {
+	case t.byteCheck() == 2:
+		t.badField(1)
+	case t.blocks == 0 || t.byteCheck() == checkNothing:
+	case t.byteCheck() == checkOne:
+		t.wantOut(block.SectorSize)
+	default:
+		t.wantOut(t.length())
+	}
+}
+
+func startVerify(t *Task) bool {
+	if t.blocks == 0 {
+		return true
+	}
+	t.verifyNext()
+	return false
+}
+
+func prepareWriteVerify(t *Task) {
+	if t.byteCheck() > checkAll {
+		t.badField(1)
+		return
+	}
+	prepareWrite(t)
+}
+
+func startWriteVerify(t *Task) bool {
+	if t.OutLen == 0 {
+		return true
+	}
+	t.stage = stageWrite
+	t.request(block.Write, t.offset(), t.Buf[:t.OutLen], int64(t.OutLen))
+	t.Req.Flags |= block.FUA
+	return false
+}
+
+// verifyNext reads the next piece from the medium.
+func (t *Task) verifyNext() {
+	n := min(scratchSize, t.length()-int(t.pos))
+	t.stage = stageRead
+	t.request(block.Read, t.offset()+t.pos, t.takeScratch()[:n], int64(n))
+}
+
+func stepVerify(t *Task) bool {
+	if t.Req.Err != nil {
+		t.deviceError()
+		return true
+	}
+	if t.stage == stageRead {
+		if at := t.compare(t.Req.Data); at >= 0 {
+			t.failInfo(keyMiscompare, ascMiscompare, uint64(t.pos)+uint64(at))
+			return true
+		}
+		t.pos += t.Req.Length
+	}
+	if int(t.pos) == t.length() {
+		return true
+	}
+	t.verifyNext()
+	return false
+}
+
+// compare returns the index of the first byte of data, read from the medium at pos, that differs; -1: none does.
+func (t *Task) compare(data []byte) int {
+	switch t.byteCheck() {
+	case checkAll:
+		return mismatch(t.Buf[t.pos:int(t.pos)+len(data)], data)
+	case checkOne:
+		for i := 0; i < len(data); i += block.SectorSize {
+			if at := mismatch(t.Buf[:block.SectorSize], data[i:i+block.SectorSize]); at >= 0 {
+				return i + at
+			}
+		}
+	}
+	return -1
+}
+
+// mismatch returns the index of the first byte that differs, or -1.
+func mismatch(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	return block.Mismatch(a, b)
+}
+
+func isMiscompare(err error) bool { return errors.Is(err, block.ErrMiscompare) }
