@@ -1,0 +1,114 @@
+package blockstore
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pstorage/cs/wire"
+	"pstorage/meta/metapb"
+)
+
+// Timing. The lease's numbers are the cluster's: the metadata servers grant to another a full lease after the last renewal they
+// received, so the holder, who counts from the sending, stops well before.
+const (
+	defaultLease  = 6 * time.Second
+	renewEvery    = time.Second
+	renewTimeout  = time.Second // of one attempt
+	callDeadline  = 3 * time.Second
+	slowDeadline  = 20 * time.Second // of calls that wait for a disk, while the server answers pings
+	redialTimeout = 500 * time.Millisecond
+	redialEvery   = time.Second // to a server that could not be reached
+	shortLife     = 2 * time.Second
+	watchEvery    = 250 * time.Millisecond
+	// admissionGrace is how long a server that is up and not admitted yet, or just restarting, is waited for before
+	// its replicas are given up.
+	admissionGrace = 1500 * time.Millisecond
+	rpcTimeout     = 5 * time.Second
+	firstBackoff   = 10 * time.Millisecond
+	lastBackoff    = 500 * time.Millisecond
+	settleEvery    = time.Second
+	settleTicks    = 2 // how many of these a chunk must have been idle for
+	closeTimeout   = 4 * time.Second
+)
+
+// Limits.
+const (
+	allocateBatch = 64    // chunks asked for in one call
+	allocateAhead = 2     // chunks allocated beyond a sequential writer's
+	mapBatch      = 4096  // chunks in one GetChunks
+	raiseBatch    = 16384 // chunks in one OpRaise or OpSettle
+	reconcilers   = 8     // chunks compared at a time
+)
+
+// Conn is a session with a chunk server; *wire.Conn is one, and tests carry calls in memory.
+type Conn interface {
+	// Send starts the calls and never waits.
+	Send(calls []*wire.Call)
+	// Oldest is the age of the oldest call not answered.
+	Oldest() time.Duration
+	Close(err error)
+	Closed() <-chan struct{}
+}
+
+// Dialer opens a session.
+type Dialer func(ctx context.Context, addr string, hello wire.Hello) (Conn, error)
+
+func dialWire(ctx context.Context, addr string, hello wire.Hello) (Conn, error) {
+	c, err := wire.Dial(ctx, addr, hello)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Config is what a Client needs.
+type Config struct {
+	Meta     metapb.MetaClient
+	Identity Identity
+	// ClusterID is told to chunk servers; zero: asked from Meta.
+	ClusterID [16]byte
+	// Host is this machine's identity; a replica on it is read from first.
+	Host     string
+	Logger   *slog.Logger          // nil: none
+	Registry prometheus.Registerer // nil: none
+	Dial     Dialer                // nil: wire.Dial
+}
+
+func (c *Config) complete() {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Dial == nil {
+		c.Dial = dialWire
+	}
+}
+
+// OpenOptions modify Open.
+type OpenOptions struct {
+	// ReadOnly refuses writes. The lease is taken all the same: only its holder may read a file that can be written.
+	ReadOnly bool
+	// WaitLimit is how long a request waits for replicas that cannot be reached before it fails with ErrUnavailable; 0: for ever.
+	WaitLimit time.Duration
+
+	leftOut rules // by tests
+}
+
+// rules are what tests leave out, to see that another test notices.
+type rules uint32
+
+const (
+	ruleR1 rules = 1 << iota
+	ruleR2resend
+	ruleR3
+	ruleR4commit
+	ruleR4acks
+	ruleR5fence
+	ruleR5perchunk
+	ruleR5reconcile
+	ruleR5open
+	ruleR9
+	ruleR10
+)

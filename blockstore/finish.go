@@ -1,0 +1,222 @@
+package blockstore
+
+import (
+	"errors"
+
+	"pstorage/blockstore/block"
+	"pstorage/cs/wire"
+)
+
+// BadSum can mean that the data were damaged on the way: worth this many more attempts.
+const badSumTries = 3
+
+// CompleteCalls takes answered calls from a connection.
+func (v *Volume) CompleteCalls(calls []*wire.Call) {
+	b := v.newBatch()
+	for _, w := range calls {
+		c := w.Owner.(*call)
+		c.end()
+		if c.Err == nil && c.Status == wire.OK && c.p.write && c.Flags&wire.FlagSync == 0 && !c.vs.dirty.Load() {
+			c.vs.dirty.Store(true) // before the write is acknowledged (R9)
+		}
+		if p := c.p; p.pending.Add(-1) == 0 {
+			v.answered(b, p)
+		}
+	}
+	v.finishBatch(b)
+}
+
+type verdict uint8
+
+const (
+	good   verdict = iota
+	again          // as soon as the chunk lets it
+	held           // park it for the repairs
+	failed         // with p.err
+)
+
+// answered judges a piece whose calls are all answered.
+func (v *Volume) answered(b *batch, p *piece) {
+	ch := p.ch
+	if !p.write {
+		v.deliver(p)
+	}
+	ch.mu.Lock()
+	var ready pieceList
+	switch v.judge(ch, p) {
+	case good:
+		ch.tries = 0
+		v.retire(b, ch, p, &ready)
+	case again:
+		ready.push(p)
+	case held:
+		v.hold(b, ch, p)
+	case failed:
+		v.fail(b, ch, p, &ready)
+	}
+	v.advance(b, ch, &ready)
+	ch.mu.Unlock()
+}
+
+// deliver puts what was read where it is wanted.
+func (v *Volume) deliver(p *piece) {
+	c := &p.calls[0]
+	switch {
+	case c.Err != nil || c.Status != wire.OK:
+	case p.kind == kindTable:
+		copy(p.q.codes, c.Codes)
+	case !p.aligned():
+		copy(p.data, p.buffer[p.offset%block.Size:])
+	}
+}
+
+func (v *Volume) judge(ch *chunkState, p *piece) verdict {
+	if p.write {
+		return v.judgeWrite(ch, p)
+	}
+	return v.judgeRead(ch, p)
+}
+
+// judgeWrite: a write is done when every member has applied it under the map that is known now. What was acknowledged under another
+// map counts no more (R4acks).
+func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
+	answers, full, result := 0, 0, good
+	for i := range p.calls {
+		c := &p.calls[i]
+		switch {
+		case c.Err != nil:
+			result = held
+		case c.Status == wire.OK:
+			answers++
+			if v.opt.leftOut&ruleR4acks != 0 {
+				p.acked = append(p.acked, c.vs)
+			}
+		case c.Status == wire.NoSpace:
+			full++
+		default:
+			result = max(result, again)
+			v.heed(ch, p, c)
+		}
+	}
+	switch {
+	case v.opt.leftOut&ruleR4commit != 0 && answers > 0:
+		return good
+	case v.opt.leftOut&ruleR2resend != 0 && result != good && answers == 0:
+		p.err = v.on(ch, block.ErrIO)
+		return failed
+	case result != good:
+		return result
+	case p.version != ch.version && v.opt.leftOut&ruleR4acks == 0:
+		return again
+	case full > 0:
+		return v.judgeFull(ch, p)
+	}
+	return good
+}
+
+// judgeFull: some members have no room, the others have applied the write. While enough can go on, the full ones are dropped. Else
+// the write has failed, and before anything else touches its range the replicas are made equal.
+func (v *Volume) judgeFull(ch *chunkState, p *piece) verdict {
+	going := 0
+	for i := range p.calls {
+		if p.calls[i].Status == wire.OK && contains(ch.insync, p.calls[i].vs) {
+			going++
+		}
+	}
+	if going < max(v.min, 1) {
+		p.err = v.on(ch, block.ErrNoSpace)
+		return failed
+	}
+	p.why = failedSpace
+	for i := range p.calls {
+		if c := &p.calls[i]; c.Status == wire.NoSpace {
+			ch.complain(c.vs, failedSpace)
+		}
+	}
+	return held
+}
+
+func (v *Volume) judgeRead(ch *chunkState, p *piece) verdict {
+	c := &p.calls[0]
+	switch {
+	case errors.Is(c.Err, errPaused):
+		return held
+	case c.Err != nil:
+		p.shun = append(p.shun, c.vs) // its link may not know yet that it is down
+		return again
+	case c.Status == wire.OK:
+		return good
+	}
+	v.heed(ch, p, c)
+	if c.Status == wire.Corrupt || c.Status == wire.IOError || c.Status == wire.BadRequest {
+		p.tried = append(p.tried, c.vs) // another replica may serve it
+	}
+	return again
+}
+
+// heed draws the conclusions from an answer that is not OK (R2, R4).
+func (v *Volume) heed(ch *chunkState, p *piece, c *call) {
+	if p.version != ch.version && c.Status != wire.StaleEpoch {
+		return // about a map that is known to be old
+	}
+	switch c.Status {
+	case wire.StaleEpoch:
+		v.heedEpoch(ch, c)
+	case wire.StaleVersion:
+		v.need(ch, needMap|needRaise)
+	case wire.Suspect:
+		v.need(ch, needMap)
+	case wire.NotAdmitted, wire.SessionOver:
+		c.vs.fenced.Store(false) // asked whether it is there again
+		v.need(ch, needFence)
+	case wire.BadSum:
+		if p.tries++; p.tries > badSumTries {
+			v.blame(ch, p, c)
+		}
+	default:
+		v.blame(ch, p, c)
+	}
+}
+
+// heedEpoch: a server with a higher epoch serves another holder; one with a lower one was never fenced.
+func (v *Volume) heedEpoch(ch *chunkState, c *call) {
+	if c.Aux0 > v.epoch {
+		v.lose("a chunk server serves a newer holder")
+		return
+	}
+	c.vs.fenced.Store(false)
+	v.need(ch, needFence)
+}
+
+// blame has the replica dropped. The map is asked for first where the server says that it is no member.
+func (v *Volume) blame(ch *chunkState, p *piece, c *call) {
+	what := statusFailure(c.Status)
+	if what == failedMissing {
+		v.need(ch, needMap)
+	} else {
+		p.why = what
+	}
+	v.metrics.replicaErrors.Add(1)
+	v.log.Warn("replica failed", "chunk", ch.index, "server", c.vs.id, "op", c.Op, "status", c.Status, "detail", c.Aux0)
+	if what == failedSum && v.opt.leftOut&ruleR10 != 0 {
+		return
+	}
+	ch.complain(c.vs, what)
+	v.stick(ch)
+}
+
+// need notes trouble. ch.mu is held.
+func (v *Volume) need(ch *chunkState, t trouble) {
+	ch.trouble |= t
+	v.stick(ch)
+}
+
+// fail ends a piece with its error. A write may have taken effect on some replicas: they are made equal before anything else
+// touches its range. ch.mu is held.
+func (v *Volume) fail(b *batch, ch *chunkState, p *piece, freed *pieceList) {
+	if p.write && p.version != 0 {
+		ch.ranges = append(ch.ranges, p.blockRange)
+		v.need(ch, needReconcile)
+	}
+	v.retire(b, ch, p, freed)
+}

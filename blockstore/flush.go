@@ -1,0 +1,197 @@
+package blockstore
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"pstorage/blockstore/block"
+	"pstorage/cs/chunk"
+	"pstorage/cs/wire"
+)
+
+// flusher makes durable what was written (R9), in rounds: the flushes that arrive while one is under way share the next. A round sends
+// OpFlush to each server that has answered a write since it was last flushed; one that fails stays dirty, and the round
+// begins again when the repairs have dropped the server or reached it anew.
+type flusher struct {
+	v       *Volume
+	mu      sync.Mutex
+	next    []*block.Request
+	round   []*block.Request
+	running bool
+	stalled bool // the round waits for the repairs
+	err     error
+
+	calls   []call
+	pending atomic.Int32
+}
+
+// add takes a flush.
+func (f *flusher) add(b *batch, r *block.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next = append(f.next, r)
+	if !f.running {
+		f.begin(b)
+	}
+}
+
+// begin starts rounds until one has to wait for a server, or none is left. mu is held.
+func (f *flusher) begin(b *batch) {
+	for f.running = len(f.next) > 0; f.running; f.running = len(f.next) > 0 {
+		f.round, f.next = f.next, f.round[:0]
+		if f.send(b) {
+			return
+		}
+		f.complete(b)
+	}
+}
+
+// send calls every dirty server and reports whether there is one. mu is held.
+func (f *flusher) send(b *batch) bool {
+	servers := f.v.allServers()
+	if cap(f.calls) < len(servers) {
+		f.calls = make([]call, len(servers))
+	}
+	f.calls = f.calls[:0]
+	for _, vs := range servers {
+		if vs.dirty.Swap(false) && f.v.opt.leftOut&ruleR9 == 0 {
+			f.calls = f.calls[:len(f.calls)+1]
+			f.prepare(&f.calls[len(f.calls)-1], vs)
+		}
+	}
+	f.pending.Store(int32(len(f.calls)))
+	for i := range f.calls {
+		b.add(f.calls[i].vs.link, &f.calls[i].Call)
+	}
+	return len(f.calls) > 0
+}
+
+func (f *flusher) prepare(c *call, vs *vserver) {
+	c.Op, c.Chunk, c.Epoch = wire.OpFlush, chunk.ID{File: f.v.file}, f.v.epoch
+	c.Done = f
+	c.begin(vs, 0, true)
+}
+
+// CompleteCalls takes servers' answers.
+func (f *flusher) CompleteCalls(calls []*wire.Call) {
+	for _, w := range calls {
+		w.Owner.(*call).end()
+	}
+	if f.pending.Add(int32(-len(calls))) != 0 {
+		return
+	}
+	b := f.v.newBatch()
+	f.mu.Lock()
+	if f.judge() {
+		f.complete(b)
+		f.begin(b)
+	} else {
+		f.stalled = true
+		f.v.wake()
+	}
+	f.mu.Unlock()
+	f.v.finishBatch(b)
+}
+
+// judge looks at a round's answers: a server that did not flush is dirty still.
+func (f *flusher) judge() (ok bool) {
+	ok = true
+	for i := range f.calls {
+		c := &f.calls[i]
+		if c.Err == nil && c.Status == wire.OK {
+			continue
+		}
+		ok = false
+		c.vs.dirty.Store(true)
+		if c.Err == nil {
+			f.heed(c)
+		}
+	}
+	return ok
+}
+
+// heed: a failed sync is a failed replica, of everything the server has of the file (R8).
+func (f *flusher) heed(c *call) {
+	switch c.Status {
+	case wire.NotAdmitted, wire.SessionOver:
+		c.vs.fenced.Store(false)
+	case wire.StaleEpoch:
+		if c.Aux0 > f.v.epoch {
+			f.v.lose("a chunk server serves a newer holder")
+			return
+		}
+		c.vs.fenced.Store(false)
+	default:
+		c.vs.condemn("flush: " + c.Status.String())
+	}
+}
+
+// complete ends the round's requests. mu is held.
+func (f *flusher) complete(b *batch) {
+	for _, r := range f.round {
+		if r.Err = f.err; r.Err != nil {
+			f.v.metrics.failed(r)
+		} else {
+			f.v.metrics.flushes.Add(1)
+		}
+		b.done = append(b.done, r)
+	}
+	clear(f.round)
+	f.round, f.err = f.round[:0], nil
+}
+
+// waitsFor reports whether a stalled round needs the server.
+func (f *flusher) waitsFor(vs *vserver) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stalled && vs.dirty.Load()
+}
+
+// resume goes on with a stalled round, once every server that it waits for can be reached, or is no member of any chunk
+// any more. With an error, the round ends with it.
+func (f *flusher) resume(err error) {
+	f.mu.Lock()
+	waits := f.stalled && err == nil && f.v.mustWait()
+	f.mu.Unlock()
+	if waits {
+		return
+	}
+	b := f.v.newBatch()
+	f.mu.Lock()
+	if f.stalled {
+		f.stalled = false
+		if f.err = err; err != nil || !f.send(b) {
+			f.complete(b)
+			f.begin(b)
+		}
+	}
+	f.mu.Unlock()
+	f.v.finishBatch(b)
+}
+
+// mustWait reports whether a dirty server can neither be flushed nor be left out. One that is no member of any chunk any more is
+// clean: nothing there counts.
+func (v *Volume) mustWait() bool {
+	wait := false
+	for _, vs := range v.allServers() {
+		switch {
+		case !vs.dirty.Load():
+		case !v.isMember(vs):
+			vs.dirty.Store(false)
+		case !vs.link.is(linkUp) || !vs.fenced.Load() || vs.condemned.Load() != nil:
+			wait = true
+		}
+	}
+	return wait
+}
+
+// isMember reports whether the server has a replica of any chunk.
+func (v *Volume) isMember(vs *vserver) (yes bool) {
+	v.table.each(func(ch *chunkState) bool {
+		ch.mu.Lock()
+		yes = ch.has(vs)
+		ch.mu.Unlock()
+		return !yes
+	})
+	return yes
+}
