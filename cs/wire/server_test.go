@@ -121,7 +121,7 @@ func (g *gate) slow(method string) {
 func TestANewSessionWaitsUntilNothingOfTheOldOneIsBeingApplied(t *testing.T) {
 	f := newFixture(t, nil)
 	g := newGate()
-	f.engine.Slow = g.slow
+	f.engine.SetSlow(g.slow)
 	old := f.dial(Hello{Client: [16]byte{1}, Session: 1})
 	write := writeCall(0, random(1, 4096))
 	write.Flags = FlagSync // goes to a worker
@@ -201,7 +201,7 @@ func TestAClientThatDoesNotReadIsNotServed(t *testing.T) {
 
 func TestRepliesOfWorkersDoNotPileUp(t *testing.T) {
 	f := newFixture(t, nil)
-	f.engine.Block = true // every read goes to a worker
+	f.engine.SetBlock(true) // every read goes to a worker
 	c := f.dial(Hello{Client: [16]byte{1}})
 	must(t, c, writeCall(0, random(1, MaxData)))
 	nc := f.rawDial(Hello{Client: [16]byte{2}})
@@ -234,7 +234,8 @@ func TestReadsThatWouldBlockDoNotHoldUpOthers(t *testing.T) {
 	c := f.dial(Hello{})
 	must(t, c, writeCall(0, random(1, 8192)))
 	g := newGate()
-	f.engine.Slow, f.engine.Block = g.slow, true
+	f.engine.SetSlow(g.slow)
+	f.engine.SetBlock(true)
 	read := newCall(OpRead, 0, 4096)
 	read.Done = make(collector, 1)
 	c.Send([]*Call{read})
@@ -251,7 +252,7 @@ func TestReadsThatWouldBlockDoNotHoldUpOthers(t *testing.T) {
 func TestNothingIsAppliedAfterClose(t *testing.T) {
 	f := newFixture(t, nil)
 	g := newGate()
-	f.engine.Slow = g.slow
+	f.engine.SetSlow(g.slow)
 	c := f.dial(Hello{})
 	var calls []*Call
 	back := make(collector, 2*DefaultMaxWorkers)

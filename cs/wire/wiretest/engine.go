@@ -31,10 +31,8 @@ type Engine struct {
 	epochs map[uint64]uint64
 	chunks map[chunk.ID]*replica
 
-	// Slow, if set, is called without the lock at the start of each method that a worker runs, with the method's name.
-	Slow func(method string)
-	// Block makes reads that may not wait return ErrWouldBlock.
-	Block bool
+	slowly func(method string)
+	block  bool
 }
 
 var _ store.Engine = (*Engine)(nil)
@@ -44,10 +42,33 @@ func New() *Engine {
 	return &Engine{epochs: make(map[uint64]uint64), chunks: make(map[chunk.ID]*replica)}
 }
 
+// SetSlow has f called, without the lock, at the start of each method that may wait for a disk, with the method's name.
+func (e *Engine) SetSlow(f func(method string)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.slowly = f
+}
+
+// SetBlock makes reads that may not wait return ErrWouldBlock.
+func (e *Engine) SetBlock(yes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.block = yes
+}
+
 func (e *Engine) slow(method string) {
-	if e.Slow != nil {
-		e.Slow(method)
+	e.mu.Lock()
+	f := e.slowly
+	e.mu.Unlock()
+	if f != nil {
+		f(method)
 	}
+}
+
+func (e *Engine) blocks() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.block
 }
 
 // find returns the replica if the access is allowed; mu is held.
@@ -178,7 +199,7 @@ func (r *replica) store(id chunk.ID, layer, off uint32, codes []uint32, data []b
 }
 
 func (e *Engine) Read(id chunk.ID, a store.Access, off, length uint32, codes []uint32, dst []byte, nowait bool) ([]byte, error) {
-	if nowait && e.Block {
+	if nowait && e.blocks() {
 		return dst, store.ErrWouldBlock
 	}
 	if !nowait {
