@@ -1,0 +1,98 @@
+package sessions
+
+import (
+	"context"
+
+	"pstorage/meta/config"
+	"pstorage/meta/fsm"
+	"pstorage/meta/metapb"
+	"pstorage/meta/placement"
+)
+
+// Raised waits for versions on their way.
+type Raised []Pending
+
+// Wait returns when every server has answered, or the context has ended.
+func (r Raised) Wait(ctx context.Context) {
+	for _, p := range r {
+		p.Wait(ctx)
+	}
+}
+
+// Publish tells servers what has become of their replicas: who is no member any more becomes stale (R6stale); with raise, the members get the
+// new version. Without it the holder raises (R4): it is the one that waits for that.
+func (r *Registry) Publish(outcomes []fsm.Outcome, raise bool) Raised {
+	demote, raises := map[uint32][]fsm.ChunkKey{}, map[uint32][]*metapb.ChunkAt{}
+	for i := range outcomes {
+		o := &outcomes[i]
+		if o.Err != nil || o.Before.Version == o.Chunk.Version {
+			continue
+		}
+		for _, s := range o.Before.Members() {
+			if !o.Chunk.Member(s) {
+				demote[s] = append(demote[s], o.Key)
+			}
+		}
+		if raise {
+			for _, s := range o.Chunk.Members() {
+				raises[s] = append(raises[s], at(o.Key, o.Chunk.Version))
+			}
+		}
+	}
+	for server, keys := range demote {
+		if s := r.attached(server); s != nil {
+			s.dropped(keys)
+		}
+	}
+	var out Raised
+	for server, chunks := range raises {
+		if s := r.attached(server); s != nil {
+			out = append(out, s.Raise(chunks))
+		}
+	}
+	return out
+}
+
+// dropped forgets what was suspected of replicas that count no more, and makes them stale.
+func (s *Session) dropped(keys []fsm.ChunkKey) {
+	for _, k := range keys {
+		s.Clear(k)
+	}
+	s.Demote(keys)
+}
+
+// storeReserve is the percentage of a disk that a chunk server itself leaves out of the free space it reports.
+const storeReserve = 5
+
+// minFree is what a server must have free to get new replicas.
+const minFree = 16 << 20
+
+// loadUnit is the rate, operations per second, that halves a server's weight.
+const loadUnit = 20000
+
+// Candidates returns the servers that are up, with their free space as the parameters see it.
+func (r *Registry) Candidates(settings config.Settings) (all []placement.Candidate) {
+	for _, s := range r.Up() {
+		beat, rate := s.Load()
+		if beat == nil {
+			continue
+		}
+		all = append(all, placement.Candidate{Server: s.ID, Host: s.Host, Free: freeFor(beat, settings.FillMargin), Load: rate / loadUnit})
+	}
+	return all
+}
+
+func freeFor(b *metapb.Heartbeat, margin int) uint64 {
+	free := int64(b.SpaceFree) + int64(b.SpaceTotal/100)*int64(storeReserve-margin)
+	if free < minFree {
+		return 0
+	}
+	return uint64(free)
+}
+
+// HasLeftover tells whether a server holds a replica of the chunk that no record speaks of.
+func (s *Session) HasLeftover(k fsm.ChunkKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leftover.Has(k)
+}
