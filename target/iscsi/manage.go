@@ -99,11 +99,16 @@ func (s *session) abortEverywhere(done func()) {
 	g.done()
 }
 
-// abortLocked aborts the tasks that match and have not ended, and has the gate wait for those at the device. It returns
-// how many there were. Called with mu held.
+// abortLocked aborts the tasks that match and have not ended, and has the gate wait for those at the device, also where
+// another request aborted them already. It returns how many there were. Called with mu held.
 func (s *session) abortLocked(g *gate, match func(*task) bool) (n int) {
 	for _, t := range s.tasks {
-		if state := t.state.Load(); state != taskReceiving && state != taskRunning || !match(t) {
+		switch t.state.Load() {
+		case taskReceiving, taskRunning, taskDoomed:
+		default:
+			continue
+		}
+		if !match(t) {
 			continue
 		}
 		n++

@@ -49,11 +49,12 @@ func dataCommands() []command {
 		return command{op: op, action: -1, name: name, class: ReadData, traits: medium | reserveRead, usage: usage, prepare: p, start: startRead}
 	}
 	wr := func(op byte, name string, usage []byte, p func(*Task)) command {
-		return command{op: op, action: -1, name: name, class: WriteData, traits: medium | writes, usage: usage, prepare: p, start: startWrite}
+		return command{op: op, action: -1, name: name, class: WriteData, traits: medium | writes, usage: usage, prepare: p,
+			start: startWrite, step: stepWrite}
 	}
 	wv := func(op byte, name string, usage []byte) command {
 		return command{op: op, action: -1, name: name, class: WriteData, traits: medium | writes, usage: usage,
-			prepare: prepareWriteVerify, start: startWriteVerify, step: stepVerify}
+			prepare: prepareWriteVerify, start: startWriteVerify, step: stepWriteVerify}
 	}
 	ver := func(op byte, name string, usage []byte) command {
 		return command{op: op, action: -1, name: name, class: ReadData, traits: medium | reserveRead, usage: usage,
@@ -88,7 +89,7 @@ func dataCommands() []command {
 			usage:   []byte{opCompareAndWrite, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x3f, 0x07},
 			prepare: prepareCompareAndWrite, start: startCompareAndWrite},
 		{op: opOrWrite16, action: -1, name: "ORWRITE(16)", class: WriteData, traits: medium | writes,
-			usage: usage16(opOrWrite16, 0xf8), prepare: prepareWrite, start: startOrWrite, step: stepOrWrite},
+			usage: usage16(opOrWrite16, 0xf8), prepare: prepareOrWrite, start: startOrWrite, step: stepOrWrite},
 	}
 }
 
@@ -192,25 +193,63 @@ func startRead(t *Task) bool {
 
 func prepareWrite6(t *Task) {
 	t.decode6()
-	if t.inTransfer() {
-		t.wantOut(t.length())
-	}
+	t.announceWrite()
 }
 
 func prepareWrite(t *Task) {
 	t.decode()
-	if t.inTransfer() {
-		t.wantOut(t.length())
-	}
+	t.announceWrite()
 }
 
-func startWrite(t *Task) bool {
-	if t.OutLen == 0 {
-		return true
+// announceWrite asks for the data, or for as much as the initiator has: then that much is written, and the residual
+// tells of the rest, as FCP and iSCSI have it.
+func (t *Task) announceWrite() {
+	if !t.inTransfer() {
+		return
 	}
-	t.request(block.Write, t.offset(), t.Buf[:t.OutLen], int64(t.OutLen))
-	t.durable(len(t.cmd.usage) > 6 && t.CDB[1]&flagFUA != 0)
+	t.OutWant = t.length()
+	t.OutLen = min(t.OutWant, t.OutMax)
+	t.BufLen = roundUp(t.OutLen)
+	t.blocks = uint64(t.BufLen / block.SectorSize)
+}
+
+// startWrite writes the data. If it ends within a block, the rest of that block is read first.
+func startWrite(t *Task) bool {
+	switch {
+	case t.OutLen == 0:
+		return true
+	case t.OutLen == t.BufLen:
+		t.write()
+	default:
+		t.stage = stageRead
+		last := int64(t.BufLen - block.SectorSize)
+		t.request(block.Read, t.offset()+last, t.takeScratch()[:block.SectorSize], block.SectorSize)
+	}
 	return false
+}
+
+func (t *Task) write() {
+	t.stage = stageWrite
+	t.request(block.Write, t.offset(), t.Buf[:t.BufLen], int64(t.BufLen))
+	t.durable(len(t.cmd.usage) > 6 && t.CDB[1]&flagFUA != 0)
+}
+
+// mergeTail completes the last block with what was read of it, and writes.
+func (t *Task) mergeTail() {
+	at := t.OutLen % block.SectorSize
+	copy(t.Buf[t.OutLen:t.BufLen], t.scratch[at:block.SectorSize])
+	t.write()
+}
+
+func stepWrite(t *Task) bool {
+	switch {
+	case t.Req.Err != nil:
+		t.deviceError()
+	case t.stage == stageRead:
+		t.mergeTail()
+		return false
+	}
+	return true
 }
 
 func preparePrefetch(t *Task) {
@@ -258,6 +297,13 @@ func startCompareAndWrite(t *Task) bool {
 	t.Req.Compare = t.Buf[:n]
 	t.durable(t.CDB[1]&flagFUA != 0)
 	return false
+}
+
+func prepareOrWrite(t *Task) {
+	t.decode()
+	if t.inTransfer() {
+		t.wantOut(t.length())
+	}
 }
 
 // startOrWrite begins a read-modify-write in pieces, each applied with a compare and write, so that every block's

@@ -48,20 +48,36 @@ func prepareWriteVerify(t *Task) {
 	prepareWrite(t)
 }
 
+// startWriteVerify writes durably: what is verified is what is on the medium.
 func startWriteVerify(t *Task) bool {
-	if t.OutLen == 0 {
-		return true
+	done := startWrite(t)
+	if t.Req.Op == block.Write {
+		t.Req.Flags |= block.FUA
 	}
-	t.stage = stageWrite
-	t.request(block.Write, t.offset(), t.Buf[:t.OutLen], int64(t.OutLen))
-	t.Req.Flags |= block.FUA
-	return false
+	return done
+}
+
+// stepWriteVerify goes on from the write, which is durable, to reading back.
+func stepWriteVerify(t *Task) bool {
+	switch {
+	case t.Req.Err != nil:
+		t.deviceError()
+		return true
+	case t.Req.Op == block.Read && t.stage == stageRead:
+		t.mergeTail()
+		t.Req.Flags |= block.FUA
+		return false
+	case t.stage == stageWrite:
+		t.verifyNext()
+		return false
+	}
+	return stepVerify(t)
 }
 
 // verifyNext reads the next piece from the medium.
 func (t *Task) verifyNext() {
 	n := min(scratchSize, t.length()-int(t.pos))
-	t.stage = stageRead
+	t.stage = stageCompare
 	t.request(block.Read, t.offset()+t.pos, t.takeScratch()[:n], int64(n))
 }
 
@@ -70,13 +86,11 @@ func stepVerify(t *Task) bool {
 		t.deviceError()
 		return true
 	}
-	if t.stage == stageRead {
-		if at := t.compare(t.Req.Data); at >= 0 {
-			t.failInfo(keyMiscompare, ascMiscompare, uint64(t.pos)+uint64(at))
-			return true
-		}
-		t.pos += t.Req.Length
+	if at := t.compare(t.Req.Data); at >= 0 {
+		t.failInfo(keyMiscompare, ascMiscompare, uint64(t.pos)+uint64(at))
+		return true
 	}
+	t.pos += t.Req.Length
 	if int(t.pos) == t.length() {
 		return true
 	}
