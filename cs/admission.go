@@ -11,6 +11,7 @@ import (
 
 // admission receives what each replica of the inventory is, brings them there, and serves.
 func (s *Server) admission(st stream) error {
+	members := make(map[chunk.ID]uint64)
 	for {
 		m, err := st.Recv()
 		if err != nil {
@@ -28,7 +29,11 @@ func (s *Server) admission(st stream) error {
 			s.data.Admit(false)
 			return fmt.Errorf("admission: %w", err)
 		}
+		for _, c := range page.Raise {
+			members[chunkOf(c)] = c.Version
+		}
 		if page.Last {
+			s.promoteMembers(members)
 			s.data.Admit(true)
 			return nil
 		}
@@ -40,7 +45,7 @@ func (s *Server) admit(page *metapb.Admission) error {
 	var stale []chunk.ID
 	for _, list := range [][]*metapb.ChunkAt{page.Stale, page.Unknown} {
 		for _, c := range list {
-			stale = append(stale, chunk.ID{File: c.File, Index: c.Index})
+			stale = append(stale, chunkOf(c))
 		}
 	}
 	if len(stale) > 0 {
@@ -49,10 +54,7 @@ func (s *Server) admit(page *metapb.Admission) error {
 		}
 		s.dealtWith(stale...)
 	}
-	if err := s.raiseMembers(page.Raise); err != nil {
-		return err
-	}
-	return s.promoteMembers(page.Raise)
+	return s.raiseMembers(page.Raise)
 }
 
 // raiseMembers gives members their versions, a file at a time. One that has a higher version already knows better: its holder
@@ -81,22 +83,21 @@ func byFile(chunks []*metapb.ChunkAt) map[uint64][]store.ChunkVersion {
 }
 
 // promoteMembers makes members of Syncing replicas that the metadata servers have committed as in sync, the Promote having been lost.
-// After a restart every member is such a one, as a rebuild does not survive that; one prepared in this run may still be under
-// way, so it counts only once it was pulled.
-func (s *Server) promoteMembers(members []*metapb.ChunkAt) error {
-	version := make(map[chunk.ID]uint64, len(members))
-	for _, c := range members {
-		version[chunk.ID{File: c.File, Index: c.Index}] = c.Version
-	}
+// One prepared in this run may still be under way, so it counts only once it was pulled; of others the engine knows, and
+// refuses. One that is refused stays as it is: the metadata servers see that from the inventory.
+func (s *Server) promoteMembers(members map[chunk.ID]uint64) {
+	var late []chunk.ID
 	for r := range s.engine.Inventory {
-		v, member := version[r.ID]
-		if !member || r.State != store.Syncing || r.Version != v || !s.pulls.mayPromote(r.ID, v) {
+		v, member := members[r.ID]
+		if member && r.State == store.Syncing && r.Version == v && s.pulls.mayPromote(r.ID, v) {
+			late = append(late, r.ID)
+		}
+	}
+	for _, id := range late {
+		if err := s.engine.Promote(id, members[id]); err != nil {
+			s.log.Warn("member is not in sync", "chunk", id, "version", members[id], "error", err)
 			continue
 		}
-		if err := s.engine.Promote(r.ID, v); err != nil {
-			return err
-		}
-		s.pulls.forget(r.ID)
+		s.pulls.forget(id)
 	}
-	return nil
 }

@@ -110,7 +110,8 @@ func (p *puller) piece(ctx context.Context, first, n uint32) error {
 	return nil
 }
 
-// compare tells which blocks are to be pulled: those whose code differs from the source's, and those whose data here do not match it.
+// compare tells which blocks are to be pulled: those whose code differs from the source's. Asked this way (Peer, alone), the engine first
+// makes absent what does not match its code, where the base is doubtful.
 func (p *puller) compare(ctx context.Context, first, n uint32) ([]bool, error) {
 	theirs, err := p.table(ctx, first, n)
 	if err != nil {
@@ -122,52 +123,10 @@ func (p *puller) compare(ctx context.Context, first, n uint32) ([]bool, error) {
 		return nil, err
 	}
 	need := make([]bool, n)
-	check := make([]bool, n)
 	for i := range need {
 		need[i] = ours[i] != theirs[i]
-		check[i] = !need[i] && ours[i] > chunk.Zeros
 	}
-	return need, p.verify(ctx, access, first, check, need)
-}
-
-// verify reads the blocks to check and marks those as needed that do not match their sum.
-func (p *puller) verify(ctx context.Context, access store.Access, first uint32, check, need []bool) error {
-	var codes [runBlocks]uint32
-	var buf []byte
-	for i := 0; i < len(check); {
-		if !check[i] {
-			i++
-			continue
-		}
-		run := 1
-		for run < runBlocks && i+run < len(check) && check[i+run] {
-			run++
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		at := first + uint32(i)
-		data, err := p.a.s.engine.ReadLayer(p.id, access, at*chunk.BlockSize, uint32(run)*chunk.BlockSize, codes[:run], buf[:0])
-		if errors.As(err, new(store.ErrStaleVersion)) || errors.Is(err, store.ErrNoChunk) || errors.Is(err, store.ErrStaleReplica) {
-			return err
-		}
-		buf = data
-		for k := range run {
-			need[i+k] = err != nil || !matches(p.id, at+uint32(k), codes[k], &data)
-		}
-		i += run
-	}
-	return nil
-}
-
-// matches takes the block's data off the packed ones and reports whether they match the code.
-func matches(id chunk.ID, block, code uint32, packed *[]byte) bool {
-	if code <= chunk.Zeros {
-		return true
-	}
-	data := (*packed)[:chunk.BlockSize]
-	*packed = (*packed)[chunk.BlockSize:]
-	return chunk.BlockSum(id, block, data) == code
+	return need, nil
 }
 
 // table asks the source for its codes.

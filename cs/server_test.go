@@ -106,22 +106,23 @@ func TestTheIdentitySurvivesAndDamageIsNoticed(t *testing.T) {
 type fakeRegistry struct {
 	metapb.MetaClient
 	cluster string
+	id      uint32
 }
 
 func (f fakeRegistry) CreateServer(context.Context, *metapb.CreateServerRequest, ...grpc.CallOption) (*metapb.CreateServerReply, error) {
-	return &metapb.CreateServerReply{Id: 1025, Cluster: f.cluster, ClusterId: make([]byte, 16)}, nil
+	return &metapb.CreateServerReply{Id: f.id, Cluster: f.cluster, ClusterId: make([]byte, 16)}, nil
 }
 
 func TestCreateRefusesOtherClustersAndFoldersInUse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cs")
-	o := CreateOptions{Dir: dir, Cluster: "pcs1", Host: "h", Meta: fakeRegistry{cluster: "other"}}
+	o := CreateOptions{Dir: dir, Cluster: "pcs1", Host: "h", Meta: fakeRegistry{cluster: "other", id: 1025}}
 	if _, err := Create(context.Background(), o); !errors.Is(err, ErrCluster) {
 		t.Errorf("%v", err)
 	}
 	if err := saveIdentity(dir, Identity{Server: 1}); err != nil {
 		t.Fatal(err)
 	}
-	o.Meta = fakeRegistry{cluster: "pcs1"}
+	o.Meta = fakeRegistry{cluster: "pcs1", id: 1025}
 	if _, err := Create(context.Background(), o); !errors.Is(err, ErrExists) {
 		t.Errorf("%v", err)
 	}
@@ -248,13 +249,12 @@ func TestCommandsReportEachChunk(t *testing.T) {
 	f := n.attached()
 	none := chunk.ID{File: 1, Index: 1}
 	f.must(prepareCommand(testChunk, 5, false, 1, 2))
-	for name, test := range map[string]*metapb.Command{
-		"raise":   raiseCommand(at(testChunk, 6), at(none, 1), at(testChunk, 2)),
-		"promote": {Command: &metapb.Command_Promote{Promote: &metapb.Promote{Chunks: []*metapb.ChunkAt{at(testChunk, 6), at(none, 1), at(testChunk, 2)}}}},
-	} {
-		r := f.do(test)
+	chunks := []*metapb.ChunkAt{at(testChunk, 6), at(none, 1), at(testChunk, 2)}
+	for _, c := range []*metapb.Command{raiseCommand(chunks...),
+		{Command: &metapb.Command_Promote{Promote: &metapb.Promote{Chunks: chunks}}}} {
+		r := f.do(c)
 		if len(r.Errors) != 3 || r.Errors[0] != "" || r.Errors[1] == "" || r.Errors[2] == "" {
-			t.Errorf("%s: %q", name, r.Errors)
+			t.Errorf("%T: %q", c.Command, r.Errors)
 		}
 	}
 	f.must(&metapb.Command{Command: &metapb.Command_Demote{Demote: &metapb.Demote{Chunks: []*metapb.ChunkAt{at(testChunk, 6)}}}})

@@ -246,7 +246,11 @@ func (e *Engine) Table(id chunk.ID, a store.Access, off, length uint32, codes []
 		return err
 	}
 	for i := range codes {
-		_, codes[i] = r.look(a.Layer, off/chunk.BlockSize+uint32(i), alone)
+		n := off/chunk.BlockSize + uint32(i)
+		if b := &r.blocks[a.Layer][n]; a.Peer && alone && r.State == store.Syncing && b.code > chunk.Zeros && chunk.BlockSum(id, n, b.data) != b.code {
+			b.code = chunk.Absent
+		}
+		_, codes[i] = r.look(a.Layer, n, alone)
 	}
 	return nil
 }
