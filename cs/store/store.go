@@ -1,60 +1,238 @@
 package store
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
 )
 
-// Create makes an empty store in a folder, which it makes too.
-func Create(fsys disk.FS, dir string) error { return ErrInvalid }
-
-// Open opens the store in a folder. Replicas that were open when the store was last used are suspect unless it was closed (R6).
-func Open(fsys disk.FS, dir string, o Options) (*Store, error) { return nil, ErrInvalid }
-
 // Store is the Engine on one disk.
-type Store struct{}
+type Store struct {
+	fs      disk.FS
+	dir     string
+	options Options
+	logger  *slog.Logger
+
+	db        *committer
+	attendant *attendant
+	space     space
+	cache     cache
+	folders   folders
+	syncs     chan struct{} // one element per sync under way
+	kept      atomic.Int64  // blocks kept by rebuilds
+
+	shards  [shardCount]shard
+	filesMu sync.RWMutex
+	files   map[uint64]*file
+
+	closed  atomic.Bool
+	unclean atomic.Bool // something that must be durable is not: the store is not closed clean
+	measure sync.WaitGroup
+}
 
 var _ Engine = (*Store)(nil)
 
-func (s *Store) Write(id chunk.ID, a Access, off uint32, data []byte, sums []uint32, sync bool) error {
-	return ErrInvalid
+// Create makes an empty store in a folder, which it makes too.
+func Create(fsys disk.FS, dir string) error {
+	if err := fsys.MkdirAll(dir + "/" + chunksName); err != nil {
+		return fmt.Errorf("create store in %s: %w", dir, err)
+	}
+	db, err := openState(fsys, dir, true)
+	if err != nil {
+		return fmt.Errorf("create store in %s: %w", dir, err)
+	}
+	err = db.Commit([]Change{
+		{Key: metaKey(metaFormat), Value: binary.LittleEndian.AppendUint32(nil, storeFormat)},
+		{Key: metaKey(metaClean), Value: []byte{1}},
+	})
+	if err = errors.Join(err, db.Close()); err == nil {
+		err = fsys.SyncDir(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("create store in %s: %w", dir, err)
+	}
+	return nil
 }
-func (s *Store) Zero(id chunk.ID, a Access, off, length uint32, sync bool) error { return ErrInvalid }
-func (s *Store) Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error {
-	return ErrInvalid
-}
-func (s *Store) Read(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte, nowait bool) ([]byte, error) {
-	return nil, ErrInvalid
-}
-func (s *Store) ReadLayer(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte) ([]byte, error) {
-	return nil, ErrInvalid
-}
-func (s *Store) Table(id chunk.ID, a Access, off, length uint32, codes []uint32, alone bool) error {
-	return ErrInvalid
-}
-func (s *Store) Flush(file, epoch uint64) error                            { return ErrInvalid }
-func (s *Store) Settle(file, epoch uint64, chunks []ChunkVersion) error    { return ErrInvalid }
-func (s *Store) Fence(file, epoch uint64) (open []ChunkVersion, err error) { return nil, ErrInvalid }
-func (s *Store) Raise(file, epoch uint64, chunks []ChunkVersion) error     { return ErrInvalid }
-func (s *Store) Prepare(chunks []Preparation) []error                      { return nil }
-func (s *Store) Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (written int, err error) {
-	return 0, ErrInvalid
-}
-func (s *Store) Promote(id chunk.ID, version uint64) error { return ErrInvalid }
-func (s *Store) Demote(ids []chunk.ID) error               { return ErrInvalid }
-func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error {
-	return ErrInvalid
-}
-func (s *Store) Remove(ids []chunk.ID) error        { return ErrInvalid }
-func (s *Store) Inventory(yield func(Replica) bool) {}
-func (s *Store) Space() (total, free, used uint64)  { return 0, 0, 0 }
-func (s *Store) Close() error                       { return nil }
 
-// SyncReplica ends the pull of a Syncing replica of exactly this version: what was pulled and written is durable when it returns.
-func (s *Store) SyncReplica(id chunk.ID, version uint64) error { return ErrInvalid }
+// Open opens the store in a folder. Replicas that were open when the store was last used are suspect unless it was closed (R6).
+func Open(fsys disk.FS, dir string, o Options) (*Store, error) {
+	db, err := openState(fsys, dir, false)
+	if err != nil {
+		return nil, fmt.Errorf("open store in %s: %w", dir, err)
+	}
+	s, err := open(fsys, dir, o, db)
+	if err != nil {
+		return nil, fmt.Errorf("open store in %s: %w", dir, errors.Join(err, db.Close()))
+	}
+	return s, nil
+}
 
-// Quarantine marks a replica stale, durably, and never to be used as the base of a rebuild (R10): its data failed a sum.
-func (s *Store) Quarantine(id chunk.ID) error { return ErrInvalid }
+func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
+	boot, err := fsys.Boot()
+	if err != nil {
+		return nil, err
+	}
+	was, err := loadState(db)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.Commit(was.begin(boot)); err != nil {
+		return nil, err
+	}
+	s := newStore(fsys, dir, o)
+	s.fill(was)
+	s.db = newCommitter(db, s.stateFailed)
+	go s.attendant.run(s.serveTrouble)
+	if err := s.finishRemovals(); err != nil {
+		s.logger.Warn("cannot finish deleting replicas", "error", err)
+	}
+	s.measure.Go(s.measureUse)
+	return s, nil
+}
 
-// Ready tells whether a write to the chunk goes ahead without waiting for the activity log or the disk.
-func (s *Store) Ready(id chunk.ID, layer uint32) bool { return false }
+// begin decides who is suspect, and returns the changes that make it durable before anything is served.
+func (w *saved) begin(boot string) []Change {
+	changes := []Change{
+		{Key: metaKey(metaBoot), Value: []byte(boot)},
+		{Key: metaKey(metaClean), Value: []byte{0}},
+	}
+	if w.clean {
+		return changes
+	}
+	suspicion := ProcessDied
+	if w.boot != boot {
+		suspicion = MachineDied
+	}
+	for id, had := range w.activity {
+		if had < suspicion {
+			w.activity[id] = suspicion
+			changes = append(changes, Change{Key: idKey(kindActivity, id), Value: []byte{byte(suspicion)}})
+		}
+	}
+	return changes
+}
+
+func newStore(fsys disk.FS, dir string, o Options) *Store {
+	s := &Store{fs: fsys, dir: dir, options: o, logger: o.Logger, attendant: newAttendant(),
+		cache:   cache{maxFiles: maxOpenFiles, maxTables: maxTableBytes},
+		folders: folders{known: map[string]bool{}},
+		syncs:   make(chan struct{}, parallelSyncs),
+		files:   map[uint64]*file{},
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	reserve := o.Reserve
+	if reserve == 0 {
+		reserve = DefaultReserve
+	}
+	s.space = space{fs: fsys, dir: dir, reserve: max(0, reserve)}
+	for i := range s.shards {
+		s.shards[i].m = map[chunk.ID]*replica{}
+	}
+	return s
+}
+
+// fill makes the mirror of what was saved.
+func (s *Store) fill(was *saved) {
+	for id, epoch := range was.epochs {
+		s.file(id, true).epoch.Store(epoch)
+	}
+	for id, rec := range was.replicas {
+		r := s.place(id)
+		r.assign(rec)
+		for _, num := range rec.layers {
+			r.layers = append(r.layers, &layer{r: r, num: num})
+		}
+		suspicion, open := was.activity[id]
+		r.suspect = suspicion
+		r.log.open.Store(open)
+	}
+}
+
+func (s *Store) stateFailed(err error) {
+	s.unclean.Store(true)
+	s.attendant.add(trouble{what: err.Error()})
+}
+
+// measureUse adds up what the files take that were there at the start.
+func (s *Store) measureUse() {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		var names []string
+		for id, r := range sh.m {
+			r.mu.RLock()
+			for _, l := range r.layers {
+				names = append(names, s.layerName(id, l.num))
+			}
+			r.mu.RUnlock()
+		}
+		sh.mu.RUnlock()
+		for _, name := range names {
+			if s.closed.Load() {
+				return
+			}
+			if n, err := s.fs.Allocated(name); err == nil {
+				s.space.used.Add(n)
+			}
+		}
+	}
+}
+
+// Close implements Engine. Requests under way end first; later ones are refused.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return ErrClosed
+	}
+	s.measure.Wait()
+	var errs []error
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		all := make([]*replica, 0, len(sh.m))
+		for _, r := range sh.m {
+			all = append(all, r)
+		}
+		sh.mu.RUnlock()
+		for _, r := range all {
+			errs = append(errs, s.closeReplica(r))
+		}
+	}
+	s.attendant.close()
+	if !s.unclean.Load() { // replicas that failed are on record
+		errs = append(errs, s.db.commit(Change{Key: metaKey(metaClean), Value: []byte{1}}))
+	}
+	errs = append(errs, s.db.close())
+	return errors.Join(errs...)
+}
+
+// closeReplica syncs and closes a replica's files, for good.
+func (s *Store) closeReplica(r *replica) error {
+	r.ctl.Lock()
+	defer r.ctl.Unlock()
+	var errs []error
+	for _, l := range r.layers {
+		errs = append(errs, s.syncLayer(l)) // most of it, while requests under way go on
+	}
+	for _, l := range r.layers {
+		errs = append(errs, s.closeSynced(l))
+	}
+	r.rebuild.end()
+	return errors.Join(errs...)
+}
+
+func (s *Store) closeSynced(l *layer) error {
+	l.sync.running.Lock()
+	defer l.sync.running.Unlock()
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	err := s.syncLocked(l)
+	return errors.Join(err, s.forget([]*layer{l}))
+}

@@ -1,0 +1,70 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// lockWait is how long to wait for another process that has the database open.
+const lockWait = time.Second
+
+// boltBucket holds everything. Part of the format.
+var boltBucket = []byte("store")
+
+type boltState struct{ db *bolt.DB }
+
+func openBolt(name string, create bool) (StateDB, error) {
+	if _, err := os.Stat(name); create == (err == nil) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if create {
+			return nil, fmt.Errorf("%s: %w", name, fs.ErrExist)
+		}
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	db, err := bolt.Open(name, 0o600, &bolt.Options{Timeout: lockWait, NoFreelistSync: true,
+		FreelistType: bolt.FreelistMapType})
+	if errors.Is(err, berrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s: %w", name, ErrLocked)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &boltState{db: db}, nil
+}
+
+func (b *boltState) Load(visit func(key, value []byte) error) error {
+	return b.db.View(func(tx *bolt.Tx) error {
+		bucket := tx.Bucket(boltBucket)
+		if bucket == nil {
+			return fmt.Errorf("%w: no bucket %q", ErrFormat, boltBucket)
+		}
+		return bucket.ForEach(visit)
+	})
+}
+
+func (b *boltState) Commit(changes []Change) error {
+	return b.db.Update(func(tx *bolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(boltBucket)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if c.Value == nil {
+				err = bucket.Delete(c.Key)
+			} else {
+				err = bucket.Put(c.Key, c.Value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (b *boltState) Close() error { return b.db.Close() }

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/disk"
+)
+
+// layer is one file of a replica. f and table change only while the replica's mu is held exclusively; codes in
+// the table are written by whoever writes the block.
+type layer struct {
+	r   *replica
+	num uint32
+
+	f     disk.File // nil: not open
+	table []byte    // as on disk, without padding; nil: not in memory
+
+	used   atomic.Bool  // since the cache's hand passed
+	cached atomic.Bool  // it is in the cache's ring
+	pins   atomic.Int32 // syncs under way without the replica's lock: the file stays open
+
+	dirty  atomic.Bool // written since the last sync began
+	listed bool        // in file.dirty; guarded by file.mu
+	sync   batcher
+}
+
+func (l *layer) code(block uint32) uint32 {
+	return binary.LittleEndian.Uint32(l.table[block*chunk.CodeSize:])
+}
+
+func (l *layer) setCode(block, code uint32) {
+	binary.LittleEndian.PutUint32(l.table[block*chunk.CodeSize:], code)
+}
+
+func (l *layer) ready() bool { return l.table != nil && l.f != nil }
+
+// load opens the file and brings its table into memory. The caller holds the replica's mu exclusively.
+func (s *Store) load(l *layer) error {
+	if l.f == nil {
+		f, err := s.openLayer(l)
+		if err != nil {
+			return err
+		}
+		l.f = f
+	}
+	if l.table == nil {
+		table := make([]byte, l.r.blocks*chunk.CodeSize)
+		if _, err := l.f.ReadAt(table, chunk.HeaderSize); err != nil {
+			return fmt.Errorf("%w: table of layer %d: %w", ErrIO, l.num, err)
+		}
+		l.table = table
+	}
+	l.used.Store(true)
+	return nil
+}
+
+// openLayer opens the file and checks that it is the one meant.
+func (s *Store) openLayer(l *layer) (disk.File, error) {
+	f, err := s.fs.Open(s.layerName(l.r.id, l.num))
+	if err != nil {
+		return nil, fmt.Errorf("%w: layer %d: %w", ErrIO, l.num, err)
+	}
+	if err := checkHeader(f, chunk.Header{ID: l.r.id, Layer: l.num, Blocks: l.r.blocks}); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// checkHeader compares the header and the size of a file with what they must be.
+func checkHeader(f disk.File, want chunk.Header) error {
+	p := make([]byte, chunk.HeaderSize)
+	if _, err := f.ReadAt(p, 0); err != nil {
+		return fmt.Errorf("%w: header of layer %d: %w", ErrIO, want.Layer, err)
+	}
+	have, err := chunk.DecodeHeader(p)
+	if err != nil {
+		return fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
+	}
+	if have != want {
+		return fmt.Errorf("%w: header of layer %d says %+v, want %+v", ErrIO, want.Layer, have, want)
+	}
+	size, err := f.Size()
+	if err != nil {
+		return fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
+	}
+	if size != chunk.FileSize(want.Blocks) {
+		return fmt.Errorf("%w: layer %d has %d bytes, want %d", ErrIO, want.Layer, size, chunk.FileSize(want.Blocks))
+	}
+	return nil
+}
+
+// store writes whole blocks: data, then their codes. A kill between the two leaves a block that does not verify, or, where there was
+// none, one that is not there: the chunk is in the activity log, so it is suspect then (R6). The caller holds the replica's mu.
+func (s *Store) store(l *layer, first uint32, data []byte, sums []uint32) error {
+	n := uint32(len(data) / chunk.BlockSize)
+	var fresh int64
+	for i := range n {
+		if l.code(first+i) <= chunk.Zeros {
+			fresh++
+		}
+	}
+	if fresh > 0 && !s.space.take(fresh*chunk.BlockSize) {
+		return ErrNoSpace
+	}
+	defer s.markDirty(l)
+	done, err := l.f.WriteAt(data, chunk.DataOffset(l.r.blocks, first))
+	if err != nil {
+		return s.storedPart(l, first, done, sums, err)
+	}
+	for i := range n {
+		l.setCode(first+i, sums[i])
+	}
+	return s.writeTable(l, first, n)
+}
+
+// storedPart ends a write that failed after some bytes: blocks that are whole get their new sums, and if one is torn that had data, the
+// replica has failed.
+func (s *Store) storedPart(l *layer, first uint32, done int, sums []uint32, cause error) error {
+	n := uint32(done / chunk.BlockSize)
+	torn := done%chunk.BlockSize != 0 && l.code(first+n) > chunk.Zeros
+	for i := range n {
+		l.setCode(first+i, sums[i])
+	}
+	if n > 0 {
+		if err := s.writeTable(l, first, n); err != nil {
+			return err
+		}
+	}
+	if errors.Is(cause, disk.ErrNoSpace) && !torn {
+		s.space.full()
+		return ErrNoSpace
+	}
+	return s.fail(l.r, "write", cause)
+}
+
+// writeTable stores the codes of n blocks as they are in memory.
+func (s *Store) writeTable(l *layer, first, n uint32) error {
+	part := l.table[first*chunk.CodeSize : (first+n)*chunk.CodeSize]
+	if _, err := l.f.WriteAt(part, chunk.CodeOffset(first)); err != nil {
+		// A new page of the table that found no space held no code: as if nothing had been written.
+		if _, e := l.f.ReadAt(part, chunk.CodeOffset(first)); e == nil && errors.Is(err, disk.ErrNoSpace) && allBelowSums(part) {
+			s.space.full()
+			return ErrNoSpace
+		}
+		return s.fail(l.r, "write of the table", err)
+	}
+	return nil
+}
+
+// allBelowSums tells whether a part of a table names no data.
+func allBelowSums(part []byte) bool {
+	for ; len(part) > 0; part = part[chunk.CodeSize:] {
+		if binary.LittleEndian.Uint32(part) > chunk.Zeros {
+			return false
+		}
+	}
+	return true
+}
+
+// clear gives n blocks a code without data, Absent or Zeros, and their space back: first the codes, so that a kill
+// between the two costs space, not data. The caller holds the replica's mu.
+func (s *Store) clear(l *layer, first, n, code uint32) error {
+	var had int64
+	changed := false
+	for i := range n {
+		old := l.code(first + i)
+		if old > chunk.Zeros {
+			had++
+		}
+		changed = changed || old != code
+	}
+	if !changed {
+		return nil
+	}
+	defer s.markDirty(l)
+	for i := range n {
+		l.setCode(first+i, code)
+	}
+	if err := s.writeTable(l, first, n); err != nil || had == 0 {
+		return err
+	}
+	if err := l.f.Punch(chunk.DataOffset(l.r.blocks, first), int64(n)*chunk.BlockSize); err != nil {
+		return s.fail(l.r, "punch", err)
+	}
+	s.space.give(had * chunk.BlockSize)
+	return nil
+}
+
+// markDirty notes a write that was done, for the next flush.
+func (s *Store) markDirty(l *layer) {
+	if l.dirty.Load() {
+		return
+	}
+	f := l.r.file
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l.dirty.Store(true)
+	if !l.listed {
+		l.listed = true
+		f.dirty = append(f.dirty, l)
+	}
+}

@@ -1,0 +1,209 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/disk"
+)
+
+// stateName is the database's file in the store's folder.
+const stateName = "state.db"
+
+// StateDB is the small durable state of a store: a map of keys to values, changed by transactions.
+type StateDB interface {
+	// Load calls visit for every entry, in the order of the keys. The slices are valid during the call.
+	Load(visit func(key, value []byte) error) error
+	// Commit makes all changes, in order, durably, or none. After an error it is not known which.
+	Commit(changes []Change) error
+	Close() error
+}
+
+// Change sets a key, or removes it when Value is nil.
+type Change struct{ Key, Value []byte }
+
+// openState opens the database of a store: bbolt's, or for a file system in memory a map that shares its fate.
+func openState(fsys disk.FS, dir string, create bool) (StateDB, error) {
+	if mem, ok := fsys.(*disk.Mem); ok {
+		return openMemState(mem, dir, create)
+	}
+	return openBolt(dir+"/"+stateName, create)
+}
+
+// Keys begin with their kind.
+const (
+	kindMeta     = 'm'
+	kindEpoch    = 'f'
+	kindReplica  = 'c'
+	kindActivity = 'a'
+)
+
+// Keys of kindMeta.
+const (
+	metaFormat = "format" // u32
+	metaBoot   = "boot"   // the operating system that used the store last
+	metaClean  = "clean"  // 1: the store was closed; 0: it is, or was, in use
+)
+
+// storeFormat is the version of the folder's layout and of the database. Part of the format.
+const storeFormat = 1
+
+func metaKey(name string) []byte { return append([]byte{kindMeta}, name...) }
+
+func epochKey(file uint64) []byte { return binary.BigEndian.AppendUint64([]byte{kindEpoch}, file) }
+
+func idKey(kind byte, id chunk.ID) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64([]byte{kind}, id.File), id.Index)
+}
+
+func decodeID(key []byte) (chunk.ID, error) {
+	if len(key) != 13 {
+		return chunk.ID{}, fmt.Errorf("%w: key %x", ErrFormat, key)
+	}
+	return chunk.ID{File: binary.BigEndian.Uint64(key[1:]), Index: binary.BigEndian.Uint32(key[9:])}, nil
+}
+
+func encodeUint64(v uint64) []byte { return binary.LittleEndian.AppendUint64(nil, v) }
+
+func decodeUint64(value []byte) (uint64, error) {
+	if len(value) != 8 {
+		return 0, fmt.Errorf("%w: number of %d bytes", ErrFormat, len(value))
+	}
+	return binary.LittleEndian.Uint64(value), nil
+}
+
+// removing is the state of a replica whose files are being deleted. It follows the exported states.
+const removing State = 4
+
+// record is what is durable of a replica.
+//
+//	0 u8 format (1)  1 u8 state  2 u8 flags: 1 damaged, 2 pulled  3 u8 zero  4 u32 blocks  8 u64 version  16 u32 per layer, ascending
+type record struct {
+	state   State
+	damaged bool // never to be believed again: not even as the base of a rebuild
+	pulled  bool // Syncing, and all that the source has is here
+	blocks  uint32
+	version uint64
+	layers  []uint32
+}
+
+const (
+	recordFormat = 1
+	recordFixed  = 16
+	flagDamaged  = 1
+	flagPulled   = 2
+	// maxLayers bounds a replica's layers.
+	maxLayers = 4096
+)
+
+func (r record) encode() []byte {
+	b := make([]byte, recordFixed, recordFixed+4*len(r.layers))
+	b[0], b[1] = recordFormat, byte(r.state)
+	if r.damaged {
+		b[2] |= flagDamaged
+	}
+	if r.pulled {
+		b[2] |= flagPulled
+	}
+	binary.LittleEndian.PutUint32(b[4:], r.blocks)
+	binary.LittleEndian.PutUint64(b[8:], r.version)
+	for _, l := range r.layers {
+		b = binary.LittleEndian.AppendUint32(b, l)
+	}
+	return b
+}
+
+func decodeRecord(b []byte) (record, error) {
+	if len(b) < recordFixed || len(b)%4 != 0 || len(b) > recordFixed+4*maxLayers {
+		return record{}, fmt.Errorf("%w: record of %d bytes", ErrFormat, len(b))
+	}
+	r := record{state: State(b[1]), damaged: b[2]&flagDamaged != 0, pulled: b[2]&flagPulled != 0,
+		blocks: binary.LittleEndian.Uint32(b[4:]), version: binary.LittleEndian.Uint64(b[8:])}
+	if b[0] != recordFormat || b[2]&^(flagDamaged|flagPulled) != 0 || b[3] != 0 || r.state < InSync || r.state > removing ||
+		!chunk.ValidBlocks(r.blocks) {
+		return record{}, fmt.Errorf("%w: record % x", ErrFormat, b[:recordFixed])
+	}
+	for b = b[recordFixed:]; len(b) > 0; b = b[4:] {
+		l := binary.LittleEndian.Uint32(b)
+		if n := len(r.layers); l == 0 || n > 0 && r.layers[n-1] >= l {
+			return record{}, fmt.Errorf("%w: layer %d after %v", ErrFormat, l, r.layers)
+		}
+		r.layers = append(r.layers, l)
+	}
+	return r, nil
+}
+
+// saved is all that a database holds.
+type saved struct {
+	format   uint32
+	boot     string
+	clean    bool
+	epochs   map[uint64]uint64
+	replicas map[chunk.ID]record
+	activity map[chunk.ID]Suspicion
+}
+
+func loadState(db StateDB) (*saved, error) {
+	s := &saved{epochs: map[uint64]uint64{}, replicas: map[chunk.ID]record{}, activity: map[chunk.ID]Suspicion{}}
+	if err := db.Load(s.visit); err != nil {
+		return nil, err
+	}
+	if s.format != storeFormat {
+		return nil, fmt.Errorf("%w: version %d", ErrFormat, s.format)
+	}
+	return s, nil
+}
+
+func (s *saved) visit(key, value []byte) error {
+	if len(key) == 0 {
+		return fmt.Errorf("%w: empty key", ErrFormat)
+	}
+	switch key[0] {
+	case kindMeta:
+		return s.visitMeta(string(key[1:]), value)
+	case kindEpoch:
+		if len(key) != 9 {
+			return fmt.Errorf("%w: key %x", ErrFormat, key)
+		}
+		epoch, err := decodeUint64(value)
+		s.epochs[binary.BigEndian.Uint64(key[1:])] = epoch
+		return err
+	case kindReplica, kindActivity:
+		return s.visitChunk(key, value)
+	}
+	return fmt.Errorf("%w: key %x", ErrFormat, key)
+}
+
+func (s *saved) visitMeta(name string, value []byte) error {
+	switch name {
+	case metaFormat:
+		if len(value) != 4 {
+			return fmt.Errorf("%w: version of %d bytes", ErrFormat, len(value))
+		}
+		s.format = binary.LittleEndian.Uint32(value)
+	case metaBoot:
+		s.boot = string(value)
+	case metaClean:
+		s.clean = string(value) == "\x01"
+	default:
+		return fmt.Errorf("%w: entry %q", ErrFormat, name)
+	}
+	return nil
+}
+
+func (s *saved) visitChunk(key, value []byte) error {
+	id, err := decodeID(key)
+	if err != nil {
+		return err
+	}
+	if key[0] == kindActivity {
+		if len(value) != 1 || value[0] > byte(MachineDied) {
+			return fmt.Errorf("%w: activity % x of chunk %s", ErrFormat, value, id)
+		}
+		s.activity[id] = Suspicion(value[0])
+		return nil
+	}
+	s.replicas[id], err = decodeRecord(value)
+	return about(id, err)
+}
