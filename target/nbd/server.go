@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"pstorage/blockstore/block"
 )
 
@@ -24,6 +26,8 @@ type Server struct {
 	memory  *memory
 	metrics *metrics
 	began   time.Time
+
+	registry prometheus.Registerer // nil: none
 
 	ctx    context.Context // ends when Shutdown begins
 	cancel context.CancelFunc
@@ -43,6 +47,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		catalog:   cfg.Catalog,
 		log:       cfg.Logger,
+		registry:  cfg.Registry,
 		limits:    cfg.Limits.withDefaults(),
 		began:     time.Now(),
 		listeners: map[net.Listener]struct{}{},
@@ -56,8 +61,8 @@ func New(cfg Config) *Server {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.memory = newMemory(s.limits.TotalBytes, s.closeStuck)
 	s.metrics = newMetrics(s)
-	if cfg.Registry != nil {
-		if err := cfg.Registry.Register(s.metrics); err != nil {
+	if s.registry != nil {
+		if err := s.registry.Register(s.metrics); err != nil {
 			s.log.Warn("nbd: no metrics", "error", err)
 		}
 	}
@@ -245,6 +250,9 @@ func (s *Server) closeStuck() {
 // when they have completed what they hold.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.beginShutdown()
+	if s.registry != nil {
+		s.registry.Unregister(s.metrics)
+	}
 	stop := context.AfterFunc(ctx, func() {
 		s.closeAll()
 		s.mu.Lock()

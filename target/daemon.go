@@ -1,0 +1,141 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"pstorage/blockstore/block"
+	"pstorage/target/iscsi"
+	"pstorage/target/nbd"
+)
+
+// drainTime is how long Close lets clients' requests finish.
+const drainTime = 2 * time.Second
+
+// Config of a Daemon.
+type Config struct {
+	// Catalog is what is served. One that is an io.Closer, as Volumes is, is the daemon's, which closes it last.
+	Catalog block.Catalog
+	// NBD and ISCSI are addresses to listen on: HOST:PORT or unix:/path.
+	NBD, ISCSI []string
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registry   prometheus.Registerer // nil: no metrics
+	// InsecureNetwork allows addresses other than loopback.
+	InsecureNetwork bool
+}
+
+// Daemon serves a catalog over NBD and iSCSI.
+type Daemon struct {
+	log     *slog.Logger
+	catalog block.Catalog
+	nbd     front
+	iscsi   front
+	serving sync.WaitGroup
+}
+
+// front is one protocol's server with its listeners.
+type front struct {
+	protocol  string
+	server    server
+	listeners []net.Listener
+}
+
+type server interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+}
+
+// Start listens on all addresses and serves. ctx bounds the start alone.
+func Start(ctx context.Context, cfg Config) (*Daemon, error) {
+	d := &Daemon{log: cfg.Logger, catalog: cfg.Catalog}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
+	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsi.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
+	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork)
+	if err == nil {
+		err = d.iscsi.listen(ctx, cfg.ISCSI, cfg.InsecureNetwork)
+	}
+	if err != nil {
+		d.nbd.close()
+		d.iscsi.close()
+		return nil, err
+	}
+	d.serve(&d.nbd)
+	d.serve(&d.iscsi)
+	return d, nil
+}
+
+func (f *front) listen(ctx context.Context, addresses []string, insecure bool) error {
+	for _, addr := range addresses {
+		l, err := listen(ctx, addr, insecure)
+		if err != nil {
+			return fmt.Errorf("%s: listen on %s: %w", f.protocol, addr, err)
+		}
+		f.listeners = append(f.listeners, l)
+	}
+	return nil
+}
+
+func (f *front) close() {
+	for _, l := range f.listeners {
+		_ = l.Close()
+	}
+}
+
+func (f *front) addresses() []string {
+	out := make([]string, len(f.listeners))
+	for i, l := range f.listeners {
+		out[i] = addressOf(l)
+	}
+	return out
+}
+
+func (d *Daemon) serve(f *front) {
+	for _, l := range f.listeners {
+		d.serving.Go(func() {
+			d.log.Info("listening", "protocol", f.protocol, "address", addressOf(l))
+			if err := f.server.Serve(l); err != nil {
+				d.log.Error("no longer listening", "protocol", f.protocol, "address", addressOf(l), "error", err)
+			}
+		})
+	}
+}
+
+// NBD returns the addresses that NBD is served on, as given in Config but with the ports that were chosen.
+func (d *Daemon) NBD() []string { return d.nbd.addresses() }
+
+// ISCSI is NBD for iSCSI.
+func (d *Daemon) ISCSI() []string { return d.iscsi.addresses() }
+
+// Close stops accepting, lets requests under way finish for a few seconds (less if ctx ends), disconnects, and closes the
+// catalog. Requests that the drain time was too short for are not lost by that; Close reports it.
+func (d *Daemon) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	fronts := [...]*front{&d.nbd, &d.iscsi}
+	var errs [len(fronts) + 1]error
+	var group sync.WaitGroup
+	for i, f := range fronts {
+		group.Go(func() {
+			if err := f.server.Shutdown(ctx); err != nil {
+				errs[i] = fmt.Errorf("%s: shut down: %w", f.protocol, err)
+			}
+		})
+	}
+	group.Wait()
+	d.serving.Wait()
+	if c, ok := d.catalog.(io.Closer); ok && errors.Join(errs[:]...) == nil {
+		errs[len(fronts)] = c.Close()
+	}
+	return errors.Join(errs[:]...)
+}

@@ -1,0 +1,241 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"pstorage/blockstore/block"
+)
+
+// entry is a volume that is open, or being opened or closed. Volumes.mu covers it, but device, info and err, which are set
+// before opened is closed and not changed afterwards.
+type entry struct {
+	volumes *Volumes
+	name    string
+	users   int           // including those who wait for it to open
+	opened  chan struct{} // closed when it is open, or cannot be opened
+	gone    chan struct{} // closed when it is closed
+	closing bool
+	timer   *time.Timer // closes it when nobody has used it for a while
+
+	device block.Device
+	info   block.VolumeInfo
+	err    error // why it cannot be opened
+
+	closeErr error // set before gone is closed
+}
+
+// Open implements block.Catalog.
+func (v *Volumes) Open(ctx context.Context, name string) (block.Device, block.VolumeInfo, error) {
+	path, ok := volumePath(name)
+	if !ok {
+		return nil, block.VolumeInfo{}, block.ErrNotFound
+	}
+	for {
+		e, joined, err := v.join(name, path)
+		if err != nil {
+			return nil, block.VolumeInfo{}, err
+		}
+		if !joined {
+			if err := e.awaitGone(ctx); err != nil {
+				return nil, block.VolumeInfo{}, err
+			}
+			continue
+		}
+		if err := e.awaitOpen(ctx); err != nil {
+			return nil, block.VolumeInfo{}, err
+		}
+		if isDead(e.device) {
+			e.replace()
+			e.leave()
+			continue
+		}
+		info := e.info
+		info.Size = e.device.Size()
+		return &user{Device: e.device, entry: e}, info, nil
+	}
+}
+
+// join makes the caller a user of the volume's entry, unless that is closing; a new one starts to open the volume.
+func (v *Volumes) join(name, path string) (e *entry, joined bool, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return nil, false, block.ErrClosed
+	}
+	e = v.entries[name]
+	if e == nil {
+		e = &entry{volumes: v, name: name, opened: make(chan struct{}), gone: make(chan struct{})}
+		v.entries[name] = e
+		go e.open(path)
+	}
+	if e.closing {
+		return e, false, nil
+	}
+	e.users++
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	return e, true, nil
+}
+
+// awaitOpen waits until the volume is open.
+func (e *entry) awaitOpen(ctx context.Context) error {
+	select {
+	case <-e.opened:
+		return e.err
+	case <-ctx.Done():
+		e.leave()
+		return fmt.Errorf("%w: %w", ErrNotNow, ctx.Err())
+	}
+}
+
+// awaitGone waits until the volume is closed and can be opened again.
+func (e *entry) awaitGone(ctx context.Context) error {
+	select {
+	case <-e.gone:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrNotNow, ctx.Err())
+	}
+}
+
+// open opens the volume for all who wait for it. A caller that gives up does not end it: others may have come.
+func (e *entry) open(path string) {
+	v := e.volumes
+	ctx, cancel := context.WithTimeout(v.ctx, openTime)
+	defer cancel()
+	device, err := v.open(ctx, path)
+	if err == nil {
+		// Asked for while the lease is held, so that it is this file and not one that had the name before.
+		if e.info, err = v.Lookup(ctx, e.name); err != nil {
+			err = errors.Join(err, device.Close())
+		}
+	} else {
+		err = explain(err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e.device, e.err = device, err
+	close(e.opened)
+	if err != nil {
+		e.forget()
+		return
+	}
+	e.idle()
+}
+
+// forget takes the entry out of the catalog, for good. Volumes.mu is held.
+func (e *entry) forget() {
+	if e.volumes.entries[e.name] == e {
+		delete(e.volumes.entries, e.name)
+	}
+	e.closing = true
+	close(e.gone)
+}
+
+// replace makes place for a new entry of the same name; this one's volume is dead, and goes with its last user.
+func (e *entry) replace() {
+	v := e.volumes
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.entries[e.name] == e {
+		delete(v.entries, e.name)
+	}
+}
+
+// leave ends one use.
+func (e *entry) leave() {
+	e.volumes.mu.Lock()
+	defer e.volumes.mu.Unlock()
+	if e.users--; e.users < 0 {
+		panic("target: volume closed more often than opened")
+	}
+	e.idle()
+}
+
+// idle has the volume closed soon if nobody uses it, at once if there is no sense in keeping it. Volumes.mu is held.
+func (e *entry) idle() {
+	if e.users > 0 || e.closing || e.device == nil {
+		return
+	}
+	after := linger
+	if e.volumes.closed || e.volumes.entries[e.name] != e {
+		after = 0
+	}
+	if e.timer == nil {
+		e.timer = time.AfterFunc(after, e.closeIdle)
+	} else {
+		e.timer.Reset(after)
+	}
+}
+
+// closeIdle closes the volume if still nobody uses it.
+func (e *entry) closeIdle() {
+	e.volumes.mu.Lock()
+	if e.users > 0 || e.closing {
+		e.volumes.mu.Unlock()
+		return
+	}
+	e.closing = true
+	e.volumes.mu.Unlock()
+	err := e.device.Close()
+	e.volumes.mu.Lock()
+	defer e.volumes.mu.Unlock()
+	e.closeErr = err
+	e.forget()
+}
+
+// Close closes the volumes that nobody uses at once and the others with their last user, and waits for all of them. What is
+// being opened is not waited for. It reports what went wrong in closing.
+func (v *Volumes) Close() error {
+	v.cancel()
+	v.mu.Lock()
+	v.closed = true
+	all := make([]*entry, 0, len(v.entries))
+	for _, e := range v.entries {
+		all = append(all, e)
+		e.idle()
+	}
+	v.mu.Unlock()
+	var errs []error
+	for _, e := range all {
+		<-e.gone
+		errs = append(errs, e.closeErr)
+	}
+	return errors.Join(errs...)
+}
+
+// user is one user's access to a shared volume.
+type user struct {
+	block.Device
+	entry *entry
+	once  sync.Once
+}
+
+// Close implements block.Device. The volume itself is closed later.
+func (u *user) Close() error {
+	u.once.Do(u.entry.leave)
+	return nil
+}
+
+// probe is the completer of a request that does nothing.
+type probe chan error
+
+func (p probe) Complete(batch []*block.Request) { p <- batch[0].Err }
+
+// isDead says that a device can do nothing any more. A read of nothing tells: it needs no server, so that only a device
+// that is closed or has lost its lease refuses it. One that has to wait for its lease's renewal answers later: it lives.
+func isDead(d block.Device) bool {
+	answer := make(probe, 1)
+	d.Submit([]*block.Request{{Op: block.Read, Done: answer}})
+	select {
+	case err := <-answer:
+		return errors.Is(err, block.ErrLostLease) || errors.Is(err, block.ErrClosed)
+	default:
+		return false
+	}
+}

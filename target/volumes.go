@@ -1,0 +1,137 @@
+package target
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"pstorage/blockstore"
+	"pstorage/blockstore/block"
+	"pstorage/meta/metapb"
+)
+
+const (
+	// linger is how long a volume stays open without users.
+	linger = 3 * time.Second
+	// openTime is how long opening a volume may take: longer than the lease of a holder that died takes to run out.
+	openTime = 12 * time.Second
+	// rpcTime bounds a question to the metadata servers.
+	rpcTime = 5 * time.Second
+)
+
+// Volumes is the catalog of a cluster's volumes: the regular files in the root of its namespace.
+type Volumes struct {
+	meta metapb.MetaClient
+	open func(ctx context.Context, path string) (block.Device, error)
+
+	ctx    context.Context // of opening; ends with Close
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	closed  bool
+	cluster uuid.UUID // once asked
+	entries map[string]*entry
+}
+
+// NewVolumes returns the catalog. Volumes are opened, and so their leases taken, at their first use.
+func NewVolumes(client *blockstore.Client, meta metapb.MetaClient) *Volumes {
+	return newVolumes(meta, func(ctx context.Context, path string) (block.Device, error) {
+		v, err := client.Open(ctx, path, blockstore.OpenOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
+	})
+}
+
+func newVolumes(meta metapb.MetaClient, open func(context.Context, string) (block.Device, error)) *Volumes {
+	v := &Volumes{meta: meta, open: open, entries: map[string]*entry{}}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	return v
+}
+
+// List implements block.Catalog.
+func (v *Volumes) List(ctx context.Context) ([]block.VolumeInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, rpcTime)
+	defer cancel()
+	cluster, err := v.clusterID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := v.meta.List(ctx, &metapb.ListRequest{Path: "/"})
+	if err != nil {
+		return nil, explain(err)
+	}
+	out := make([]block.VolumeInfo, 0, len(reply.Files))
+	for _, f := range reply.Files {
+		if name, ok := volumeName(f.Path); ok && !f.Directory {
+			out = append(out, describe(cluster, name, f))
+		}
+	}
+	slices.SortFunc(out, func(a, b block.VolumeInfo) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Lookup describes one volume without opening it.
+func (v *Volumes) Lookup(ctx context.Context, name string) (block.VolumeInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, rpcTime)
+	defer cancel()
+	path, ok := volumePath(name)
+	if !ok {
+		return block.VolumeInfo{}, block.ErrNotFound
+	}
+	cluster, err := v.clusterID(ctx)
+	if err != nil {
+		return block.VolumeInfo{}, err
+	}
+	f, err := v.meta.Lookup(ctx, &metapb.LookupRequest{Path: path})
+	if err != nil {
+		return block.VolumeInfo{}, explain(err)
+	}
+	if f.Directory {
+		return block.VolumeInfo{}, block.ErrNotFound
+	}
+	return describe(cluster, name, f), nil
+}
+
+func (v *Volumes) clusterID(ctx context.Context) (uuid.UUID, error) {
+	v.mu.Lock()
+	id := v.cluster
+	v.mu.Unlock()
+	if id != uuid.Nil {
+		return id, nil
+	}
+	reply, err := v.meta.Status(ctx, &metapb.StatusRequest{})
+	if err != nil {
+		return uuid.Nil, explain(err)
+	}
+	if id, err = uuid.FromBytes(reply.ClusterId); err != nil {
+		return uuid.Nil, errors.New("the metadata servers do not tell the cluster's number")
+	}
+	v.mu.Lock()
+	v.cluster = id
+	v.mu.Unlock()
+	return id, nil
+}
+
+// describe makes the description of a volume. Its number is derived from the cluster's and the file's, which are never reused.
+func describe(cluster uuid.UUID, name string, f *metapb.FileInfo) block.VolumeInfo {
+	id := uuid.NewSHA1(cluster, binary.BigEndian.AppendUint64(nil, f.Id))
+	return block.VolumeInfo{Name: name, Size: int64(f.Size), ID: id}
+}
+
+func volumePath(name string) (path string, ok bool) {
+	return "/" + name, name != "" && name != "." && name != ".." && !strings.Contains(name, "/")
+}
+
+func volumeName(path string) (name string, ok bool) {
+	name = strings.TrimPrefix(path, "/")
+	_, ok = volumePath(name)
+	return name, ok
+}
