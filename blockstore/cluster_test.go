@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 
 	"pstorage/blockstore/block"
@@ -17,13 +19,13 @@ type cluster struct {
 	meta    *fakeMeta
 	servers []*fakeServer
 	clients uint64
-	cut     map[[2]uint64]bool // (incarnation, server) that cannot connect
+	cut     sync.Map // [2]uint64{incarnation, server} that cannot connect
 }
 
 const testChunk = 1 << 20
 
 func newCluster(n int, size int64, norm, least int) *cluster {
-	k := &cluster{cut: map[[2]uint64]bool{}}
+	k := &cluster{}
 	for i := range n {
 		k.servers = append(k.servers, newFakeServer(uint32(1025+i)))
 	}
@@ -34,7 +36,8 @@ func newCluster(n int, size int64, norm, least int) *cluster {
 func (k *cluster) dialer(incarnation uint64) Dialer {
 	return func(ctx context.Context, addr string, hello wire.Hello) (Conn, error) {
 		for _, s := range k.servers {
-			if s.addr == addr && !k.cut[[2]uint64{incarnation, uint64(s.id)}] {
+			_, cut := k.cut.Load([2]uint64{incarnation, uint64(s.id)})
+			if s.addr == addr && !cut {
 				return s.dial(ctx, hello)
 			}
 		}
@@ -46,7 +49,7 @@ func (k *cluster) dialer(incarnation uint64) Dialer {
 func (k *cluster) client(t testing.TB) *Client {
 	k.clients++
 	id := Identity{ID: [16]byte{byte(k.clients)}, Incarnation: k.clients}
-	c, err := New(Config{Meta: k.meta, Identity: id, Dial: k.dialer(k.clients)})
+	c, err := New(Config{Meta: k.meta, Identity: id, Dial: k.dialer(k.clients), Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,4 +123,9 @@ func TestVolumeIsABlockDevice(t *testing.T) {
 	blocktest.Run(t, func(t *testing.T, size int64) block.Device {
 		return device{newCluster(4, size, 3, 2).open(t, OpenOptions{})}
 	})
+}
+
+// testLogger shows what the volume says when the test fails.
+func testLogger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

@@ -86,7 +86,7 @@ func (v *Volume) refusedDrop(ch *chunkState, vs *vserver) {
 func (v *Volume) dropServers(list []*chunkState) {
 	for _, vs := range v.allServers() {
 		why := v.reasonToDrop(vs)
-		if why == "" || !v.inTheWay(list, vs) {
+		if why == "" || v.opt.leftOut&ruleR5perchunk != 0 || !v.inTheWay(list, vs) {
 			continue
 		}
 		rep := v.drop(vs, &metapb.DropRequest{All: true, Reason: why})

@@ -28,6 +28,7 @@ type link struct {
 	slow  atomic.Int32 // calls in flight that may wait for a disk
 	local bool
 	kick  chan struct{} // dial now
+	short int           // sessions in a row that ended soon
 
 	mu   sync.Mutex
 	addr string
@@ -58,6 +59,13 @@ func (l *link) setAddress(addr string) {
 	}
 }
 
+// reconsider takes back that the server is dead until it has been dialled once more.
+func (l *link) reconsider() {
+	if l.state.CompareAndSwap(int32(linkDead), int32(linkTrying)) {
+		l.retry()
+	}
+}
+
 func (l *link) hasAddress() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,8 +86,9 @@ func (l *link) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		s, err := l.dial(ctx)
 		if err != nil {
-			l.c.log.Warn("chunk server cannot be reached", "server", l.id, "error", err)
-			l.become(linkDead)
+			if l.become(linkDead) && ctx.Err() == nil {
+				l.c.log.Warn("chunk server cannot be reached", "server", l.id, "error", err)
+			}
 			wait = redialEvery
 		} else {
 			wait = l.use(ctx, s)
@@ -128,7 +137,9 @@ func (l *link) use(ctx context.Context, s *session) time.Duration {
 	l.become(linkUp)
 	l.watch(ctx, s)
 	l.conn.Store(nil)
-	if time.Since(s.since) < shortLife { // it answers the call and hangs up: that is no answer
+	if time.Since(s.since) >= shortLife {
+		l.short = 0
+	} else if l.short++; l.short > 1 { // it answers the call and hangs up: that is no answer
 		l.become(linkDead)
 		return redialEvery
 	}
@@ -176,10 +187,11 @@ func (l *link) late(s *session) (time.Duration, bool) {
 	return age, age >= slowDeadline
 }
 
-func (l *link) become(s linkState) {
-	if l.state.Swap(int32(s)) != int32(s) {
+func (l *link) become(s linkState) (changed bool) {
+	if changed = l.state.Swap(int32(s)) != int32(s); changed {
 		l.c.linkChanged()
 	}
+	return changed
 }
 
 // send hands calls to the session, or back if there is none.

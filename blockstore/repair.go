@@ -263,9 +263,13 @@ func (v *Volume) learn(m *metapb.Chunk) {
 	if m.Version > ch.version {
 		ch.complaints = nil
 	}
+	old := append(append([]*vserver(nil), ch.insync...), ch.syncing...)
 	ch.version, ch.insync, ch.syncing = m.Version, v.known(m.Insync), v.known(m.Syncing)
 	ch.fewer = len(ch.insync) < v.min
 	ch.members(func(vs *vserver) {
+		if !contains(old, vs) {
+			vs.link.reconsider() // the metadata servers have just seen it
+		}
 		if !vs.fenced.Load() {
 			v.need(ch, needFence)
 		}

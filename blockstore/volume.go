@@ -103,11 +103,14 @@ func (v *Volume) refuse(reqs []*block.Request, err error) {
 
 func (v *Volume) submit(reqs []*block.Request) {
 	if !v.leaseValid() {
-		if !v.lease.lost.Load() {
+		switch {
+		case v.lease.lost.Load():
+			v.refuse(reqs, block.ErrLostLease)
+		case v.shut.Load():
+			v.refuse(reqs, block.ErrClosed)
+		default:
 			v.park(reqs)
-			return
 		}
-		v.refuse(reqs, block.ErrLostLease)
 		return
 	}
 	b := v.newBatch()
