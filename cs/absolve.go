@@ -2,6 +2,7 @@ package cs
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"pstorage/cs/chunk"
@@ -15,13 +16,17 @@ const otherTimeout = 2 * time.Second
 // startAbsolve makes a suspect replica the source (R6); its Result comes when it is one.
 func (a *attachment) startAbsolve(cmd uint64, m *metapb.Absolve) {
 	id, version := chunkOf(m.Chunk), m.Chunk.GetVersion()
+	var nothing atomic.Uint64
 	err := a.s.pulls.start(a.ctx, id, version, func(ctx context.Context) {
-		o := &others{s: a.s, ctx: ctx, id: id, versions: a.s.versionsOf(id, version), addrs: m.Others}
-		defer o.release()
-		if err := ctx.Err(); err != nil {
-			a.fail(cmd, context.Cause(ctx))
+		defer a.goesOn(cmd, &nothing, &nothing)()
+		free, err := a.s.pulls.slot(ctx)
+		if err != nil {
+			a.fail(cmd, err)
 			return
 		}
+		defer free()
+		o := &others{s: a.s, ctx: ctx, id: id, versions: a.s.versionsOf(id, version), addrs: m.Others}
+		defer o.release()
 		if err := a.s.engine.Absolve(id, version, o.block); err != nil {
 			a.fail(cmd, err)
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"pstorage/cs/chunk"
@@ -21,7 +22,8 @@ const (
 	pullWindow = 16
 	// sourceTimeout is how long a pull waits for a source that answers nothing.
 	sourceTimeout = 5 * time.Second
-	progressEvery = time.Second
+	// maxTorn is how often a read whose data do not match their sums is repeated: the source may have been writing the block.
+	maxTorn = 8
 )
 
 var errSource = errors.New("source does not answer")
@@ -29,16 +31,15 @@ var errSource = errors.New("source does not answer")
 // puller copies into a Syncing replica what differs from a source (R7 step 4).
 type puller struct {
 	a       *attachment
-	cmd     uint64
 	id      chunk.ID
 	version uint64
 	layer   uint32
 	blocks  uint32
 	conn    *wire.Conn
 	limit   limiter
-	moved   uint64 // bytes written here
-	done    uint64 // blocks, of all layers
-	said    time.Time
+	moved   atomic.Uint64 // bytes written here
+	done    atomic.Uint64 // blocks, of all layers
+	torn    int           // reads repeated since the last that was good
 
 	idle  []*wire.Call    // not under way
 	out   int             // under way
@@ -55,9 +56,11 @@ func (p *puller) CompleteCalls(batch []*wire.Call) {
 
 // run pulls all layers, then makes them durable.
 func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	free, err := p.a.s.pulls.slot(ctx)
+	if err != nil {
+		return err
 	}
+	defer free()
 	conn, release, err := p.a.s.peers.get(ctx, m.SourceAddress, m.Source)
 	if err != nil {
 		return err
@@ -105,8 +108,7 @@ func (p *puller) piece(ctx context.Context, first, n uint32) error {
 			return err
 		}
 	}
-	p.done += uint64(n)
-	p.progress()
+	p.done.Add(uint64(n))
 	return nil
 }
 
@@ -174,13 +176,19 @@ func (p *puller) settle(ctx context.Context) error {
 	if err := p.await(ctx, &c); err != nil {
 		return err
 	}
+	if c.Err == nil && c.Status == wire.Corrupt && p.torn < maxTorn {
+		p.torn++
+		p.out++
+		p.conn.Send([]*wire.Call{c})
+		return p.settle(ctx)
+	}
 	p.idle = append(p.idle, c)
 	if err := p.outcome(c); err != nil {
 		return err
 	}
+	p.torn = 0
 	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, pack(c.Dst[:c.Length], c.Codes))
-	p.moved += uint64(n)
-	p.progress()
+	p.moved.Add(uint64(n))
 	return err
 }
 
@@ -221,18 +229,4 @@ func pack(data []byte, codes []uint32) []byte {
 		n += chunk.BlockSize
 	}
 	return data[:n]
-}
-
-// progress reports from time to time how far the pull is; where the stream is slow, it does not.
-func (p *puller) progress() {
-	now := time.Now()
-	if now.Sub(p.said) < progressEvery {
-		return
-	}
-	p.said = now
-	select {
-	case p.a.send <- &metapb.FromServer{Message: &metapb.FromServer_Progress{Progress: &metapb.Progress{
-		Id: p.cmd, DoneBlocks: p.done, MovedBytes: p.moved}}}:
-	default:
-	}
 }

@@ -243,7 +243,16 @@ func TestPullsAreLimitedInNumberAndSpeed(t *testing.T) {
 	p := newPulls(2)
 	began, open := make(chan struct{}, 5), make(chan struct{})
 	for i := range uint32(5) {
-		err := p.start(context.Background(), chunk.ID{File: 1, Index: i}, 1, func(context.Context) { began <- struct{}{}; <-open })
+		err := p.start(context.Background(), chunk.ID{File: 1, Index: i}, 1, func(ctx context.Context) {
+			free, err := p.slot(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer free()
+			began <- struct{}{}
+			<-open
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"pstorage/cs/chunk"
 	"pstorage/meta/metapb"
@@ -14,6 +16,8 @@ const (
 	DefaultPullStreams = 8
 	// maxPulls is how many may be asked for at once: those that run and those that wait.
 	maxPulls = 8192
+	// progressEvery is how often a command that takes longer is reported on.
+	progressEvery = time.Second
 )
 
 // pulls are the rebuilds (and absolutions) of the attachment, and what has become of the replicas that are rebuilt here.
@@ -69,7 +73,7 @@ func (p *pulls) mayPromote(id chunk.ID, version uint64) bool {
 	return !here || pulled == version
 }
 
-// start runs do on a goroutine of its own, when one of the slots is free, in place of what runs for that chunk.
+// start runs do on a goroutine of its own, in place of what runs for that chunk.
 func (p *pulls) start(ctx context.Context, id chunk.ID, version uint64, do func(context.Context)) error {
 	p.cancel(id, 0)
 	ctx, stop := context.WithCancelCause(ctx)
@@ -83,14 +87,19 @@ func (p *pulls) start(ctx context.Context, id chunk.ID, version uint64, do func(
 	p.running[id] = r
 	p.wg.Go(func() {
 		defer p.ended(id, r)
-		select {
-		case p.slots <- struct{}{}:
-			defer func() { <-p.slots }()
-		case <-ctx.Done():
-		}
 		do(ctx)
 	})
 	return nil
+}
+
+// slot waits for a slot, which is given back by calling release.
+func (p *pulls) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 func (p *pulls) ended(id chunk.ID, r *pullRun) {
@@ -128,10 +137,11 @@ func (p *pulls) end() {
 // startPull begins a rebuild; its Result comes when it is done.
 func (a *attachment) startPull(cmd uint64, m *metapb.Pull) {
 	id, version := chunkOf(m.Chunk), m.Chunk.GetVersion()
+	p := &puller{a: a, id: id, version: version, blocks: m.Blocks, limit: limiter{rate: m.BytesPerSecond}}
 	err := a.s.pulls.start(a.ctx, id, version, func(ctx context.Context) {
-		p := &puller{a: a, cmd: cmd, id: id, version: version, blocks: m.Blocks, limit: limiter{rate: m.BytesPerSecond}}
+		defer a.goesOn(cmd, &p.done, &p.moved)()
 		err := p.run(ctx, m)
-		a.s.count.pulled.Add(p.moved)
+		a.s.count.pulled.Add(p.moved.Load())
 		if err != nil {
 			a.s.count.pullsFailed.Add(1)
 			a.fail(cmd, fmt.Errorf("pull of chunk %v from server %d: %w", id, m.Source, err))
@@ -139,9 +149,32 @@ func (a *attachment) startPull(cmd uint64, m *metapb.Pull) {
 		}
 		a.s.count.pullsDone.Add(1)
 		a.s.pulls.complete(id, version)
-		a.say(&metapb.FromServer{Message: &metapb.FromServer_Result{Result: &metapb.Result{Id: cmd, MovedBytes: p.moved}}})
+		a.say(&metapb.FromServer{Message: &metapb.FromServer_Result{Result: &metapb.Result{Id: cmd, MovedBytes: p.moved.Load()}}})
 	})
 	if err != nil {
 		a.fail(cmd, err)
 	}
+}
+
+// goesOn reports from time to time how far a command is, until the function it returns is called: the metadata servers give up
+// a command of which they hear nothing. Where the stream is slow, there is less of it.
+func (a *attachment) goesOn(cmd uint64, blocks, bytes *atomic.Uint64) (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			select {
+			case a.send <- &metapb.FromServer{Message: &metapb.FromServer_Progress{Progress: &metapb.Progress{
+				Id: cmd, DoneBlocks: blocks.Load(), MovedBytes: bytes.Load()}}}:
+			default:
+			}
+		}
+	}()
+	return func() { close(done) }
 }
