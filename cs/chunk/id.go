@@ -1,7 +1,6 @@
 package chunk
 
 import (
-	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 )
@@ -31,12 +30,16 @@ func BlockSum(id ID, block uint32, data []byte) uint32 {
 	return sumWith(seed(id, block), data)
 }
 
+// seed is the CRC32C of file, index and block, 16 bytes little endian. By hand: crc32.Update would have the bytes on the heap.
 func seed(id ID, block uint32) uint32 {
-	var b [16]byte
-	binary.LittleEndian.PutUint64(b[0:], id.File)
-	binary.LittleEndian.PutUint32(b[8:], id.Index)
-	binary.LittleEndian.PutUint32(b[12:], block)
-	return crc32.Update(0, castagnoli, b[:])
+	crc := ^uint32(0)
+	for v, n := id.File, 0; n < 8; v, n = v>>8, n+1 {
+		crc = castagnoli[byte(crc)^byte(v)] ^ crc>>8
+	}
+	for v, n := uint64(id.Index)|uint64(block)<<32, 0; n < 8; v, n = v>>8, n+1 {
+		crc = castagnoli[byte(crc)^byte(v)] ^ crc>>8
+	}
+	return ^crc
 }
 
 // Verify tells whether a block's code, which is neither Absent nor Zeros, is the sum of its data.

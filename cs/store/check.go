@@ -1,0 +1,198 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/disk"
+)
+
+// Severity of a problem.
+type Severity uint8
+
+const (
+	// Note: nothing is wrong, but space is wasted or a crash has left its trace.
+	Note Severity = iota
+	// Torn: a block of a suspect replica does not match its sum; resolving the replica mends it (R6).
+	Torn
+	// Damage: a replica that is believed is not what it should be.
+	Damage
+)
+
+func (v Severity) String() string {
+	switch v {
+	case Note:
+		return "note"
+	case Torn:
+		return "torn"
+	}
+	return "damage"
+}
+
+// NoBlock is the Block of a problem that is not one block's.
+const NoBlock = ^uint32(0)
+
+// Problem is one finding of Check.
+type Problem struct {
+	Severity Severity
+	ID       chunk.ID // of file 0: no chunk's
+	Layer    uint32   // 0: the whole replica
+	Block    uint32   // or NoBlock
+	What     string
+}
+
+func (p Problem) String() string {
+	where := "store"
+	if p.ID.File != 0 {
+		where = "chunk " + p.ID.String()
+	}
+	if p.Layer != 0 {
+		where += fmt.Sprintf(", layer %d", p.Layer)
+	}
+	if p.Block != NoBlock {
+		where += fmt.Sprintf(", block %d", p.Block)
+	}
+	return p.Severity.String() + ": " + where + ": " + p.What
+}
+
+// Summary is what Check went through.
+type Summary struct {
+	Replicas, Layers, Suspects int
+	Blocks, Zeros              uint64 // with data, verified; zeroed
+	Damaged                    int    // problems of severity Damage
+}
+
+// Check verifies a whole store that is not in use: every replica's files, headers, tables and blocks, and that there are no files
+// besides. It changes nothing. report is called for each problem; the error says why the check could not be finished.
+func Check(fsys disk.FS, dir string, report func(Problem)) (Summary, error) {
+	was, err := readState(fsys, dir)
+	if err != nil {
+		return Summary{}, fmt.Errorf("check %s: %w", dir, err)
+	}
+	c := &checker{fs: fsys, dir: dir, was: was, report: report, files: map[string]bool{}}
+	for _, id := range slices.SortedFunc(maps.Keys(was.replicas), compareIDs) {
+		c.replica(id, was.replicas[id])
+	}
+	if err := c.strays(chunksName + "/"); err != nil {
+		return c.sum, fmt.Errorf("check %s: %w", dir, err)
+	}
+	return c.sum, nil
+}
+
+func readState(fsys disk.FS, dir string) (*saved, error) {
+	db, err := openState(fsys, dir, false)
+	if err != nil {
+		return nil, err
+	}
+	was, err := loadState(db)
+	return was, errors.Join(err, db.Close())
+}
+
+type checker struct {
+	fs     disk.FS
+	dir    string
+	was    *saved
+	report func(Problem)
+	sum    Summary
+	files  map[string]bool // that belong to replicas
+}
+
+func (c *checker) problem(v Severity, id chunk.ID, layer, block uint32, what string) {
+	if v == Damage {
+		c.sum.Damaged++
+	}
+	c.report(Problem{Severity: v, ID: id, Layer: layer, Block: block, What: what})
+}
+
+func (c *checker) replica(id chunk.ID, rec record) {
+	c.sum.Replicas++
+	for _, l := range rec.layers {
+		c.files[layerName(id, l)] = true
+	}
+	if rec.state == removing {
+		c.problem(Note, id, 0, NoBlock, "is being deleted")
+		return
+	}
+	if _, ok := c.was.epochs[id.File]; !ok {
+		c.problem(Damage, id, 0, NoBlock, "its file has no fence")
+	}
+	bad := Damage
+	suspicion, open := c.was.activity[id]
+	switch {
+	case suspicion != Sound, open && !c.was.clean:
+		c.sum.Suspects++
+		bad = Torn
+	case rec.damaged || rec.state == Stale:
+		bad = Note
+	}
+	for _, l := range rec.layers {
+		c.sum.Layers++
+		c.layer(chunk.Header{ID: id, Layer: l, Blocks: rec.blocks}, bad)
+	}
+}
+
+func (c *checker) layer(h chunk.Header, bad Severity) {
+	f, err := c.fs.Open(c.dir + "/" + layerName(h.ID, h.Layer))
+	if err != nil {
+		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		return
+	}
+	defer f.Close()
+	if err := checkHeader(f, h); err != nil {
+		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		return
+	}
+	codes, err := readTable(f, h.Blocks)
+	if err != nil {
+		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		return
+	}
+	block := make([]byte, chunk.BlockSize)
+	for i, code := range codes {
+		switch {
+		case code == chunk.Zeros:
+			c.sum.Zeros++
+		case code > chunk.Zeros:
+			c.sum.Blocks++
+			if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil {
+				c.problem(Damage, h.ID, h.Layer, uint32(i), err.Error())
+			} else if !chunk.Verify(h.ID, uint32(i), code, block) {
+				c.problem(bad, h.ID, h.Layer, uint32(i), fmt.Sprintf("data do not match their sum %08x", code))
+			}
+		}
+	}
+}
+
+func readTable(f disk.File, blocks uint32) ([]uint32, error) {
+	raw := make([]byte, blocks*chunk.CodeSize)
+	if _, err := f.ReadAt(raw, chunk.HeaderSize); err != nil {
+		return nil, fmt.Errorf("table: %w", err)
+	}
+	codes := make([]uint32, blocks)
+	chunk.DecodeCodes(codes, raw)
+	return codes, nil
+}
+
+// strays reports files that belong to no replica: a crash between making a file and recording it leaves one.
+func (c *checker) strays(folder string) error {
+	names, err := c.fs.List(c.dir + "/" + strings.TrimSuffix(folder, "/"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		switch name := path.Clean(folder + n); {
+		case strings.HasSuffix(n, "/"):
+			if err := c.strays(folder + n); err != nil {
+				return err
+			}
+		case !c.files[name]:
+			c.problem(Note, chunk.ID{}, 0, NoBlock, name+" belongs to no replica")
+		}
+	}
+	return nil
+}
