@@ -117,7 +117,7 @@ func (s *Store) flushFile(f *file) error {
 	}
 	f.mu.Unlock()
 	err := s.syncLayers(dirty)
-	if f.failed.Load() == 0 {
+	if err != nil || f.failed.Load() == 0 {
 		return err
 	}
 	// Acknowledged writes of a failed replica are not durable here, whichever flush came first (R8, R9).
