@@ -29,6 +29,7 @@ type Conn struct {
 
 	// The reader's own.
 	in     reader
+	large  bool // the last reply was
 	pieces [2]unix.Iovec
 	readv  func(fd uintptr) bool
 	n      int

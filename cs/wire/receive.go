@@ -22,7 +22,7 @@ const (
 func (c *Conn) readReplies() error {
 	c.in.buf = make([]byte, readBuffer)
 	for {
-		n, err := c.nc.Read(c.in.buf[c.in.w:])
+		n, err := c.nc.Read(c.in.buf[c.in.w:c.readTo()])
 		c.in.w += n
 		if err == nil {
 			err = c.parse()
@@ -32,6 +32,14 @@ func (c *Conn) readReplies() error {
 			return err
 		}
 	}
+}
+
+// readTo is how far the buffer is filled by one read: where large replies come in, little, or their data would be copied.
+func (c *Conn) readTo() int {
+	if c.large && c.in.w < directTail {
+		return directTail
+	}
+	return len(c.in.buf)
 }
 
 // parse takes every whole reply out of the buffer and makes room for the rest of the last one.
@@ -64,6 +72,7 @@ func (c *Conn) parse() error {
 		if err != nil {
 			return err
 		}
+		c.large = r.payload >= directMin
 		c.release(&r, call)
 	}
 }
