@@ -171,6 +171,15 @@ func (c *Cluster) Stop() error {
 	return errors.Join(errs...)
 }
 
+// FreePort returns a port that is free now.
+func FreePort() (int, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}
+
 // freePair returns an address whose port and the next one are free now.
 func freePair() (string, error) {
 	for range 100 {

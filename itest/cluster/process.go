@@ -116,10 +116,15 @@ func (p *Process) Stop() (took time.Duration, err error) {
 		return 0, fmt.Errorf("%s had ended already: %v", p.Name, p.err)
 	default:
 	}
-	began := time.Now()
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return 0, err
 	}
+	return p.Wait()
+}
+
+// Wait waits for the end of a process that was told to end.
+func (p *Process) Wait() (took time.Duration, err error) {
+	began := time.Now()
 	timer := time.NewTimer(stopTime)
 	defer timer.Stop()
 	select {

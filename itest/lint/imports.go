@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"meta/client":          {"meta/metapb", "meta/discovery"},
 	"meta":                 nil,
 	"blockstore/block":     nil,
-	"blockstore":           {"cs/wire", "cs/chunk", "meta/metapb"},
+	"blockstore":           {"cs/wire", "cs/chunk", "cs/store", "meta/metapb"},
 	"target/scsi":          {"blockstore/block"},
 	"target/nbd":           {"blockstore/block"},
 	"target/iscsi":         {"blockstore/block", "target/scsi"},

@@ -18,6 +18,7 @@ type FioResult struct {
 	ReadRate      float64 // requests per second
 	WriteRate     float64
 	Trims         int64
+	Median, P99   time.Duration // of the last job that read or wrote
 }
 
 // FioVerify writes bytes to a volume with fio, in requests of 512 B to 1 MiB, with trims beside, and reads all of it back against
@@ -61,6 +62,9 @@ type fioDirection struct {
 	Lat     struct {
 		Max float64 `json:"max"`
 	} `json:"lat_ns"`
+	Completion struct {
+		Percentile map[string]float64 `json:"percentile"`
+	} `json:"clat_ns"`
 }
 
 func parseFio(text []byte) (result FioResult, err error) {
@@ -86,6 +90,12 @@ func parseFio(text []byte) (result FioResult, err error) {
 		result.ReadRate += job.Read.IOPS
 		result.WriteRate += job.Write.IOPS
 		result.Trims += job.Trim.Total
+		for _, direction := range []fioDirection{job.Read, job.Write} {
+			if direction.Total > 0 {
+				result.Median = time.Duration(direction.Completion.Percentile["50.000000"])
+				result.P99 = time.Duration(direction.Completion.Percentile["99.000000"])
+			}
+		}
 		result.Longest = max(result.Longest, time.Duration(max(job.Read.Lat.Max, job.Write.Lat.Max, job.Trim.Lat.Max)))
 	}
 	return result, nil

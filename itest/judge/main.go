@@ -1,0 +1,113 @@
+// Command judge runs the acceptance runs that take longer than continuous integration has: everything that a user's data go
+// through, in full size, with the outcome of each on one line.
+//
+//	go run ./itest/judge [-only REGEX] [-binary bin/pstorage] [-crashes 20] [-fio 4G]
+//
+// Stalls are reported and judged here, not in tests: how long a machine takes depends on the machine.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"pstorage/cli/size"
+)
+
+// judge is one run of the program.
+type judge struct {
+	binary  string
+	dir     string
+	crashes int
+	bytes   int64 // of the fio runs
+	copied  int64 // of the copies
+	seed    uint64
+}
+
+// trial is one acceptance run. What it returns is said behind its name.
+type trial struct {
+	name string
+	run  func(*judge, context.Context) (string, error)
+}
+
+var trials = []trial{
+	{"copy", (*judge).copy},
+	{"fio", (*judge).fio},
+	{"fio-kill", (*judge).fioKill},
+	{"crash", (*judge).crash},
+	{"conformance", (*judge).conformance},
+	{"guest-iscsi", (*judge).guestISCSI},
+	{"guest-nbd", (*judge).guestNBD},
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	j := &judge{}
+	only := flag.String("only", "", "trials whose name this `REGEX` matches")
+	fio := flag.String("fio", "4G", "bytes that each fio run writes and reads")
+	copied := flag.String("copy", "1G", "bytes that are copied")
+	flag.StringVar(&j.binary, "binary", "bin/pstorage", "the program to judge")
+	flag.IntVar(&j.crashes, "crashes", 20, "rounds of the crash loop")
+	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
+	flag.Parse()
+	if err := j.complete(*fio, *copied); err != nil {
+		fmt.Fprintln(os.Stderr, "judge:", err)
+		return 2
+	}
+	match, err := regexp.Compile(*only)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "judge:", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	fmt.Printf("seed %d\n", j.seed)
+	code := 0
+	for _, t := range trials {
+		if match.MatchString(t.name) && ctx.Err() == nil && !j.try(ctx, t) {
+			code = 1
+		}
+	}
+	return code
+}
+
+func (j *judge) complete(fio, copied string) error {
+	bytes, err := size.Parse(fio)
+	if err != nil {
+		return err
+	}
+	j.bytes = int64(bytes)
+	if bytes, err = size.Parse(copied); err != nil {
+		return err
+	}
+	j.copied = int64(bytes)
+	j.binary, err = filepath.Abs(j.binary)
+	return err
+}
+
+// try runs one trial in a folder of its own. The folder of one that failed is kept.
+func (j *judge) try(ctx context.Context, t trial) bool {
+	dir, err := os.MkdirTemp("", "pstorage-judge-"+t.name+"-")
+	if err != nil {
+		fmt.Println("FAIL", t.name, err)
+		return false
+	}
+	began := time.Now()
+	j.dir = dir
+	said, err := t.run(j, ctx)
+	took := time.Since(began).Round(time.Second)
+	if err != nil {
+		fmt.Printf("FAIL  %-12s %v: %v\n      logs are in %s\n", t.name, took, err, dir)
+		return false
+	}
+	fmt.Printf("ok    %-12s %v: %s\n", t.name, took, said)
+	_ = os.RemoveAll(dir)
+	return true
+}
