@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
@@ -119,10 +121,21 @@ func BenchmarkStore(b *testing.B) {
 				b.SetBytes(int64(shape.size))
 				b.ReportAllocs()
 				b.ResetTimer()
+				before := cpu(b)
 				runCalls(b, c, op, shape.depth, shape.size, b.N)
 				b.StopTimer()
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+				b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N)/1000, "cpu-us/op")
 			})
 		}
 	}
+}
+
+// cpu is the processor time this process has used.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

@@ -9,8 +9,14 @@ import (
 	"pstorage/cs/wire"
 )
 
+// defaultAddress is listened at when none is given.
+const defaultAddress = "127.0.0.1:0"
+
 // listen opens a listener at HOST:PORT or unix:/path; anything but this machine's own addresses needs insecure.
 func listen(addr string, insecure bool) (net.Listener, error) {
+	if addr == "" {
+		addr = defaultAddress
+	}
 	network, address := wire.Network(addr)
 	if network == "unix" {
 		return listenUnix(address)

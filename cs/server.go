@@ -34,7 +34,7 @@ type Engine interface {
 type Config struct {
 	Dir     string
 	MDS     []string // client addresses of the metadata servers; not used if Meta is given
-	Address string   // to listen at: HOST:PORT (port 0: any) or unix:/path
+	Address string   // to listen at: HOST:PORT (port 0: any) or unix:/path; empty: any port of loopback
 	Socket  string   // path of a unix socket to listen at as well; empty: none
 	// Advertise is the address that clients are told; empty: the one listened at.
 	Advertise string

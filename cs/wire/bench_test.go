@@ -6,7 +6,9 @@ import (
 	"net"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/store"
@@ -126,6 +128,7 @@ func runCalls(b *testing.B, c *Conn, op Op, depth, size int) {
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	b.ResetTimer()
+	before := cpu(b)
 	c.Send(calls)
 	<-a.end
 	b.StopTimer()
@@ -133,6 +136,7 @@ func runCalls(b *testing.B, c *Conn, op Op, depth, size int) {
 		b.Fatalf("%d calls failed", n)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "ops/s")
+	b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N)/1000, "cpu-us/op")
 }
 
 func BenchmarkConn(b *testing.B) {
@@ -146,4 +150,13 @@ func BenchmarkConn(b *testing.B) {
 			}
 		}
 	}
+}
+
+// cpu is the processor time this process has used.
+func cpu(b *testing.B) time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
