@@ -13,6 +13,10 @@ func (s *session) command(p pdu) error {
 		s.reject(p, rejectProtocol)
 		return nil
 	}
+	if p.tag() == reservedTag {
+		s.reject(p, rejectInvalidField)
+		return nil
+	}
 	t, why, err := s.newTask(p)
 	switch {
 	case err != nil:
@@ -52,13 +56,14 @@ func (s *session) newTask(p pdu) (t *task, why byte, err error) {
 	return t, 0, nil
 }
 
-// allocate returns a free task; nil: there are as many as there may be.
+// allocate returns a free task; nil: there are as many as there may be. Those whose answers are being written are beyond
+// the window already.
 func (s *session) allocate() *task {
 	if t := s.freeList; t != nil {
 		s.freeList = t.next
 		return t
 	}
-	if len(s.tasks) >= s.srv.cfg.Queue+maxImmediate {
+	if len(s.tasks) >= s.srv.cfg.Queue+maxImmediate+maxVectors {
 		return nil
 	}
 	t := &task{}

@@ -12,21 +12,27 @@ const (
 	dataTime = 60 * time.Second
 )
 
-// keepAlive looks after the session from time to time, until stop.
-func (s *session) keepAlive() (stop func()) {
-	var t *time.Timer
-	ended := make(chan struct{})
-	t = time.AfterFunc(tickTime, func() {
-		select {
-		case <-ended:
-		default:
-			s.tick()
-			t.Reset(tickTime)
-		}
-	})
-	return func() {
-		close(ended)
-		t.Stop()
+// keepAlive looks after the session from time to time, until stopKeepAlive.
+func (s *session) keepAlive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ticking = true
+	s.ticker = time.AfterFunc(tickTime, s.tickAgain)
+}
+
+func (s *session) stopKeepAlive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ticking = false
+	s.ticker.Stop()
+}
+
+func (s *session) tickAgain() {
+	s.tick()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ticking {
+		s.ticker.Reset(tickTime)
 	}
 }
 

@@ -408,6 +408,7 @@ func (s *session) buildResponse(t *task) {
 	h.put(36, t.pdus+t.r2tSN)
 	h.put(44, residual)
 	if t.Status == scsi.CheckCondition {
+		clear(t.sense[:])
 		sense := t.AppendSense(t.sense[:2])
 		binary.BigEndian.PutUint16(sense, uint16(len(sense)-2))
 		h.setDataLen(len(sense))

@@ -108,6 +108,8 @@ type session struct {
 	running  int
 	waiting  []*task // for memory, in order
 	held     int64
+	ticker   *time.Timer
+	ticking  bool
 	broken   bool // the connection is gone: nothing is sent any more
 	corked   bool // the reader is in the middle of a batch and will send
 	outbox
@@ -144,9 +146,9 @@ func (s *session) begin(l *login) {
 func (s *session) run() {
 	s.srv.addSession(s)
 	s.log.Info("session begins", "tsih", s.tsih)
-	stop := s.keepAlive()
+	s.keepAlive()
 	err := s.read()
-	stop()
+	s.stopKeepAlive()
 	if s.stopping.Load() {
 		s.finishGently()
 	}
@@ -179,7 +181,9 @@ func (s *session) leave() {
 func (s *session) read() error {
 	for {
 		n, err := s.conn.Read(s.rx[s.tail:])
-		s.tail += n
+		if s.tail += n; n > 0 {
+			s.heard.Store(s.now().UnixNano())
+		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
@@ -198,7 +202,6 @@ func (s *session) read() error {
 // handle takes the PDUs that are complete in the buffer.
 func (s *session) handle() error {
 	s.batchTime = s.now()
-	s.heard.Store(s.batchTime.UnixNano())
 	s.cork()
 	err := s.pdus()
 	if err == nil && s.sweeping.CompareAndSwap(true, false) {
