@@ -55,8 +55,7 @@ func newConn(s *Server, e *export, t terms, d block.Device, l link) *conn {
 // it ended; nil: the client was done.
 func (c *conn) serve() error {
 	err := c.receive()
-	c.account.end()
-	c.cancel()
+	c.link.limitWrite(c.server.limits.Drain) // or replies that nobody takes could hold up what is waited for
 	c.awaitDevice()
 	c.link.limitWrite(c.server.limits.Drain)
 	c.awaitSent()

@@ -20,20 +20,19 @@
 //     connection meanwhile: buffers are counted, and the device is closed when nothing of the connection is in it.
 //   - Every request that was read gets exactly one reply, unless the connection fails first.
 //   - Complete never waits: it queues replies and sends what the socket takes at once.
-//   - What a client makes the server hold is bounded, for each connection and in all (limits.go); a client that does not
+//   - What a client makes the server hold is bounded, for each connection and in all (config.go); a client that does not
 //     read its replies stops being read from.
 //
 // The way of a request: the connection's own goroutine reads as much as there is with one system call, parses all
-// requests in it (receive.go), checks each (validate.go) and submits them as one batch. Payloads stay where they were
+// requests in it (receive.go, parse.go), checks each (validate.go) and submits them as one batch. Payloads stay where they were
 // read; those that are big and not there yet are read into memory of their own. Every request has its reply's space
-// carved, header and data together, out of one buffer, in order: the replies of a batch that the device completed at once lie
+// carved, header and data together, out of one buffer, in order (carve.go): the replies of a batch that the device completed at once lie
 // side by side and leave with one write. Replies completed later leave from the completer's goroutine (outbox.go).
 //
 // Goroutines: one per listener in Serve; one per connection (negotiation, then receiving), one more per connection while
 // its socket takes no more (sendBlocked), and one from the first BLOCK_STATUS on, as the device may wait to answer that.
 //
-// Locks: Server.mu (connections, exports) before export.mu (what closed connections counted) before conn.mu (requests,
-// queue of replies, counters); account.mu (memory) is last and holds nothing else. No lock is held over a system call or a call of the
-// device. The right to send on a connection is a token, conn.sending, not a lock: who finds it taken leaves its replies
-// in the queue.
+// Locks, in their order: Server.mu (connections, what ended ones counted), conn.mu (requests, queue of replies, counters),
+// account.mu (memory). No lock is held over a system call or a call of the device. The right to send on a
+// connection is a token, conn.sending, not a lock: who finds it taken leaves its replies in the queue.
 package nbd

@@ -41,12 +41,6 @@ func (g *gate) await(n int) {
 	}
 }
 
-func (g *gate) count() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.held)
-}
-
 // take returns what is held, in any order if shuffled, and holds it no more.
 func (g *gate) take(shuffled bool) []*block.Request {
 	g.mu.Lock()
