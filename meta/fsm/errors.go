@@ -18,6 +18,8 @@ var (
 	ErrUnsettled = errors.New("the file is not settled at this epoch")
 	// ErrUnknownServer: no chunk server has the number.
 	ErrUnknownServer = errors.New("no such chunk server")
+	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
+	ErrTerm = errors.New("the leader was deposed")
 	// ErrCommand: an entry of the log that cannot be decoded.
 	ErrCommand = errors.New("unknown command")
 	// ErrBroken: the database has failed; this server can apply nothing more until it is started anew.

@@ -420,3 +420,21 @@ func TestBlocksListWhatWasSet(t *testing.T) {
 		}
 	})
 }
+
+// A leader that was deposed and elected again may still have requests under way that it judged before.
+func TestWhatAnEarlierLeaderJudgedIsRefused(t *testing.T) {
+	b, f := opened(t, 3, 1)
+	c := wrap(&fsmpb.Grant{File: f.ID, Epoch: 1, Holder: &fsmpb.Holder{Id: alice}})
+	c.Term = 4
+	data, err := proto.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, term := range []uint64{5, 4} {
+		b.index++
+		err, _ := b.Apply(&raft.Log{Index: b.index, Term: term, Type: raft.LogCommand, Data: data}).(error)
+		if errors.Is(err, ErrTerm) != (term == 5) {
+			t.Fatalf("judged in term 4, proposed in %d: %v", term, err)
+		}
+	}
+}

@@ -156,7 +156,7 @@ func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
 		if l.Type != raft.LogCommand {
 			continue
 		}
-		response, err := tx.apply(l.Data)
+		response, err := tx.apply(l)
 		if tx.err != nil {
 			return fmt.Errorf("entry %d: %w", l.Index, tx.err)
 		}
@@ -169,10 +169,13 @@ func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
 	return tx.err
 }
 
-func (tx *txn) apply(data []byte) (any, error) {
+func (tx *txn) apply(l *raft.Log) (any, error) {
 	var c fsmpb.Command
-	if err := proto.Unmarshal(data, &c); err != nil {
+	if err := proto.Unmarshal(l.Data, &c); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrCommand, err)
+	}
+	if c.Term != 0 && c.Term != l.Term {
+		return nil, fmt.Errorf("judged in term %d, proposed in %d: %w", c.Term, l.Term, ErrTerm)
 	}
 	switch c := c.Command.(type) {
 	case *fsmpb.Command_Init:

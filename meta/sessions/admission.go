@@ -25,7 +25,6 @@ type admission struct {
 	raise   []*metapb.ChunkAt
 	stale   []*metapb.ChunkAt
 	unknown []*metapb.ChunkAt
-	promote []*metapb.ChunkAt
 
 	suspect  [levels][]fsm.ChunkKey
 	leftover []fsm.ChunkKey
@@ -67,18 +66,14 @@ func at(k fsm.ChunkKey, version uint64) *metapb.ChunkAt {
 	return &metapb.ChunkAt{File: k.File, Index: k.Index, Version: version}
 }
 
-// member judges a replica of a member. One that calls itself syncing was rebuilt, and its server ended before it heard so: it is promoted
-// after all. One that calls itself stale is not what the table takes it for: damaged. One ahead of the table was made the
+// member judges a replica of a member. One that calls itself syncing was rebuilt, and its server ended before it heard so: it promotes
+// such by itself when it finds them among those to raise. One that calls itself stale is not what the table takes it for: damaged. One ahead of the table was made the
 // source among suspects, and the table is about to follow (R6).
 func (a *admission) member(h held, c *fsm.Chunk) {
-	now := at(h.key, max(c.Version, h.version))
-	a.raise = append(a.raise, now)
-	switch {
-	case h.state == StateStale || h.state == StateSyncing && !slices.Contains(c.Insync, a.server):
+	a.raise = append(a.raise, at(h.key, max(c.Version, h.version)))
+	if h.state != StateInSync && h.state != StateSyncing {
 		a.suspect[Missing] = append(a.suspect[Missing], h.key)
 		return
-	case h.state == StateSyncing:
-		a.promote = append(a.promote, now)
 	}
 	switch h.suspect {
 	case SuspicionNone:

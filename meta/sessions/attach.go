@@ -177,9 +177,6 @@ func (r *Registry) admit(stream Stream, s *Session, host Host) error {
 			return err
 		}
 	}
-	for _, some := range cut(a.promote) {
-		s.enqueue(&laneCall{kind: promote, chunks: some})
-	}
 	s.since = time.Now()
 	s.hear()
 	s.admitted.Store(true)

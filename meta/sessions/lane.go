@@ -120,6 +120,15 @@ func (p *Preparation) Release() {
 	}
 }
 
+// Discard removes those of the replicas that did not become members; it does not wait.
+func (p *Preparation) Discard() {
+	keys := make([]fsm.ChunkKey, 0, len(p.call.prepares))
+	for _, c := range p.call.prepares {
+		keys = append(keys, keyOf(c.File, c.Index))
+	}
+	p.session.Remove(keys)
+}
+
 // Raise sets versions.
 func (s *Session) Raise(chunks []*metapb.ChunkAt) Pending {
 	return s.plain(raise, chunks)
@@ -137,7 +146,9 @@ func (s *Session) plain(k kind, chunks []*metapb.ChunkAt) Pending {
 }
 
 // Demote marks replicas stale, Remove deletes them: those that are no members and not being prepared. They return the chunks they went for.
-func (s *Session) Demote(keys []fsm.ChunkKey) ([]fsm.ChunkKey, Pending) { return s.discard(demote, keys) }
+func (s *Session) Demote(keys []fsm.ChunkKey) ([]fsm.ChunkKey, Pending) {
+	return s.discard(demote, keys)
+}
 
 // Remove deletes replicas; see Demote.
 func (s *Session) Remove(keys []fsm.ChunkKey) ([]fsm.ChunkKey, Pending) {

@@ -67,17 +67,24 @@ const storeReserve = 5
 // minFree is what a server must have free to get new replicas.
 const minFree = 16 << 20
 
+// unknownFree is what a server counts as before its first heartbeat.
+const unknownFree = 1 << 30
+
 // loadUnit is the rate, operations per second, that halves a server's weight.
 const loadUnit = 20000
 
 // Candidates returns the servers that are up, with their free space as the parameters see it.
 func (r *Registry) Candidates(settings config.Settings) (all []placement.Candidate) {
 	for _, s := range r.Up() {
-		beat, rate := s.Load()
-		if beat == nil {
+		if s.Failing() {
 			continue
 		}
-		all = append(all, placement.Candidate{Server: s.ID, Host: s.Host, Free: freeFor(beat, settings.FillMargin), Load: rate / loadUnit})
+		beat, rate := s.Load()
+		c := placement.Candidate{Server: s.ID, Host: s.Host, Free: unknownFree, Load: rate / loadUnit}
+		if beat != nil {
+			c.Free = freeFor(beat, settings.FillMargin)
+		}
+		all = append(all, c)
 	}
 	return all
 }

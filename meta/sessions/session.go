@@ -29,6 +29,7 @@ const (
 	ProcessDied           // its process ended uncleanly with the chunk open
 	MachineDied           // its operating system did
 	Missing               // it is not there, or damaged: never a source
+	Corrupt               // it failed a checksum: not even the base of a rebuild
 	levels
 )
 
@@ -45,6 +46,7 @@ type Session struct {
 	out      chan *metapb.ToServer
 	done     chan struct{}
 	admitted atomic.Bool
+	failing  atomic.Bool
 	heard    atomic.Int64 // ns since registry.started
 
 	mu        sync.Mutex
@@ -83,6 +85,12 @@ func (s *Session) Up() bool {
 		return s.admitted.Load() && time.Since(s.lastHeard()) < InactiveAfter
 	}
 }
+
+// Fail notes that the server's disk is failing: it gets nothing new in this session.
+func (s *Session) Fail() { s.failing.Store(true) }
+
+// Failing tells whether it is.
+func (s *Session) Failing() bool { return s.failing.Load() }
 
 // End ends the session: its stream, and every command that waits.
 func (s *Session) End(why error) {

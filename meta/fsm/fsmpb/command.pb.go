@@ -26,6 +26,9 @@ const (
 
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
+	// The term in which the leader judged what the command rests on (who is up, whose lease is live). An entry of another term is
+	// refused; 0: it rests on nothing.
+	Term uint64 `protobuf:"varint,100,opt,name=term,proto3" json:"term,omitempty"`
 	// Types that are valid to be assigned to Command:
 	//
 	//	*Command_Init
@@ -77,6 +80,13 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
 	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *Command) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 func (x *Command) GetCommand() isCommand_Command {
@@ -2035,8 +2045,9 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xe7\a\n" +
-	"\aCommand\x120\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xfb\a\n" +
+	"\aCommand\x12\x12\n" +
+	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
 	"\x06create\x18\x02 \x01(\v2 .pstorage.meta.fsm.v1.CreateNodeH\x00R\x06create\x12:\n" +
 	"\x06remove\x18\x03 \x01(\v2 .pstorage.meta.fsm.v1.RemoveNodeH\x00R\x06remove\x12L\n" +

@@ -1,0 +1,77 @@
+package leader
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/google/uuid"
+
+	"pstorage/meta/config"
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+)
+
+func attributesIn(a *metapb.Attributes) *fsmpb.Attributes {
+	return &fsmpb.Attributes{Norm: a.GetReplicasNorm(), Min: a.GetReplicasMin(), FailureDomain: a.GetFailureDomain(), ChunkSize: a.GetChunkSize(), Tier: a.GetTier()}
+}
+
+func attributesOut(a *fsmpb.Attributes) *metapb.Attributes {
+	return &metapb.Attributes{ReplicasNorm: a.GetNorm(), ReplicasMin: a.GetMin(), FailureDomain: a.GetFailureDomain(), ChunkSize: a.GetChunkSize(), Tier: a.GetTier()}
+}
+
+// info describes a file or directory to clients. lost is the number of its chunks that nobody can serve now.
+func info(f *fsm.File, lost uint64) *metapb.FileInfo {
+	out := &metapb.FileInfo{
+		Path: f.Path, Directory: f.Node.Directory, Size: f.Node.Size, Own: attributesOut(f.Node.Own),
+		Effective: &metapb.Attributes{ReplicasNorm: f.Policy.Norm, ReplicasMin: f.Policy.Min, FailureDomain: f.Policy.Domain,
+			ChunkSize: f.Policy.ChunkSize, Tier: f.Policy.Tier},
+		Layers: f.Node.Layers, Epoch: f.Node.Epoch, Clean: f.Node.Clean, CreatedUnix: f.Node.Created,
+		Chunks: f.Counts.Chunks, DegradedChunks: f.Counts.Degraded, UnwritableChunks: f.Counts.Unwritable, LostChunks: lost,
+	}
+	if !f.Node.Directory {
+		out.Id = f.ID
+		out.Own.ChunkSize = f.Node.ChunkSize
+	}
+	if h := f.Node.Holder; h != nil {
+		out.Holder, out.HolderHost = clientName(h.Id), h.Host
+	}
+	return out
+}
+
+func clientName(id []byte) string {
+	if u, err := uuid.FromBytes(id); err == nil {
+		return u.String()
+	}
+	return hex.EncodeToString(id)
+}
+
+func chunkOut(index uint32, c *fsm.Chunk) *metapb.Chunk {
+	return &metapb.Chunk{Index: index, Version: c.Version, Insync: append([]uint32(nil), c.Insync...), Syncing: append([]uint32(nil), c.Syncing...)}
+}
+
+// server describes a chunk server.
+func (l *Leader) server(s *fsmpb.Server, set config.Settings) *metapb.Server {
+	out := &metapb.Server{Id: s.Id, Address: s.Address, Host: s.Host, State: l.sessions.StateOf(s.Id, set.OfflineAfter)}
+	session := l.sessions.Get(s.Id)
+	if session == nil {
+		return out
+	}
+	out.Version, out.Suspects = session.Version, uint64(session.SuspectCount())
+	if b, _ := session.Load(); b != nil {
+		out.SpaceTotal, out.SpaceFree, out.SpaceUsed, out.Replicas = b.SpaceTotal, b.SpaceFree, b.SpaceUsed, b.Replicas
+		out.Reads, out.Writes, out.ReadBytes, out.WriteBytes, out.Errors = b.Reads, b.Writes, b.ReadBytes, b.WriteBytes, b.Errors
+	}
+	return out
+}
+
+// servers describes all chunk servers.
+func (l *Leader) servers(v *fsm.View) (out []*metapb.Server) {
+	set := config.Parse(v.Config())
+	for _, s := range v.Servers() {
+		out = append(out, l.server(s, set))
+	}
+	return out
+}
+
+func unixNow() int64 { return time.Now().Unix() }

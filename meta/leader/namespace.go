@@ -1,0 +1,109 @@
+package leader
+
+import (
+	"context"
+	"fmt"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+)
+
+// maxList is the most entries of one List.
+const maxList = 50_000
+
+// Create makes a file or directory.
+func (l *Leader) Create(ctx context.Context, in *metapb.CreateRequest) (*metapb.FileInfo, error) {
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_Create{Create: &fsmpb.CreateNode{
+		Path: in.Path, Directory: in.Directory, Size: in.Size, Attributes: attributesIn(in.Attributes), Created: unixNow()}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	return info(f, 0), nil
+}
+
+// Remove forgets a file or an empty directory. While a lease is live, only with force; nobody is given the lease meanwhile.
+func (l *Leader) Remove(ctx context.Context, in *metapb.RemoveRequest) (*metapb.RemoveReply, error) {
+	var f *fsm.File
+	err := l.View(func(v *fsm.View) (err error) { f, err = v.Lookup(in.Path); return err })
+	if err != nil {
+		return nil, Status(err)
+	}
+	if f.Node.Holder != nil {
+		if left := l.leases.beginGrant(f.ID, in.Force); left > 0 {
+			return nil, Status(fmt.Errorf("%s: %w: held by %s on %s", f.Path, fsm.ErrNotHolder, clientName(f.Node.Holder.Id), f.Node.Holder.Host))
+		}
+		defer l.leases.endGrant(f.ID, false)
+	}
+	_, err = l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Remove{Remove: &fsmpb.RemoveNode{
+		Path: in.Path, Epoch: f.Node.Epoch, Force: in.Force}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	l.leases.closed(f.ID)
+	l.recovery.Kick()
+	return &metapb.RemoveReply{}, nil
+}
+
+// List lists a directory.
+func (l *Leader) List(_ context.Context, in *metapb.ListRequest) (*metapb.ListReply, error) {
+	out := &metapb.ListReply{}
+	err := l.View(func(v *fsm.View) error {
+		files, err := v.List(in.Path, in.Recursive, maxList)
+		if err != nil {
+			return err
+		}
+		lost := l.lost(v)
+		for _, f := range files {
+			out.Files = append(out.Files, info(f, lost[f.ID]))
+		}
+		return nil
+	})
+	return out, Status(err)
+}
+
+// Lookup describes one file or directory.
+func (l *Leader) Lookup(_ context.Context, in *metapb.LookupRequest) (out *metapb.FileInfo, err error) {
+	err = l.View(func(v *fsm.View) error {
+		var f *fsm.File
+		if in.Id != 0 {
+			f, err = v.File(in.Id)
+		} else {
+			f, err = v.Lookup(in.Path)
+		}
+		if err != nil {
+			return err
+		}
+		out = info(f, l.lost(v)[f.ID])
+		return nil
+	})
+	return out, Status(err)
+}
+
+// SetAttributes changes what a file or directory says itself.
+func (l *Leader) SetAttributes(ctx context.Context, in *metapb.SetAttributesRequest) (*metapb.FileInfo, error) {
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_SetAttributes{SetAttributes: &fsmpb.SetAttributes{
+		Path: in.Path, Attributes: attributesIn(in.Attributes)}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	l.recovery.Kick()
+	return info(f, 0), nil
+}
+
+// Resize grows a file.
+func (l *Leader) Resize(ctx context.Context, in *metapb.ResizeRequest) (*metapb.FileInfo, error) {
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_Resize{Resize: &fsmpb.Resize{Path: in.Path, Size: in.Size}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	return info(f, 0), nil
+}
+
+// checkClient checks how a client names itself.
+func checkClient(c *metapb.Client) error {
+	if len(c.GetId()) != fsm.ClientIDSize || len(c.GetHost()) > fsm.MaxHost {
+		return invalid("client %x on %.60q", c.GetId(), c.GetHost())
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package recovery
+
+import (
+	"context"
+	"slices"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+	"pstorage/meta/sessions"
+)
+
+// commit makes targets in-sync that have pulled everything, if they are still syncing from this attempt.
+func (e *Engine) commit(ctx context.Context, some []pulled, good map[*attempt]int) {
+	ready := map[*attempt][]uint32{}
+	for _, p := range some {
+		if p.err != nil {
+			e.log.Info("a rebuild has failed", "server", p.target, "file", p.a.key.File, "chunk", p.a.key.Index, "error", p.err)
+			p.a.fail(p.target)
+			continue
+		}
+		ready[p.a] = append(ready[p.a], p.target)
+	}
+	var promotions changes
+	byKey := map[fsm.ChunkKey]*attempt{}
+	for a, targets := range ready {
+		promotions.add(a.key, &fsmpb.Change{Version: a.version, Promote: targets})
+		byKey[a.key] = a
+	}
+	if promotions.count == 0 {
+		return
+	}
+	outcomes, err := e.leader.Alter(ctx, promotions.order)
+	if err != nil {
+		e.log.Warn("recovery", "step", "commit rebuilt replicas", "error", err)
+	}
+	done := map[*attempt][]uint32{}
+	for i := range outcomes {
+		if a := byKey[outcomes[i].Key]; outcomes[i].Err == nil {
+			done[a] = ready[a]
+			good[a] += len(ready[a])
+		}
+	}
+	for a, targets := range ready {
+		if done[a] == nil {
+			a.interrupted.Store(true)
+			for _, t := range targets {
+				a.fail(t)
+			}
+		}
+	}
+	e.promote(done)
+}
+
+// promote tells servers that their replicas are in-sync. One that cannot comply holds a damaged replica.
+func (e *Engine) promote(done map[*attempt][]uint32) {
+	chunks := map[uint32][]*metapb.ChunkAt{}
+	for a, targets := range done {
+		for _, t := range targets {
+			chunks[t] = append(chunks[t], a.at())
+		}
+	}
+	for server, list := range chunks {
+		s := e.sessions.Get(server)
+		if s == nil {
+			continue // it learns when it attaches
+		}
+		p := s.Promote(list)
+		e.metrics.rebuilt.Add(float64(len(list)))
+		e.work.Go(func() { e.promoted(s, list, p) })
+	}
+}
+
+func (e *Engine) promoted(s *sessions.Session, list []*metapb.ChunkAt, p sessions.Pending) {
+	for i, err := range p.Errs() {
+		if err != nil {
+			e.log.Warn("a rebuilt replica does not serve", "server", s.ID, "file", list[i].File, "chunk", list[i].Index, "error", err)
+			s.Suspect(fsm.ChunkKey{File: list[i].File, Index: list[i].Index}, sessions.Missing)
+			e.Kick()
+		}
+	}
+}
+
+// undo takes targets that have failed out again, and raises the members to the version that follows.
+func (e *Engine) undo(ctx context.Context, batch []*attempt) {
+	var drops changes
+	for _, a := range batch {
+		if len(a.lost) > 0 {
+			drops.add(a.key, &fsmpb.Change{Version: a.version, Drop: slices.Clone(a.lost)})
+		}
+	}
+	if drops.count == 0 {
+		return
+	}
+	outcomes, err := e.leader.Alter(ctx, drops.order)
+	if err != nil {
+		return // the next pass, or the next leader, finds them
+	}
+	e.sessions.Publish(outcomes, true)
+}
+
+// finish ends a batch: what failed is left alone for a while, unless it was interrupted.
+func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good map[*attempt]int) {
+	e.mu.Lock()
+	for _, a := range batch {
+		a.cancel()
+		delete(e.active, a.key)
+		for _, t := range planned[a] {
+			if e.targets[t.server]--; e.targets[t.server] == 0 {
+				delete(e.targets, t.server)
+			}
+		}
+		switch {
+		case good[a] == len(planned[a]):
+			delete(e.retry, a.key)
+		case !a.interrupted.Load():
+			e.postpone(a.key)
+			e.metrics.failed.Inc()
+		}
+	}
+	e.mu.Unlock()
+	e.Kick()
+}

@@ -1,0 +1,46 @@
+package recovery
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	suspectsDropped, absolved, rebuilt, failed, moved, removed prometheus.Counter
+	activeDesc                                                 *prometheus.Desc
+}
+
+func counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: "pstorage_mds_recovery_" + name, Help: help})
+}
+
+func newMetrics() metrics {
+	return metrics{
+		suspectsDropped: counter("suspects_dropped_total", "Suspect replicas dropped for the sake of sound ones."),
+		absolved:        counter("absolved_total", "Suspect replicas made the source."),
+		rebuilt:         counter("rebuilt_total", "Replicas rebuilt."),
+		failed:          counter("failed_total", "Rebuilds of chunks that failed."),
+		moved:           counter("moved_bytes_total", "Bytes that rebuilds have moved."),
+		removed:         counter("removed_total", "Replicas removed that belonged to nothing."),
+		activeDesc:      prometheus.NewDesc("pstorage_mds_recovery_active", "Chunks being rebuilt now.", nil, nil),
+	}
+}
+
+func (m *metrics) counters() []prometheus.Counter {
+	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed}
+}
+
+// Describe names what is collected.
+func (e *Engine) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range e.metrics.counters() {
+		c.Describe(ch)
+	}
+	ch <- e.metrics.activeDesc
+}
+
+// Collect counts.
+func (e *Engine) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range e.metrics.counters() {
+		c.Collect(ch)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	ch <- prometheus.MustNewConstMetric(e.metrics.activeDesc, prometheus.GaugeValue, float64(len(e.active)))
+}

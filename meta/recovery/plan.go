@@ -1,0 +1,197 @@
+package recovery
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"pstorage/meta/config"
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+	"pstorage/meta/placement"
+)
+
+const (
+	// maxActive is the most chunks being rebuilt at a time, maxPerTarget those onto one server, maxBatch those of one batch.
+	maxActive    = 512
+	maxPerTarget = 128
+	maxBatch     = 128
+)
+
+// planner is one pass over the chunks that want attention.
+type planner struct {
+	*Engine
+	view       *fsm.View
+	set        config.Settings
+	candidates []placement.Candidate
+	disaster   bool // more servers are offline than is worth rebuilding
+	random     *rand.Rand
+	files      map[uint64]*fsm.File
+	hosts      map[uint32]string
+
+	attempts []*attempt
+	orphans  changes
+	purge    map[uint32][]fsm.ChunkKey
+}
+
+// plan begins rebuilds, those of the chunks with the fewest replicas first (R7).
+func (e *Engine) plan(ctx context.Context) error {
+	p := &planner{Engine: e, set: e.leader.Settings(), files: map[uint64]*fsm.File{}, hosts: map[uint32]string{},
+		purge: map[uint32][]fsm.ChunkKey{}, random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	p.candidates = e.sessions.Candidates(p.set)
+	err := e.leader.View(func(v *fsm.View) error { p.scan(v); return nil })
+	if err != nil {
+		return err
+	}
+	p.start(ctx)
+	for server, keys := range p.purge {
+		e.work.Go(func() { e.removeStale(ctx, server, keys) })
+	}
+	if p.orphans.count == 0 {
+		return nil
+	}
+	outcomes, err := e.leader.Alter(ctx, p.orphans.order)
+	if err != nil {
+		return err
+	}
+	e.sessions.Publish(outcomes, true)
+	e.Kick()
+	return nil
+}
+
+func (p *planner) scan(v *fsm.View) {
+	p.view = v
+	for _, s := range v.Servers() {
+		p.hosts[s.Id] = s.Host
+	}
+	p.disaster = p.set.MaxOffline > 0 && len(p.offline(v, p.set.OfflineAfter)) > p.set.MaxOffline
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := 0
+	next, count := fsm.ChunkKey{}, 0
+	v.Watch(p.count, p.place, func(insync int, k fsm.ChunkKey) bool {
+		if seen++; seen > scanLimit || len(p.active) >= maxActive {
+			next, count = k, insync
+			return false
+		}
+		p.chunk(k)
+		return true
+	})
+	p.place, p.count = next, count
+}
+
+// chunk decides about one chunk. Called with mu held.
+func (p *planner) chunk(k fsm.ChunkKey) {
+	var c fsm.Chunk
+	if p.active[k] != nil || p.absolving[k] || !p.view.Chunk(k, &c) {
+		return
+	}
+	if len(c.Syncing) > 0 { // of an attempt that nobody makes any more
+		p.orphans.add(k, &fsmpb.Change{Version: c.Version, Drop: slices.Clone(c.Syncing)})
+		return
+	}
+	f := p.file(k.File)
+	if f == nil || !f.Settled() || len(c.Insync) >= int(f.Policy.Norm) || time.Now().Before(p.retry[k].until) {
+		return
+	}
+	for _, s := range c.Insync {
+		if !p.sessions.Sound(s, k) {
+			return // not all in-sync replicas could be raised (R7raise)
+		}
+	}
+	if targets := p.choose(k, &c, f); len(targets) > 0 {
+		p.begin(k, &c, f, targets)
+	}
+}
+
+func (p *planner) file(id uint64) *fsm.File {
+	f, ok := p.files[id]
+	if !ok {
+		f, _ = p.view.File(id)
+		p.files[id] = f
+	}
+	return f
+}
+
+// choose finds targets for what is missing: servers that have a base at once; for the rest new ones, unless a server with a base is away
+// for less than the grace.
+func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []target) {
+	need := int(f.Policy.Norm) - len(c.Insync)
+	var taken []placement.Taken
+	for _, s := range c.Insync {
+		taken = append(taken, placement.Taken{Server: s, Host: p.hosts[s]})
+	}
+	var corrupt []uint32
+	for _, former := range c.Former {
+		host := p.hosts[former.Server]
+		switch {
+		case len(targets) >= need || !placement.Fits(former.Server, host, f.Policy.Domain, taken):
+		case former.Corrupt:
+			corrupt = append(corrupt, former.Server)
+		case p.usable(former.Server, k):
+			targets = append(targets, target{former.Server, true})
+			taken = append(taken, placement.Taken{Server: former.Server, Host: host})
+		case p.sessions.StateOf(former.Server, p.set.OfflineAfter) == metapb.Server_INACTIVE:
+			need--
+		}
+	}
+	if need -= len(targets); need <= 0 || p.disaster {
+		return targets
+	}
+	fresh := placement.Pick(p.newcomers(k, c), need, f.Policy.Domain, taken, p.random)
+	for _, s := range fresh {
+		targets = append(targets, target{s, false})
+	}
+	if len(fresh) < need { // no room elsewhere: what is corrupt makes way
+		for _, s := range corrupt {
+			p.purge[s] = append(p.purge[s], k)
+		}
+	}
+	return targets
+}
+
+// usable tells whether a server can take one more rebuild now.
+func (p *planner) usable(server uint32, k fsm.ChunkKey) bool {
+	s := p.sessions.Get(server)
+	return s != nil && !s.Failing() && !s.HasLeftover(k) && p.targets[server] < maxPerTarget
+}
+
+// newcomers are the candidates that have nothing of the chunk.
+func (p *planner) newcomers(k fsm.ChunkKey, c *fsm.Chunk) []placement.Candidate {
+	return slices.DeleteFunc(slices.Clone(p.candidates), func(n placement.Candidate) bool {
+		former := slices.ContainsFunc(c.Former, func(f fsm.Former) bool { return f.Server == n.Server })
+		return former || c.Member(n.Server) || !p.usable(n.Server, k)
+	})
+}
+
+// begin registers an attempt. Called with mu held.
+func (p *planner) begin(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, targets []target) {
+	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), targets: targets,
+		blocks: f.Blocks(), layers: f.Node.Layers, epoch: f.Node.Epoch, cancel: func() {}}
+	p.active[k] = a
+	for _, t := range targets {
+		p.targets[t.server]++
+	}
+	p.attempts = append(p.attempts, a)
+}
+
+// start carries the attempts out in batches.
+func (p *planner) start(ctx context.Context) {
+	for batch := range slices.Chunk(p.attempts, maxBatch) {
+		for _, a := range batch {
+			p.arm(ctx, a)
+		}
+		p.work.Go(func() { p.rebuild(ctx, batch) })
+	}
+}
+
+func (e *Engine) arm(ctx context.Context, a *attempt) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	if a.interrupted.Load() {
+		a.cancel()
+	}
+}

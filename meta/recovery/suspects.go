@@ -1,0 +1,265 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+	"pstorage/meta/sessions"
+)
+
+const (
+	// suspectsPerPass is the most suspects of one server that one pass looks at.
+	suspectsPerPass = 8192
+	// absolveStreams is how many absolutions one server does at a time; absolveStall, how long one may be silent.
+	absolveStreams = 16
+	absolveStall   = 30 * time.Second
+)
+
+// absolution is one chunk to be made the source.
+type absolution struct {
+	key     fsm.ChunkKey
+	version uint64 // the chunk's
+	source  uint32
+	others  []uint32
+}
+
+// atVersion is the version that the source gets. It is the next one, so that it serves nobody before the chunk table says
+// that it is the only one; a chunk with one replica needs no entry, and keeps its version.
+func (a *absolution) atVersion() uint64 {
+	if len(a.others) == 0 {
+		return a.version
+	}
+	return a.version + 1
+}
+
+// resolve looks at every replica that is not sound (R6).
+func (e *Engine) resolve(ctx context.Context) error {
+	var drops changes
+	var sources []absolution
+	seen := map[fsm.ChunkKey]bool{}
+	err := e.leader.View(func(v *fsm.View) error {
+		for _, s := range e.sessions.Up() {
+			for _, k := range s.Suspects(suspectsPerPass) {
+				if !seen[k] && drops.count < maxEntry {
+					seen[k] = true
+					e.resolveOne(v, k, &drops, &sources)
+				}
+				e.clearStranger(v, s, k)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	e.absolve(ctx, sources)
+	if drops.count == 0 {
+		return nil
+	}
+	outcomes, err := e.leader.Alter(ctx, drops.order)
+	if err != nil {
+		return err
+	}
+	e.metrics.suspectsDropped.Add(float64(succeeded(outcomes)))
+	e.sessions.Publish(outcomes, true)
+	e.Kick()
+	return nil
+}
+
+func succeeded(outcomes []fsm.Outcome) (n int) {
+	for _, o := range outcomes {
+		if o.Err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// clearStranger forgets suspicion of a replica that is no member's.
+func (e *Engine) clearStranger(v *fsm.View, s *sessions.Session, k fsm.ChunkKey) {
+	var c fsm.Chunk
+	if !v.Chunk(k, &c) || !c.Member(s.ID) {
+		s.Clear(k)
+	}
+}
+
+func (e *Engine) resolveOne(v *fsm.View, k fsm.ChunkKey, drops *changes, sources *[]absolution) {
+	var c fsm.Chunk
+	if !v.Chunk(k, &c) {
+		return
+	}
+	var all []condition
+	for _, server := range c.Insync {
+		cond := condition{server: server}
+		if s := e.sessions.Get(server); s != nil {
+			cond.up, cond.level = true, s.Suspicion(k)
+		}
+		all = append(all, cond)
+	}
+	r := resolveChunk(all, int(k.Index))
+	if len(r.drop) > 0 {
+		drops.add(k, &fsmpb.Change{Version: c.Version, Drop: r.drop, Corrupt: r.corrupt})
+	}
+	if r.source != 0 {
+		*sources = append(*sources, absolution{k, c.Version, r.source, r.others})
+	}
+}
+
+// absolve has sources absolved, those not under way already, and then commits, in batches, that they are alone.
+func (e *Engine) absolve(ctx context.Context, sources []absolution) {
+	e.mu.Lock()
+	sources = slices.DeleteFunc(sources, func(a absolution) bool { return e.absolving[a.key] })
+	for _, a := range sources {
+		e.absolving[a.key] = true
+	}
+	e.mu.Unlock()
+	if len(sources) == 0 {
+		return
+	}
+	e.log.Info("all replicas are suspect: choosing sources", "chunks", len(sources))
+	results := make(chan *absolution, len(sources))
+	for i := range sources {
+		e.work.Go(func() { results <- e.absolveOne(ctx, &sources[i]) })
+	}
+	e.work.Go(func() {
+		for left := len(sources); left > 0; {
+			batch := drain(results)
+			left -= len(batch)
+			e.soleSources(ctx, batch)
+		}
+		e.mu.Lock()
+		for _, a := range sources {
+			delete(e.absolving, a.key)
+		}
+		e.mu.Unlock()
+		e.Kick()
+	})
+}
+
+// drain waits for one result and takes all that are there by then.
+func drain[T any](results <-chan T) []T {
+	batch := []T{<-results}
+	for {
+		select {
+		case r := <-results:
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+}
+
+// absolveOne returns nil if it did not work. A source that says it cannot is not asked again in this session.
+func (e *Engine) absolveOne(ctx context.Context, a *absolution) *absolution {
+	release, err := e.slots.take(ctx, slot{absolveSlot, a.source}, absolveStreams)
+	if err != nil {
+		return nil
+	}
+	defer release()
+	s := e.sessions.Get(a.source)
+	if s == nil {
+		return nil
+	}
+	c := &metapb.Absolve{Chunk: &metapb.ChunkAt{File: a.key.File, Index: a.key.Index, Version: a.atVersion()}, Others: e.addresses(a.others)}
+	_, err = s.Do(ctx, &metapb.Command{Command: &metapb.Command_Absolve{Absolve: c}}, absolveStall)
+	var refused *sessions.CommandError
+	switch {
+	case errors.As(err, &refused):
+		e.log.Warn("a suspect replica cannot be the source", "server", a.source, "file", a.key.File, "chunk", a.key.Index, "error", err)
+		s.Suspect(a.key, sessions.Missing)
+		return nil
+	case err != nil:
+		return nil
+	}
+	s.Clear(a.key)
+	e.metrics.absolved.Inc()
+	return a
+}
+
+func (e *Engine) addresses(servers []uint32) (out []string) {
+	for _, id := range servers {
+		if s := e.sessions.Get(id); s != nil {
+			out = append(out, s.Address)
+		}
+	}
+	return out
+}
+
+// soleSources commits that the others have left.
+func (e *Engine) soleSources(ctx context.Context, batch []*absolution) {
+	var drops changes
+	for _, a := range batch {
+		if a != nil && len(a.others) > 0 {
+			drops.add(a.key, &fsmpb.Change{Version: a.version, Drop: a.others})
+		}
+	}
+	if drops.count == 0 {
+		return
+	}
+	outcomes, err := e.leader.Alter(ctx, drops.order)
+	if err != nil {
+		e.log.Warn("recovery", "step", "commit sources", "error", err)
+		return
+	}
+	e.sessions.Publish(outcomes, true)
+}
+
+// dropOffline lets servers go that have been away for too long: their replicas are to be rebuilt elsewhere.
+func (e *Engine) dropOffline(ctx context.Context) error {
+	if time.Now().Before(e.nextOffline) {
+		return nil
+	}
+	set := e.leader.Settings()
+	var drops changes
+	err := e.leader.View(func(v *fsm.View) error {
+		offline := e.offline(v, set.OfflineAfter)
+		e.anyOffline = len(offline) > 0
+		if set.MaxOffline > 0 && len(offline) > set.MaxOffline {
+			return nil // a disaster, not a failure: what comes back is worth more than copies
+		}
+		for _, server := range offline {
+			e.dropServer(v, server, &drops)
+		}
+		return nil
+	})
+	if err != nil || drops.count == 0 {
+		if e.anyOffline {
+			e.nextOffline = time.Now().Add(offlineEvery)
+		}
+		return err
+	}
+	outcomes, err := e.leader.Alter(ctx, drops.order)
+	if err != nil {
+		return err
+	}
+	e.sessions.Publish(outcomes, true)
+	e.Kick()
+	return nil
+}
+
+func (e *Engine) offline(v *fsm.View, after time.Duration) (out []uint32) {
+	for _, s := range v.Servers() {
+		if e.sessions.StateOf(s.Id, after) == metapb.Server_OFFLINE {
+			out = append(out, s.Id)
+		}
+	}
+	return out
+}
+
+func (e *Engine) dropServer(v *fsm.View, server uint32, drops *changes) {
+	var c fsm.Chunk
+	v.Replicas(server, func(b *fsm.Block) bool {
+		return b.Each(func(index uint32) bool {
+			k := fsm.ChunkKey{File: b.File, Index: index}
+			if v.Chunk(k, &c) && MayDrop(e.sessions, k, &c, server) == Drop {
+				drops.add(k, &fsmpb.Change{Version: c.Version, Drop: []uint32{server}})
+			}
+			return drops.count < maxEntry
+		})
+	})
+}

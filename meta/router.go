@@ -1,0 +1,101 @@
+package meta
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"pstorage/meta/leader"
+	"pstorage/meta/metapb"
+)
+
+// router hands each request to the leader of the moment; if that is another server, it says so.
+type router struct {
+	metapb.UnimplementedMetaServer
+	server *Server
+}
+
+type streams struct {
+	metapb.UnimplementedChunkServersServer
+	server *Server
+}
+
+func route[In, Out any](ctx context.Context, s *Server, in *In, call func(*leader.Leader, context.Context, *In) (*Out, error)) (*Out, error) {
+	l := s.leader.Load()
+	if l == nil {
+		return nil, s.notLeader()
+	}
+	return call(l, ctx, in)
+}
+
+func (r *streams) Attach(stream grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]) error {
+	l := r.server.leader.Load()
+	if l == nil {
+		return r.server.notLeader()
+	}
+	return l.Attach(stream)
+}
+
+func (r *router) Create(ctx context.Context, in *metapb.CreateRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Create)
+}
+
+func (r *router) Remove(ctx context.Context, in *metapb.RemoveRequest) (*metapb.RemoveReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Remove)
+}
+
+func (r *router) List(ctx context.Context, in *metapb.ListRequest) (*metapb.ListReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).List)
+}
+
+func (r *router) Lookup(ctx context.Context, in *metapb.LookupRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Lookup)
+}
+
+func (r *router) SetAttributes(ctx context.Context, in *metapb.SetAttributesRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetAttributes)
+}
+
+func (r *router) Resize(ctx context.Context, in *metapb.ResizeRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Resize)
+}
+
+func (r *router) Open(ctx context.Context, in *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Open)
+}
+
+func (r *router) Renew(ctx context.Context, in *metapb.RenewRequest) (*metapb.RenewReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Renew)
+}
+
+func (r *router) Settled(ctx context.Context, in *metapb.SettledRequest) (*metapb.SettledReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Settled)
+}
+
+func (r *router) CloseFile(ctx context.Context, in *metapb.CloseFileRequest) (*metapb.CloseFileReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).CloseFile)
+}
+
+func (r *router) GetChunks(ctx context.Context, in *metapb.GetChunksRequest) (*metapb.GetChunksReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).GetChunks)
+}
+
+func (r *router) Allocate(ctx context.Context, in *metapb.AllocateRequest) (*metapb.AllocateReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Allocate)
+}
+
+func (r *router) Drop(ctx context.Context, in *metapb.DropRequest) (*metapb.DropReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Drop)
+}
+
+func (r *router) Status(ctx context.Context, in *metapb.StatusRequest) (*metapb.StatusReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Status)
+}
+
+func (r *router) SetConfig(ctx context.Context, in *metapb.SetConfigRequest) (*metapb.SetConfigReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetConfig)
+}
+
+func (r *router) CreateServer(ctx context.Context, in *metapb.CreateServerRequest) (*metapb.CreateServerReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).CreateServer)
+}

@@ -1,0 +1,338 @@
+// Package meta is the metadata server: Raft, the listeners, and who leads.
+//
+// # The folder
+//
+//	mds.json     who this server is (identity.go); written once, last
+//	raft.db      the Raft log and Raft's own values (package raftstore)
+//	snapshots/   Raft's snapshots of the state machine
+//	fsm.db       the state machine (package fsm): made anew at each start from the newest snapshot and the log
+//	lock         held by the process that runs
+//
+// # DESIGN
+//
+// Invariant: clients and chunk servers are answered by the leader only, and only while it leads: a request is served by the
+// leader.Leader of one term, whose proposals are worth nothing in any other. Every server answers, those that do not lead with the address of the
+// one that does.
+//
+// Goroutines: Raft's and gRPC's own; one that follows leadership (begin and end a leader.Leader). Locks: none; the current leader is an
+// atomic pointer.
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/leader"
+)
+
+// Version of the software, told to others.
+const Version = "0.1"
+
+const (
+	// closeTimeout is how long Close waits for each part.
+	closeTimeout = 1500 * time.Millisecond
+	// barrierTimeout is how long a new leader waits for its state machine to have everything that was committed.
+	barrierTimeout = time.Minute
+	// beginRetry is the pause after a leader could not begin.
+	beginRetry = 100 * time.Millisecond
+)
+
+// Config says how a metadata server runs.
+type Config struct {
+	Dir             string
+	Address         string // IP:PORT for other metadata servers; empty: what Create was told
+	ClientAddress   string // IP:PORT for everyone else; empty: the port after Address
+	Logger          *slog.Logger
+	Registry        prometheus.Registerer
+	InsecureNetwork bool // listen beyond loopback, although nobody authenticates
+
+	// Listener and Transport take the place of the addresses (tests).
+	Listener  net.Listener
+	Transport raft.Transport
+}
+
+// Server is a metadata server that runs.
+type Server struct {
+	config   Config
+	identity *identity
+	log      *slog.Logger
+	lock     *os.File
+	node     *node
+	listener net.Listener
+	grpc     *grpc.Server
+	metrics  *metrics
+	leader   atomic.Pointer[leader.Leader]
+
+	stop    context.CancelFunc
+	stopped chan struct{} // the follower of leadership has ended
+	failed  chan struct{}
+	failure error
+	once    sync.Once
+}
+
+// Start runs the metadata server of a folder until Close. It returns when it listens; a single server leads a moment later.
+func Start(ctx context.Context, c Config) (s *Server, err error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	s = &Server{config: c, log: c.Logger, stopped: make(chan struct{}), failed: make(chan struct{}), stop: func() {}}
+	defer func() {
+		if err != nil {
+			close(s.stopped)
+			err = errors.Join(err, s.Close())
+			s = nil
+		}
+	}()
+	if s.lock, err = lockDir(c.Dir); err != nil {
+		return s, err
+	}
+	if s.identity, err = readIdentity(c.Dir); err != nil {
+		return s, err
+	}
+	if s.config.Address == "" {
+		s.config.Address = s.identity.Address
+	}
+	if err := s.listen(); err != nil {
+		return s, err
+	}
+	s.metrics = newMetrics(s)
+	if err := s.metrics.register(c.Registry); err != nil {
+		return s, err
+	}
+	s.serve()
+	var follow context.Context
+	follow, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go s.follow(follow)
+	return s, nil
+}
+
+// lockDir makes sure that one process at a time runs on a folder.
+func lockDir(dir string) (*os.File, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoServer, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, ErrInUse), f.Close())
+	}
+	return f, nil
+}
+
+// listen opens both ports and starts Raft.
+func (s *Server) listen() error {
+	log := newRaftLogger(s.log)
+	transport, address := s.config.Transport, s.config.Address
+	if transport == nil {
+		if err := checkAddress(address, s.config.InsecureNetwork); err != nil {
+			return err
+		}
+		t, err := tcpTransport(address, log)
+		if err != nil {
+			return err
+		}
+		transport, address = t, string(t.LocalAddr())
+	}
+	var err error
+	if s.node, err = startNode(s.config.Dir, s.identity, transport, log); err != nil {
+		return err
+	}
+	if s.listener = s.config.Listener; s.listener != nil {
+		return nil
+	}
+	client, err := s.clientAddress(address)
+	if err != nil {
+		return err
+	}
+	if err := checkAddress(client, s.config.InsecureNetwork); err != nil {
+		return err
+	}
+	if s.listener, err = net.Listen("tcp", client); err != nil {
+		return fmt.Errorf("listen for clients: %w", err)
+	}
+	return nil
+}
+
+// clientAddress is what was asked for, else the port after the other one; where that one was any port, any.
+func (s *Server) clientAddress(raftAddress string) (string, error) {
+	if s.config.ClientAddress != "" {
+		return s.config.ClientAddress, nil
+	}
+	host, port, err := net.SplitHostPort(s.config.Address)
+	if err != nil {
+		return "", fmt.Errorf("address %q: %w", s.config.Address, err)
+	}
+	if port == "0" {
+		return net.JoinHostPort(host, "0"), nil
+	}
+	return nextPort(raftAddress)
+}
+
+func nextPort(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("address %q: %w", address, err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 65535 {
+		return "", fmt.Errorf("port of address %q has none after it", address)
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(n+1, 10)), nil
+}
+
+// checkAddress refuses what others can reach while nobody authenticates.
+func checkAddress(address string, insecure bool) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("address %q: %w", address, err)
+	}
+	ip := net.ParseIP(host)
+	if !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("address %q: %w", address, ErrNetwork)
+	}
+	return nil
+}
+
+// ClientAddr is where clients and chunk servers reach this server.
+func (s *Server) ClientAddr() string { return s.listener.Addr().String() }
+
+// Leading tells whether this server answers clients now.
+func (s *Server) Leading() bool { return s.leader.Load() != nil }
+
+// Failed is closed when the server cannot go on (its database has failed); Close tells why.
+func (s *Server) Failed() <-chan struct{} { return s.failed }
+
+func (s *Server) fail(err error) {
+	s.once.Do(func() {
+		s.failure = err
+		s.log.Error("the metadata server cannot go on", "error", err)
+		close(s.failed)
+	})
+}
+
+// Close stops the server; what was committed is durable.
+func (s *Server) Close() error {
+	s.stop()
+	if s.grpc != nil {
+		s.grpc.Stop()
+	} else if s.listener != nil {
+		_ = s.listener.Close()
+	}
+	<-s.stopped
+	if s.metrics != nil {
+		s.metrics.unregister(s.config.Registry)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.closeParts() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closeTimeout):
+		return ErrSlow
+	}
+}
+
+func (s *Server) closeParts() error {
+	var errs []error
+	if s.node != nil {
+		errs = append(errs, s.node.close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	select {
+	case <-s.failed:
+		errs = append(errs, s.failure)
+	default:
+	}
+	return errors.Join(errs...)
+}
+
+// follow begins and ends leadership as Raft says, until the server is closed.
+func (s *Server) follow(ctx context.Context) {
+	defer close(s.stopped)
+	defer s.depose()
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leads := <-s.node.raft.LeaderCh():
+			s.depose()
+			retry = nil
+			if !leads {
+				continue
+			}
+		case <-retry:
+		}
+		retry = nil
+		if err := s.begin(ctx); err != nil {
+			s.log.Warn("cannot begin to lead", "error", err)
+			if s.node.raft.State() == raft.Leader {
+				retry = time.After(beginRetry)
+			}
+		}
+	}
+}
+
+func (s *Server) depose() {
+	if l := s.leader.Swap(nil); l != nil {
+		l.Close()
+		s.log.Info("leads no more")
+	}
+}
+
+// begin waits until the state machine has everything that earlier leaders committed, introduces this server, and leads.
+func (s *Server) begin(ctx context.Context) error {
+	t := &term{Server: s, number: s.node.raft.CurrentTerm()}
+	if err := s.node.raft.Barrier(barrierTimeout).Error(); err != nil {
+		return err
+	}
+	if err := s.introduce(ctx, t); err != nil {
+		return err
+	}
+	s.leader.Store(leader.New(t, s.log))
+	s.log.Info("leads", "term", t.number, "clients", s.ClientAddr())
+	return nil
+}
+
+// introduce commits the cluster's name, once, and where clients reach this server, when that is new.
+func (s *Server) introduce(ctx context.Context, t *term) error {
+	var named, known bool
+	me := &fsmpb.SetMember{Id: string(s.node.id), Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version}
+	err := t.View(func(v *fsm.View) error {
+		_, id := v.Cluster()
+		named = id != nil
+		for _, m := range v.MetadataServers() {
+			known = known || m.Id == me.Id && m.Address == me.Address && m.ClientAddress == me.ClientAddress && m.Version == me.Version
+		}
+		return nil
+	})
+	if err == nil && !named {
+		i := s.identity
+		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: i.Cluster, ClusterId: i.ClusterID[:],
+			PasswordSalt: i.PasswordSalt, PasswordHash: i.PasswordHash, PasswordRounds: i.PasswordRounds}}})
+	}
+	if err == nil && !known {
+		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: me}})
+	}
+	return err
+}
