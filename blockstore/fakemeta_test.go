@@ -371,6 +371,11 @@ func (m *fakeMeta) rebuildChunk(i uint32, pause func()) {
 		pause()
 		m.pull(i, version, t, pause)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if slices.Contains(c.Syncing, t.id) {
+		m.drop(c, t.id) // it came to nothing
+	}
 }
 
 // raise tells all in-sync replicas of the version (R7raise).
