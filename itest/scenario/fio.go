@@ -24,12 +24,12 @@ type FioResult struct {
 // FioVerify writes bytes to a volume with fio, in requests of 512 B to 1 MiB, with trims beside, and reads all of it back against
 // checksums. A volume must have at least twice as many bytes.
 func FioVerify(ctx context.Context, uri, dir string, bytes int64) (FioResult, error) {
-	half := strconv.FormatInt(bytes, 10)
+	// Of what randrw does, 70 in 100 are writes, and its size is that of reads and writes.
+	mixed := strconv.FormatInt(bytes*10/7&^(1<<20-1), 10)
 	return Fio(ctx, dir,
 		"--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--randrepeat=0", "--verify_fatal=1", "--group_reporting",
-		// Of what randrw does, 70 in 100 are writes: size is what reads and writes come to.
-		"--name=mixed", "--rw=randrw", "--rwmixread=30", "--bsrange=512-1M", "--size="+half, "--verify=crc32c", "--verify_backlog=256",
-		"--name=trims", "--rw=randtrimwrite", "--bs=64k", "--offset="+half, "--size="+strconv.FormatInt(bytes/4, 10), "--verify=crc32c",
+		"--name=mixed", "--rw=randrw", "--rwmixread=30", "--bsrange=512-1M", "--size="+mixed, "--verify=crc32c", "--verify_backlog=256",
+		"--name=trims", "--rw=randtrimwrite", "--bs=64k", "--offset="+mixed, "--size="+strconv.FormatInt(bytes/4, 10), "--verify=crc32c",
 	)
 }
 
