@@ -51,16 +51,26 @@ func (l *Lock) Release() {
 	_ = l.file.Close()
 }
 
+// Locked tells whether a process holds the lock at path.
+func Locked(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+}
+
 // Owner returns the number of the process that holds the lock at path, 0 if none does.
 func Owner(path string) int {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if !Locked(path) {
+		return 0
+	}
+	file, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
 	defer file.Close()
-	if unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
-		return 0
-	}
 	return readPID(file)
 }
 

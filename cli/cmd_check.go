@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pstorage/cli/daemon"
+	"pstorage/cs"
+	"pstorage/cs/chunk"
+	"pstorage/cs/disk"
+	"pstorage/cs/store"
+)
+
+// maxProblems is how many findings are kept for JSON; all are counted.
+const maxProblems = 10000
+
+// checkReport is what cs-check found.
+type checkReport struct {
+	Server   uint32    `json:"server"`
+	Replicas int       `json:"replicas"`
+	Layers   int       `json:"layers"`
+	Suspects int       `json:"suspects"`
+	Blocks   uint64    `json:"blocks"`
+	Zeros    uint64    `json:"zero_blocks"`
+	Damaged  int       `json:"damaged"`
+	Problems []problem `json:"problems"`
+}
+
+type problem struct {
+	Severity string `json:"severity"`
+	Text     string `json:"text"`
+}
+
+func (a *app) csCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cs-check DIR", Short: "Check everything a stopped chunk server has on disk",
+		Long: `Check a stopped chunk server's folder: every header, table and block against its checksum. Nothing is changed.
+Exit code 6 says that damage was found. "torn" blocks belong to writes that a crash cut off; the next start resolves them.`,
+		Example: "  pstorage cs-check /pstorage/pcs1-cs",
+		Args:    exactly("DIR"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			identity, err := stoppedServer(args[0])
+			if err != nil {
+				return err
+			}
+			return a.csCheck(args[0], identity)
+		},
+	}
+}
+
+func (a *app) csCheck(dir string, identity cs.Identity) error {
+	report := checkReport{Server: identity.Server, Problems: []problem{}}
+	summary, err := store.Check(disk.OS{}, filepath.Join(dir, "store"), func(p store.Problem) {
+		if len(report.Problems) < maxProblems {
+			report.Problems = append(report.Problems, problem{p.Severity.String(), p.String()})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	report.Replicas, report.Layers, report.Suspects = summary.Replicas, summary.Layers, summary.Suspects
+	report.Blocks, report.Zeros, report.Damaged = summary.Blocks, summary.Zeros, summary.Damaged
+	if err := a.show(report, report.text); err != nil {
+		return err
+	}
+	if report.Damaged > 0 {
+		return coded(exitDamaged, fmt.Errorf("%d damaged: start the server, and they are replaced from good copies", report.Damaged))
+	}
+	return nil
+}
+
+func (r checkReport) text(w io.Writer) error {
+	for _, p := range r.Problems {
+		if _, err := fmt.Fprintln(w, p.Text); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "chunk server %d: %d replicas (%d suspect), %d layers, %d blocks with data, %d of zeros: %d damaged\n",
+		r.Server, r.Replicas, r.Suspects, r.Layers, r.Blocks, r.Zeros, r.Damaged)
+	return err
+}
+
+func (a *app) csDumpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cs-dump DIR [CHUNK]", Short: "Show what a stopped chunk server holds",
+		Long:    "Show a stopped chunk server's state and replicas, or the layers of one chunk. CHUNK is FILE.INDEX, as cs-check and logs name it.",
+		Example: "  pstorage cs-dump /pstorage/pcs1-cs\n  pstorage cs-dump /pstorage/pcs1-cs 7.0",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 || len(args) > 2 {
+				return usagef("DIR and perhaps a CHUNK are needed")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			var id *chunk.ID
+			if len(args) == 2 {
+				parsed, err := parseChunk(args[1])
+				if err != nil {
+					return err
+				}
+				id = &parsed
+			}
+			identity, err := stoppedServer(args[0])
+			if err != nil {
+				return err
+			}
+			return a.csDump(args[0], identity, id)
+		},
+	}
+}
+
+func (a *app) csDump(dir string, identity cs.Identity, id *chunk.ID) error {
+	var text strings.Builder
+	fmt.Fprintf(&text, "chunk server %d of cluster %s on host %s\n", identity.Server, identity.Cluster, identity.Host)
+	if err := store.Dump(disk.OS{}, filepath.Join(dir, "store"), &text, id); err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+	return a.show(lines, func(w io.Writer) error {
+		_, err := io.WriteString(w, text.String())
+		return err
+	})
+}
+
+// stoppedServer reads who the chunk server is, and refuses one that runs.
+func stoppedServer(dir string) (cs.Identity, error) {
+	identity, err := cs.LoadIdentity(dir)
+	if err != nil {
+		return identity, fmt.Errorf("%s is not a chunk server's folder: %w", dir, err)
+	}
+	if daemon.Locked(filepath.Join(dir, "lock")) {
+		return identity, fmt.Errorf("%s: %w: stop the chunk server first", dir, daemon.ErrInUse)
+	}
+	return identity, nil
+}
+
+func parseChunk(text string) (id chunk.ID, err error) {
+	file, index, ok := strings.Cut(text, ".")
+	if id.File, err = strconv.ParseUint(file, 10, 64); err != nil || !ok {
+		return id, usagef("%q is not a chunk: FILE.INDEX (example: 7.0)", text)
+	}
+	n, err := strconv.ParseUint(index, 10, 32)
+	if err != nil {
+		return id, usagef("%q is not a chunk: FILE.INDEX (example: 7.0)", text)
+	}
+	id.Index = uint32(n)
+	return id, nil
+}

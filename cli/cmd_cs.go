@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pstorage/cs"
+)
+
+// addressName is the file in a chunk server's folder with the address that make-cs was given.
+const addressName = "address"
+
+// anyAddress is where a chunk server listens that was given no address.
+const anyAddress = "127.0.0.1:0"
+
+func rememberAddress(dir, address string) error {
+	if address == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, addressName), []byte(address+"\n"), 0o644)
+}
+
+// rememberedAddress is the one given now, else the one given to make-cs, else any.
+func rememberedAddress(dir, given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	text, err := os.ReadFile(filepath.Join(dir, addressName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return anyAddress, nil
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+func (a *app) makeCSCommand() *cobra.Command {
+	var dir, address string
+	cmd := &cobra.Command{
+		Use: "make-cs -r DIR", Short: "Create a chunk server",
+		Long:    "Create a chunk server in a folder, one per disk, and make it known to the cluster. Its metadata server must be running.",
+		Example: "  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.newServer(dir)
+			if err != nil {
+				return err
+			}
+			return a.makeCS(cmd, dir, address)
+		},
+	}
+	cmd.Flags().StringVarP(&dir, "repository", "r", "", "`DIR` for its data")
+	cmd.Flags().StringVarP(&address, "address", "a", "", "`HOST:PORT` for clients and other chunk servers, remembered (default 127.0.0.1, any port)")
+	a.daemonFlags(cmd)
+	return cmd
+}
+
+func (a *app) makeCS(cmd *cobra.Command, dir, address string) error {
+	if err := a.checkAddresses(address); err != nil {
+		return err
+	}
+	mds, err := a.addresses()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+	defer cancel()
+	id, err := cs.Create(ctx, cs.CreateOptions{Dir: dir, Cluster: a.cluster, MDS: mds, Address: address})
+	if err != nil {
+		return a.explain("create chunk server in "+dir, err)
+	}
+	if err := rememberAddress(dir, address); err != nil {
+		return err
+	}
+	made := service{Kind: "cs", ID: uint64(id), Dir: dir}
+	if err := recordService(a.layout(), made); err != nil {
+		return err
+	}
+	return a.show(made, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "created chunk server %d in %s\nstart it: pstorage -c %s csd -r %s\n", id, dir, a.cluster, dir)
+		return err
+	})
+}
+
+func (a *app) csdCommand() *cobra.Command {
+	var dir, address, metrics string
+	cmd := &cobra.Command{
+		Use: "csd -r DIR", Short: "Run a chunk server",
+		Long:    "Run the chunk server made in a folder with make-cs, until SIGTERM.",
+		Example: "  pstorage -c pcs1 csd -r /pstorage/pcs1-cs\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs --metrics 127.0.0.1:9101",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.ownFolder(dir, "cs")
+			if err != nil {
+				return err
+			}
+			if address, err = rememberedAddress(dir, address); err != nil {
+				return err
+			}
+			if err := a.checkAddresses(address); err != nil {
+				return err
+			}
+			mds, err := a.addresses()
+			if err != nil {
+				return err
+			}
+			d := daemonCommand{app: a, lock: filepath.Join(dir, lockName), services: 1, metrics: metrics}
+			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
+				return a.startCS(ctx, h, cs.Config{Dir: dir, MDS: mds, Address: address})
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&dir, "repository", "r", "", "`DIR` given to make-cs (default: the only one made on this machine)")
+	cmd.Flags().StringVarP(&address, "address", "a", "", "`HOST:PORT` instead of what make-cs was given")
+	metricsFlag(cmd, &metrics)
+	a.daemonFlags(cmd)
+	return cmd
+}
+
+func (a *app) startCS(ctx context.Context, h host, config cs.Config) (*running, error) {
+	config.Logger, config.Registry, config.InsecureNetwork, config.Version = h.logger, h.registry, a.insecure, version
+	server, err := cs.Start(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("chunk server in %s: %w", config.Dir, err)
+	}
+	return &running{ways: []string{fmt.Sprintf("cs %d %s", server.ID(), server.Addr())}, close: server.Close}, nil
+}

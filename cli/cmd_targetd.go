@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"pstorage/blockstore"
+	"pstorage/cli/embedded"
+	"pstorage/meta/client"
+	"pstorage/target"
+)
+
+func (a *app) targetdCommand() *cobra.Command {
+	var nbd, iscsi []string
+	var state, metrics string
+	cmd := &cobra.Command{
+		Use: "targetd", Short: "Serve the cluster's volumes over NBD and iSCSI",
+		Long:    "Serve all volumes of the cluster over NBD and iSCSI, until SIGTERM. A volume is opened when a client first uses it.",
+		Example: "  pstorage -c pcs1 targetd\n  pstorage -c pcs1 targetd --nbd unix:/run/pstorage/nbd.sock --iscsi 127.0.0.1:3260",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkAddresses(slices.Concat(nbd, iscsi, []string{metrics})...); err != nil {
+				return err
+			}
+			mds, err := a.addresses()
+			if err != nil {
+				return err
+			}
+			if state == "" {
+				state = filepath.Join(a.layout().Lib, "targetd")
+			}
+			if err := makeFolder(state); err != nil {
+				return err
+			}
+			d := daemonCommand{app: a, lock: filepath.Join(state, lockName), services: 1, metrics: metrics}
+			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
+				return startTargets(ctx, h, mds, state, target.Config{NBD: nbd, ISCSI: iscsi, InsecureNetwork: a.insecure})
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&nbd, "nbd", []string{"127.0.0.1:10809"}, "`ADDR` for NBD, HOST:PORT or unix:PATH; several apart by commas; empty: none")
+	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` for iSCSI, HOST:PORT; several apart by commas; empty: none")
+	cmd.Flags().StringVarP(&state, "repository", "r", "", "`DIR` for the daemon's identity (default: targetd in the cluster's state folder)")
+	metricsFlag(cmd, &metrics)
+	a.daemonFlags(cmd)
+	return cmd
+}
+
+// startTargets builds the daemon from the bottom: identity, metadata, volumes, front ends.
+func startTargets(ctx context.Context, h host, mds []string, state string, config target.Config) (_ *running, err error) {
+	var closers []func() error
+	closeAll := func() error {
+		var errs []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			errs = append(errs, closers[i]())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	identity, err := blockstore.LoadIdentity(filepath.Join(state, "client"))
+	if err != nil {
+		return nil, fmt.Errorf("identity in %s: %w", state, err)
+	}
+	closers = append(closers, identity.Release)
+	meta, err := client.New(mds)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, meta.Close)
+	volumes, err := blockstore.New(blockstore.Config{Meta: meta, Identity: identity, Logger: h.logger, Registry: h.registry})
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, volumes.Close)
+	config.Catalog, config.Logger, config.Registry = target.NewVolumes(volumes, meta), h.logger, h.registry
+	server, err := target.Start(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, func() error { return server.Close(context.Background()) })
+	return &running{ways: frontEnds(server.NBD(), server.ISCSI()), close: closeAll}, nil
+}
+
+// frontEnds are the lines that say where the listeners are.
+func frontEnds(nbd, iscsi []string) (lines []string) {
+	for _, address := range nbd {
+		lines = append(lines, embedded.NBD(address, ""))
+	}
+	for _, address := range iscsi {
+		lines = append(lines, "iscsi://"+address)
+	}
+	return lines
+}

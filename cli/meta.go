@@ -1,0 +1,45 @@
+package main
+
+import (
+	"io"
+
+	"pstorage/meta/client"
+	"pstorage/meta/discovery"
+	"pstorage/meta/metapb"
+)
+
+// localServer is asked when neither a cluster nor a server is named: what `pstorage up` runs by default.
+const localServer = "127.0.0.1"
+
+// layout is the set of the cluster's folders on this machine.
+func (a *app) layout() discovery.Layout { return discovery.Paths(a.prefix(), a.cluster) }
+
+// addresses of the cluster's metadata servers, for clients.
+func (a *app) addresses() ([]string, error) {
+	servers := a.servers
+	if a.cluster != "" {
+		if err := discovery.CheckName(a.cluster); err != nil {
+			return nil, coded(exitUsage, err)
+		}
+	} else if len(servers) == 0 {
+		servers = []string{localServer}
+	}
+	addresses, err := discovery.Resolve(servers, a.layout())
+	if err != nil {
+		return nil, usagef("%w; name one with -b HOST, or list it in %s", err, a.layout().BootstrapList())
+	}
+	return addresses, nil
+}
+
+// connectMeta is app.connect of the real program.
+func connectMeta(a *app) (metapb.MetaClient, io.Closer, error) {
+	addresses, err := a.addresses()
+	if err != nil {
+		return nil, nil, err
+	}
+	meta, err := client.New(addresses)
+	if err != nil {
+		return nil, nil, err
+	}
+	return meta, meta, nil
+}
