@@ -39,7 +39,7 @@ func (s *Store) loaded(l *layer, grown int) {
 		if c.hand >= len(c.ring) {
 			c.hand = 0
 		}
-		if v := c.ring[c.hand]; v != l {
+		if v := c.ring[c.hand]; v.r != l.r { // else a long chain would never be ready as a whole
 			s.evict(v)
 		}
 	}

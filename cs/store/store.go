@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"sync"
 	"sync/atomic"
 
@@ -52,7 +53,7 @@ func Create(fsys disk.FS, dir string) error {
 		{Key: metaKey(metaClean), Value: []byte{1}},
 	})
 	if err = errors.Join(err, db.Close()); err == nil {
-		err = fsys.SyncDir(dir)
+		err = errors.Join(fsys.SyncDir(dir), fsys.SyncDir(path.Dir(dir)))
 	}
 	if err != nil {
 		return fmt.Errorf("create store in %s: %w", dir, err)

@@ -1,0 +1,52 @@
+// Package store keeps the replicas of one disk: the Engine of a chunk server.
+//
+// # Format (version 1)
+//
+//	state.db                    a database (bbolt, one bucket "store"): the small durable state
+//	chunks/LL/F-G/I.N           one file per (chunk, layer), of package chunk; the names are drawn in files.go
+//
+// Keys of the database, numbers big endian in keys and little endian in values:
+//
+//	"m" "format"                u32 version of this format
+//	"m" "boot"                  the operating system under which the store was opened last
+//	"m" "clean"                 u8 1: it was closed; 0: it is in use, or was when its process ended
+//	"f" u64 file                u64 epoch: the file's fence
+//	"c" u64 file, u32 index     a replica's record (state.go)
+//	"a" u64 file, u32 index     u8 Suspicion: the replica is in the activity log
+//
+// # DESIGN
+//
+// Invariants:
+//   - Nothing is served or answered on the ground of a state that is not durable. The mirror in memory changes after the transaction;
+//     only what makes the store more careful (a replica leaves the activity log) changes before it.
+//   - A byte of a replica changes only while it is in the activity log, durably. After an unclean end those in the log, and no others,
+//     are suspect: outside them every block matches its sum.
+//   - A replica's record names a layer only when its file, with its name, is durable. So a file that is missing is damage.
+//   - What a failed sync may have lost is never believed again (R8): the replica refuses everything, and is no base of a rebuild.
+//
+// Order of writes. Of a block the data come first, then the code: a kill between them leaves a block that does not match its sum,
+// or, where there was none, one that is not there. Of a block that gives its space back the code comes first, then the hole: a
+// kill between them costs space. Both are harmless because the replica is suspect then (R6).
+//
+// A fence, a new version, a change of state: the durable state first, then the mirror, then every request that was admitted
+// before has ended (it holds the replica's lock shared), then the answer.
+//
+// Files and tables in memory are bounded (cache.go). A dirty file is synced before it is closed, for the kernel tells of a failed write
+// only those who have the file open.
+//
+// Goroutines, besides the callers': the committer (one transaction for all that has come, in order), the attendant (records and reports
+// replicas that went bad), and, after Open, one that adds up the space used. Close ends them.
+//
+// Locks, in the order in which they are taken:
+//
+//	file.ctl                    one raise of the epoch at a time
+//	replica.ctl                 several in order of their names; held over transactions: one change of what is durable at a time
+//	layer.sync.running          one sync of a file at a time
+//	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads
+//	cache.mu                    takes replica.mu only if it is free
+//	rebuild.mu, activity.mu, file.mu, shard.mu, committer.mu, attendant.mu: leaves, but that shard.mu comes before file.mu
+//	                            and activity.mu before committer.mu
+//
+// An epoch is compared under replica.mu with an atomic that changes before replica.mu is taken exclusively once: whoever holds it later
+// sees the new one.
+package store
