@@ -178,12 +178,14 @@ func (s *session) checkData(t *task, p pdu) {
 		return
 	}
 	switch {
-	case p.u32(36) != t.dataSN, p.final() && t.ttt != reservedTag && t.received+len(p.data) < t.limit:
+	case p.u32(36) != t.dataSN:
 		t.FailTransfer(scsi.WrongSequence)
 	case int(p.u32(40)) != t.received:
 		t.FailTransfer(scsi.WrongOffset)
 	case t.received+len(p.data) > t.limit:
 		t.FailTransfer(scsi.Unasked)
+	case p.final() && t.ttt != reservedTag && t.received+len(p.data) < t.limit:
+		t.FailTransfer(scsi.WrongSequence)
 	}
 }
 

@@ -249,13 +249,14 @@ func (l *login) attach(ctx context.Context) {
 		l.failed = loginNoSession
 		return
 	case l.discovery:
-		l.sess, l.tsih = newSession(l, nil), l.srv.newTSIH()
+		l.sess = newSession(l, nil)
+		l.tsih = l.srv.addSession(l.sess)
 		return
 	}
 	err := l.join(ctx)
 	switch {
 	case err == nil:
-		l.tsih = l.srv.newTSIH()
+		l.tsih = l.srv.addSession(l.sess)
 	case errors.Is(err, block.ErrNotFound):
 		l.failed = loginNotFound
 	default:

@@ -118,44 +118,46 @@ func (s *session) uncork() {
 // flush sends what waits, unless someone is at it.
 func (s *session) flush() {
 	s.mu.Lock()
-	if s.corked || s.flushing || s.broken || s.first == len(s.queue) {
-		s.mu.Unlock()
-		return
-	}
-	s.flushing = true
-	s.build()
+	mine := !s.corked && !s.flushing && !s.broken && s.build()
+	s.flushing = s.flushing || mine
 	s.mu.Unlock()
-	s.transmit(false)
+	if mine {
+		s.transmit(false)
+	}
 }
 
-// transmit sends until nothing is left, or hands over to the writer when the socket takes no more.
+// transmit sends until nothing is left, or hands over to the writer when the socket takes no more. Its caller has set
+// flushing; when it returns, another does the flushing or nobody.
 func (s *session) transmit(wait bool) {
-	for len(s.pieces) > 0 {
+	for more := true; more; {
 		n, err := s.write(wait)
 		switch {
 		case err != nil:
 			s.giveUp(err)
 			return
-		case !s.advance(n) && !wait:
+		case s.advance(n):
+			more = s.nextPieces()
+		case !wait:
 			s.handOver()
 			return
-		case len(s.pieces) > 0:
-			continue
 		}
-		if s.last {
-			s.conn.Close()
-		}
-		s.mu.Lock()
-		s.settleSent()
-		s.build()
-		if len(s.pieces) == 0 {
-			s.flushing = false
-		}
-		if s.stopping.Load() || s.controls <= maxControls {
-			s.drained.Broadcast()
-		}
-		s.mu.Unlock()
 	}
+}
+
+// nextPieces goes on to what waits after everything built was written. It returns false, and ends the flushing, when
+// nothing does.
+func (s *session) nextPieces() bool {
+	if s.last {
+		s.conn.Close()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settleSent()
+	s.flushing = s.build()
+	if s.heldUp || s.broken || s.stopping.Load() {
+		s.drained.Broadcast()
+	}
+	return s.flushing
 }
 
 // write makes one attempt. Only the writer waits.
@@ -274,8 +276,9 @@ func (s *session) settleSent() {
 	s.built, s.used = s.built[:0], 0
 }
 
-// build makes pieces of what is first in the queue, as many as one system call takes. Called with mu held.
-func (s *session) build() {
+// build makes pieces of what is first in the queue, as many as one system call takes. It returns whether there is any.
+// Called with mu held, by whoever is flushing or about to.
+func (s *session) build() bool {
 	s.store = s.store[:0]
 	for s.first < len(s.queue) && len(s.store) < maxVectors-2 && !s.last {
 		e := s.queue[s.first]
@@ -290,6 +293,7 @@ func (s *session) build() {
 		s.first++
 	}
 	s.pieces = s.store
+	return len(s.pieces) > 0
 }
 
 func (s *session) buildControl(c *control) {

@@ -254,31 +254,28 @@ func (s *Server) hasSession(tsih uint16) bool {
 	return s.sessions[tsih] != nil
 }
 
-// newTSIH picks a session handle that is not in use; there are far more than connections.
-func (s *Server) newTSIH() uint16 {
+// addSession gives a session a handle that is not in use; there are far more than connections.
+func (s *Server) addSession(x *session) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for {
+	for s.lastTSIH == 0 || s.sessions[s.lastTSIH] != nil {
 		s.lastTSIH++
-		if s.lastTSIH != 0 && s.sessions[s.lastTSIH] == nil {
-			return s.lastTSIH
-		}
 	}
-}
-
-func (s *Server) addSession(x *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	x.tsih = s.lastTSIH
+	s.lastTSIH++
 	s.sessions[x.tsih] = x
 	s.metrics.sessions.Inc()
 	if s.closed {
 		x.stopGently()
 	}
+	return x.tsih
 }
 
 func (s *Server) removeSession(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.sessions, x.tsih)
-	s.metrics.sessions.Dec()
+	if s.sessions[x.tsih] == x {
+		delete(s.sessions, x.tsih)
+		s.metrics.sessions.Dec()
+	}
 }

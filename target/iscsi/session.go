@@ -110,6 +110,7 @@ type session struct {
 	held     int64
 	ticker   *time.Timer
 	ticking  bool
+	heldUp   bool // the reader waits in waitForControls
 	broken   bool // the connection is gone: nothing is sent any more
 	corked   bool // the reader is in the middle of a batch and will send
 	outbox
@@ -133,7 +134,6 @@ func newSession(l *login, tgt *target) *session {
 
 // begin takes over from the login.
 func (s *session) begin(l *login) {
-	s.tsih = l.tsih
 	s.sock = newSocket(s.conn)
 	s.expCmdSN, s.statSN = l.cmdSN, l.statSN
 	s.maxCmdSN = s.expCmdSN + uint32(s.srv.cfg.Queue) - 1
@@ -144,7 +144,6 @@ func (s *session) begin(l *login) {
 
 // run is the reader: it takes PDUs until the connection ends, and then waits for what is still at the device.
 func (s *session) run() {
-	s.srv.addSession(s)
 	s.log.Info("session begins", "tsih", s.tsih)
 	s.keepAlive()
 	err := s.read()
@@ -155,7 +154,6 @@ func (s *session) run() {
 	s.conn.Close()
 	s.stopOutbox()
 	s.drop()
-	s.srv.removeSession(s)
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
@@ -165,6 +163,7 @@ func (s *session) run() {
 
 // leave takes the session out of its target, after which its successor may begin.
 func (s *session) leave() {
+	s.srv.removeSession(s)
 	if s.target != nil {
 		s.nexus.Detach()
 		s.target.leave(s)
@@ -332,8 +331,10 @@ func (s *session) waitForControls() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.controls > maxControls && !s.broken {
+		s.heldUp = true
 		s.drained.Wait()
 	}
+	s.heldUp = false
 	if s.broken {
 		return net.ErrClosed
 	}

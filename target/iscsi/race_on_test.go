@@ -1,0 +1,6 @@
+//go:build race
+
+package iscsi
+
+// raceDetector: pools lose things on purpose when it is on.
+const raceDetector = true
