@@ -76,7 +76,7 @@ func (a *allocator) allocate(wanted []uint32) {
 		case codes.FailedPrecondition:
 			v.lose("refused to allocate: " + err.Error())
 		}
-		v.log.Warn("chunks not allocated", "chunks", wanted, "error", err)
+		v.warner.warn(v.log, "chunks not allocated", "chunks", wanted, "error", err)
 		v.sleep(backoff)
 	}
 	a.done(wanted, ahead, nil)

@@ -20,6 +20,7 @@ type Client struct {
 	me       *metapb.Client
 	base     time.Time // of the monotonic clock that leases are counted on
 	sessions atomic.Uint64
+	warner   warner
 
 	ctx    context.Context
 	cancel context.CancelFunc

@@ -52,10 +52,15 @@ func (v *Volume) drop(vs *vserver, req *metapb.DropRequest) *metapb.DropReply {
 	defer cancel()
 	rep, err := v.c.meta.Drop(ctx, req)
 	if err != nil {
-		v.log.Warn("replicas not dropped", "server", vs.id, "reason", req.Reason, "error", err)
+		v.warner.warn(v.log, "replicas not dropped", "server", vs.id, "reason", req.Reason, "error", err)
 		return nil
 	}
 	v.metrics.dropped.Add(int64(len(rep.Dropped)))
+	if len(rep.Dropped) == 0 {
+		v.warner.warn(v.log, "replicas cannot be dropped: there is no other good one", "server", vs.id, "reason", req.Reason, "refused", len(rep.Refused))
+		v.learnAll(rep.Refused, nil)
+		return rep
+	}
 	v.log.Warn("replicas dropped", "server", vs.id, "reason", req.Reason, "dropped", len(rep.Dropped), "refused", len(rep.Refused))
 	v.learnAll(rep.Dropped, nil)
 	v.learnAll(rep.Refused, nil)

@@ -197,7 +197,7 @@ func (v *Volume) blame(ch *chunkState, p *piece, c *call) {
 		p.why = what
 	}
 	v.metrics.replicaErrors.Add(1)
-	v.log.Warn("replica failed", "chunk", ch.index, "server", c.vs.id, "op", c.Op, "status", c.Status, "detail", c.Aux0)
+	v.warner.warn(v.log, "replica failed", "chunk", ch.index, "server", c.vs.id, "op", c.Op, "status", c.Status, "detail", c.Aux0)
 	if what == failedSum && v.opt.leftOut&ruleR10 != 0 {
 		return
 	}

@@ -70,7 +70,7 @@ func (c *Client) renew() {
 	rep, err := c.meta.Renew(ctx, req)
 	if err != nil {
 		if c.ctx.Err() == nil {
-			c.log.Warn("leases not renewed", "error", err)
+			c.warner.warn(c.log, "leases not renewed", "error", err)
 		}
 		return
 	}

@@ -227,7 +227,7 @@ func (v *Volume) refresh(only []uint32) bool {
 	defer cancel()
 	rep, err := v.c.meta.GetChunks(ctx, &metapb.GetChunksRequest{File: v.file, Only: only})
 	if err != nil {
-		v.log.Warn("map not refreshed", "error", err)
+		v.warner.warn(v.log, "map not refreshed", "error", err)
 		return false
 	}
 	v.learnAll(rep.Chunks, rep.Servers)

@@ -153,7 +153,7 @@ func (v *Volume) reportSettled(list []*chunkState) {
 	ctx, cancel := context.WithTimeout(v.ctx, rpcTimeout)
 	defer cancel()
 	if _, err := v.c.meta.Settled(ctx, &metapb.SettledRequest{Client: v.c.me, File: v.file, Epoch: v.epoch}); err != nil {
-		v.log.Warn("not reported as reconciled", "error", err)
+		v.warner.warn(v.log, "not reported as reconciled", "error", err)
 		return
 	}
 	v.settled = true

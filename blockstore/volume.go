@@ -57,6 +57,7 @@ type Volume struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
+	warner    warner
 }
 
 // Path is the file's name.
