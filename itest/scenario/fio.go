@@ -29,7 +29,7 @@ func FioVerify(ctx context.Context, uri, dir string, bytes int64) (FioResult, er
 	return Fio(ctx, dir,
 		"--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--randrepeat=0", "--verify_fatal=1", "--group_reporting",
 		"--name=mixed", "--rw=randrw", "--rwmixread=30", "--bsrange=512-1M", "--size="+mixed, "--verify=crc32c", "--verify_backlog=256",
-		"--name=trims", "--rw=randtrimwrite", "--bs=64k", "--offset="+mixed, "--size="+strconv.FormatInt(bytes/4, 10), "--verify=crc32c",
+		"--name=trims", "--rw=trimwrite", "--bs=64k", "--offset="+mixed, "--size="+strconv.FormatInt(bytes/4, 10), "--verify=crc32c",
 	)
 }
 
