@@ -41,6 +41,9 @@ type File interface {
 	ReadNow(p []byte, off int64) (int, error)
 	// WriteAt stores p; fewer bytes than len(p) come with an error.
 	WriteAt(p []byte, off int64) (int, error)
+	// Window is a hint that many small writes will go to a range; both ends are multiples of 4096. Not at the same time
+	// as anything else on the file.
+	Window(off, length int64)
 	// Punch gives the range's space back; it reads as zeros then. A file system that cannot leaves it as it is, without an error.
 	Punch(off, length int64) error
 	// Truncate sets the size.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"sort"
@@ -131,10 +132,21 @@ func (m *Mem) Limit(bytes int64) {
 	m.capacity = bytes
 }
 
-// Do counts a step of a database that shares the disk's fate; unless that ends or fails here, change is called, and it is durable.
-func (m *Mem) Do(name string, change func()) error {
+// Life numbers the user's lives.
+func (m *Mem) Life() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.life
+}
+
+// Do counts a step of a database that shares the disk's fate; unless that life is over, or ends or fails here, change is called, and
+// it is durable.
+func (m *Mem) Do(life int, name string, change func()) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if life != m.life {
+		return ErrDead
+	}
 	if _, err := m.step(Step{Op: OpCommit, Name: name}); err != nil {
 		return err
 	}
@@ -183,23 +195,18 @@ func (m *Mem) step(s Step) (inPart bool, err error) {
 }
 
 func (m *Mem) powerCut() {
-	after := map[string]*memNode{}
-	for name, n := range m.durable {
-		if m.nodes[name] == n || m.rnd.IntN(2) == 0 {
-			after[name] = n // else a removal that was not synced has made it
+	after := map[string]*memNode{".": m.nodes["."]}
+	names := maps.Clone(m.durable)
+	maps.Copy(names, m.nodes)
+	for _, name := range m.sorted(names) { // a folder comes before what is in it
+		n, old := m.nodes[name], m.durable[name]
+		if n != old && m.rnd.IntN(2) == 0 {
+			n = old // a change of the folder that was not synced and had no luck
+		} else if n == nil {
+			continue // a removal that had
 		}
-	}
-	for _, name := range m.sorted(m.nodes) {
-		if m.durable[name] == nil && m.rnd.IntN(2) == 0 {
-			after[name] = m.nodes[name] // a new entry that had luck
-		}
-	}
-	for name := range after {
-		for d := path.Dir(name); name != "." && after[d] == nil; d = path.Dir(d) {
-			after[d] = m.nodes[d]
-			if after[d] == nil {
-				after[d] = newNode(true)
-			}
+		if n != nil && after[path.Dir(name)] != nil {
+			after[name] = n
 		}
 	}
 	m.nodes, m.durable = after, map[string]*memNode{}

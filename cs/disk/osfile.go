@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"runtime"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type osFile struct {
 	name   string
 	noNow  atomic.Bool // the file system does not know RWF_NOWAIT
 	noHole atomic.Bool // nor holes
+	window window
 }
 
 func (f *osFile) ReadAt(p []byte, off int64) (int, error) {
@@ -84,6 +86,9 @@ func preadNow(fd int, p []byte, off int64) (int, syscall.Errno) {
 }
 
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.window.write(p, off) {
+		return len(p), nil
+	}
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
@@ -148,7 +153,7 @@ func (f *osFile) Sync() error {
 }
 
 func (f *osFile) Close() error {
-	if err := unix.Close(f.fd); err != nil {
+	if err := errors.Join(f.window.close(), unix.Close(f.fd)); err != nil {
 		return pathError("close", f.name, err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 // memState is the database of a store on a disk in memory: a commit is one step of that disk, and durable.
 type memState struct {
 	disk *disk.Mem
+	life int // whoever opened it is dead in any other
 	name string
 	kv   *memKV
 }
@@ -34,7 +35,7 @@ func openMemState(d *disk.Mem, dir string, create bool) (StateDB, error) {
 	case !create && !kv.exists:
 		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, name, fs.ErrNotExist)
 	}
-	return &memState{disk: d, name: name, kv: kv}, nil
+	return &memState{disk: d, life: d.Life(), name: name, kv: kv}, nil
 }
 
 func (m *memState) Load(visit func(key, value []byte) error) error {
@@ -51,7 +52,7 @@ func (m *memState) Load(visit func(key, value []byte) error) error {
 func (m *memState) Commit(changes []Change) error {
 	m.kv.mu.Lock()
 	defer m.kv.mu.Unlock()
-	return m.disk.Do(m.name, func() {
+	return m.disk.Do(m.life, m.name, func() {
 		m.kv.exists = true
 		for _, c := range changes {
 			if c.Value == nil {
