@@ -45,6 +45,7 @@ func (s *Store) load(l *layer) error {
 		if err != nil {
 			return err
 		}
+		f.Window(chunk.HeaderSize, chunk.TableSize(l.r.blocks))
 		l.f = f
 	}
 	if l.table == nil {
