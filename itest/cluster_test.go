@@ -365,3 +365,4 @@ func smallDisks(t *testing.T, count int, mebibytes int64) (dirs []string) {
 	}
 	return dirs
 }
+
