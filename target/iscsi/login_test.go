@@ -84,6 +84,7 @@ func TestLoginIsRefusedWithTheReason(t *testing.T) {
 		"bad initiator name":  {nil, []string{"InitiatorName=a b", target}, loginInitiatorError},
 		"unknown volume":      {nil, []string{name, "TargetName=" + DefaultPrefix + "nothing"}, loginNotFound},
 		"another's name":      {nil, []string{name, "TargetName=iqn.2000-01.com.example:x"}, loginNotFound},
+		"letters that grow":   {nil, []string{name, "TargetName=\u0130qn.2014-04.com.pstorage\u0130"}, loginNotFound},
 		"prefix only":         {nil, []string{name, "TargetName=" + DefaultPrefix}, loginNotFound},
 		"session type":        {nil, []string{name, target, "SessionType=Other"}, loginSessionType},
 		"CHAP only":           {nil, []string{name, target, "AuthMethod=CHAP"}, loginAuthFailed},

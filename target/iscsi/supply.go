@@ -83,6 +83,7 @@ func (s *session) sweep() {
 		if t == nil {
 			return
 		}
+		t.lastData.Store(s.batchTime.UnixNano()) // it waited for us, not we for it
 		if t.early != nil {
 			copy(t.Buf, t.early.data(min(t.received, t.OutLen)))
 			s.mu.Lock()

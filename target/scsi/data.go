@@ -10,8 +10,9 @@ import (
 const (
 	maxTransferBlocks = block.MaxTransfer / block.SectorSize
 	maxCompareBlocks  = block.MaxCompare / block.SectorSize
-	// scratchSize is how much of a long command (VERIFY, WRITE SAME) is done at a time.
-	scratchSize = 256 << 10
+	// scratchSize is how much of a long command (VERIFY, WRITE SAME) is done at a time. Every such command that runs has
+	// that much memory beside its buffer.
+	scratchSize = 128 << 10
 )
 
 const (
@@ -27,6 +28,7 @@ const (
 	stageCompare
 )
 
+// scratches are the buffers of commands that read or write more than they carry.
 var scratches = sync.Pool{New: func() any { b := make([]byte, scratchSize); return &b }}
 
 func (t *Task) takeScratch() []byte {
@@ -42,67 +44,6 @@ func (t *Task) freeScratch() {
 		t.scratch = nil
 		scratches.Put(&b)
 	}
-}
-
-func dataCommands() []command {
-	rd := func(op byte, name string, usage []byte, p func(*Task)) command {
-		return command{op: op, action: -1, name: name, class: ReadData, traits: medium | reserveRead, usage: usage, prepare: p, start: startRead}
-	}
-	wr := func(op byte, name string, usage []byte, p func(*Task)) command {
-		return command{op: op, action: -1, name: name, class: WriteData, traits: medium | writes, usage: usage, prepare: p,
-			start: startWrite, step: stepWrite}
-	}
-	wv := func(op byte, name string, usage []byte) command {
-		return command{op: op, action: -1, name: name, class: WriteData, traits: medium | writes, usage: usage,
-			prepare: prepareWriteVerify, start: startWriteVerify, step: stepWriteVerify}
-	}
-	ver := func(op byte, name string, usage []byte) command {
-		return command{op: op, action: -1, name: name, class: ReadData, traits: medium | reserveRead, usage: usage,
-			prepare: prepareVerify, start: startVerify, step: stepVerify}
-	}
-	pre := func(op byte, name string, usage []byte) command {
-		return command{op: op, action: -1, name: name, traits: medium | reserveRead, usage: usage, prepare: preparePrefetch, start: startNothing}
-	}
-	sync := func(op byte, name string, usage []byte) command {
-		return command{op: op, action: -1, name: name, class: FlushData, traits: medium, usage: usage, prepare: prepareSync, start: startSync}
-	}
-	return []command{
-		rd(opRead6, "READ(6)", []byte{opRead6, 0x1f, 0xff, 0xff, 0xff, 0x07}, prepareRead6),
-		rd(opRead10, "READ(10)", usage10(opRead10, 0xf8), prepareRead),
-		rd(opRead12, "READ(12)", usage12(opRead12, 0xf8), prepareRead),
-		rd(opRead16, "READ(16)", usage16(opRead16, 0xf8), prepareRead),
-		wr(opWrite6, "WRITE(6)", []byte{opWrite6, 0x1f, 0xff, 0xff, 0xff, 0x07}, prepareWrite6),
-		wr(opWrite10, "WRITE(10)", usage10(opWrite10, 0xf8), prepareWrite),
-		wr(opWrite12, "WRITE(12)", usage12(opWrite12, 0xf8), prepareWrite),
-		wr(opWrite16, "WRITE(16)", usage16(opWrite16, 0xf8), prepareWrite),
-		wv(opWriteVerify10, "WRITE AND VERIFY(10)", usage10(opWriteVerify10, 0xf6)),
-		wv(opWriteVerify12, "WRITE AND VERIFY(12)", usage12(opWriteVerify12, 0xf6)),
-		wv(opWriteVerify16, "WRITE AND VERIFY(16)", usage16(opWriteVerify16, 0xf6)),
-		ver(opVerify10, "VERIFY(10)", usage10(opVerify10, 0xf6)),
-		ver(opVerify12, "VERIFY(12)", usage12(opVerify12, 0xf6)),
-		ver(opVerify16, "VERIFY(16)", usage16(opVerify16, 0xf6)),
-		pre(opPrefetch10, "PRE-FETCH(10)", usage10(opPrefetch10, 0x02)),
-		pre(opPrefetch16, "PRE-FETCH(16)", usage16(opPrefetch16, 0x02)),
-		sync(opSync10, "SYNCHRONIZE CACHE(10)", usage10(opSync10, 0x02)),
-		sync(opSync16, "SYNCHRONIZE CACHE(16)", usage16(opSync16, 0x02)),
-		{op: opCompareAndWrite, action: -1, name: "COMPARE AND WRITE", class: WriteData, traits: medium | writes,
-			usage:   []byte{opCompareAndWrite, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x3f, 0x07},
-			prepare: prepareCompareAndWrite, start: startCompareAndWrite},
-		{op: opOrWrite16, action: -1, name: "ORWRITE(16)", class: WriteData, traits: medium | writes,
-			usage: usage16(opOrWrite16, 0xf8), prepare: prepareOrWrite, start: startOrWrite, step: stepOrWrite},
-	}
-}
-
-func usage10(op, flags byte) []byte {
-	return []byte{op, flags, 0xff, 0xff, 0xff, 0xff, 0x3f, 0xff, 0xff, 0x07}
-}
-
-func usage12(op, flags byte) []byte {
-	return []byte{op, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x07}
-}
-
-func usage16(op, flags byte) []byte {
-	return []byte{op, flags, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0x07}
 }
 
 // decode reads address and number of blocks of a CDB of the 10, 12 or 16 byte form.
@@ -146,7 +87,8 @@ func (t *Task) inTransfer() bool {
 	return !t.failed()
 }
 
-func (t *Task) length() int   { return int(t.blocks) * block.SectorSize }
+func (t *Task) length() int { return int(t.blocks) * block.SectorSize }
+
 func (t *Task) offset() int64 { return int64(t.lba) * block.SectorSize }
 
 // request fills Req for the task's device.
@@ -297,69 +239,4 @@ func startCompareAndWrite(t *Task) bool {
 	t.Req.Compare = t.Buf[:n]
 	t.durable(t.CDB[1]&flagFUA != 0)
 	return false
-}
-
-func prepareOrWrite(t *Task) {
-	t.decode()
-	if t.inTransfer() {
-		t.wantOut(t.length())
-	}
-}
-
-// startOrWrite begins a read-modify-write in pieces, each applied with a compare and write, so that every block's
-// change is atomic.
-func startOrWrite(t *Task) bool {
-	if t.OutLen == 0 {
-		return true
-	}
-	t.orRead()
-	return false
-}
-
-// orPiece is half of the scratch buffer at most: it holds the old and the new data.
-const orPiece = block.MaxCompare
-
-func (t *Task) orRead() {
-	n := min(orPiece, t.OutLen-int(t.pos))
-	t.stage = stageRead
-	t.request(block.Read, t.offset()+t.pos, t.takeScratch()[:n], int64(n))
-}
-
-// maxOrRetries bounds how often an ORWRITE starts over because others write to the same blocks.
-const maxOrRetries = 64
-
-func stepOrWrite(t *Task) bool {
-	switch err := t.Req.Err; {
-	case t.stage == stageRead && err == nil:
-		t.orWrite()
-	case t.stage == stageCompare && err == nil:
-		t.pos += t.Req.Length
-		if int(t.pos) == t.OutLen {
-			return true
-		}
-		t.orRead()
-	case t.stage == stageCompare && t.retries < maxOrRetries && isMiscompare(err):
-		t.retries++
-		t.orRead()
-	case t.stage == stageCompare && isMiscompare(err):
-		t.Status = Busy
-		return true
-	default:
-		t.deviceError()
-		return true
-	}
-	return false
-}
-
-func (t *Task) orWrite() {
-	n := len(t.Req.Data)
-	old := t.scratch[:n]
-	merged := t.scratch[orPiece : orPiece+n]
-	for i, b := range t.Buf[t.pos : int(t.pos)+n] {
-		merged[i] = old[i] | b
-	}
-	t.stage = stageCompare
-	t.request(block.CompareAndWrite, t.offset()+t.pos, merged, int64(n))
-	t.Req.Compare = old
-	t.durable(t.CDB[1]&flagFUA != 0)
 }

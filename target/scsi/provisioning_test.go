@@ -105,7 +105,9 @@ func TestWriteSameOfZerosCarriesNoData(t *testing.T) {
 func TestLBAStatusTellsMappedFromDeallocated(t *testing.T) {
 	r := newRig(t, Options{})
 	r.good(cdb16(opWrite16, 0, 8, 16), pattern(16, 1))
-	get := func(lba uint64, room int) []byte { return r.in(cdb16(opServiceIn16, saGetLBAStatus, lba, uint32(room)), room) }
+	get := func(lba uint64, room int) []byte {
+		return r.in(cdb16(opServiceIn16, saGetLBAStatus, lba, uint32(room)), room)
+	}
 	b := get(0, 8+3*16)
 	type status struct {
 		lba    uint64

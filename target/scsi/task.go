@@ -53,6 +53,13 @@ func (t *Task) Reset() {
 	t.freeScratch()
 }
 
+// Release gives up what a finished task holds, until its next Reset.
+func (t *Task) Release() {
+	t.Buf = nil
+	t.Req.Data, t.Req.Compare = nil, nil
+	t.freeScratch()
+}
+
 // Number of the command, for metrics: below Commands(). 0 is any that is not supported.
 func (t *Task) Number() int {
 	if t.cmd == nil {
