@@ -365,4 +365,3 @@ func smallDisks(t *testing.T, count int, mebibytes int64) (dirs []string) {
 	}
 	return dirs
 }
-
