@@ -33,8 +33,10 @@ func newModel(size int) Model { return make(Model, size) }
 type Failer interface{ Fatalf(string, ...any) }
 
 // Step submits one random batch of operations that do not overlap and compares every outcome.
-func (m Model) Step(t *rapid.T, d block.Device) {
-	batch := m.Batch(t)
+func (m Model) Step(t *rapid.T, d block.Device) { m.Run(t, d, m.Batch(t)) }
+
+// Run submits a batch that Batch has drawn and compares every outcome.
+func (m Model) Run(t Failer, d block.Device, batch []*block.Request) {
 	before := bytes.Clone(m)
 	for _, r := range batch {
 		m.apply(r)
