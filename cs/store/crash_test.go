@@ -258,6 +258,9 @@ func crashAt(t *testing.T, seed uint64, ops []crashOp, step int, power bool) boo
 	m := disk.NewMem(seed*1000 + uint64(step))
 	created(t, m, "cs")
 	s := opened(t, m, "cs", Options{})
+	if seed%2 == 1 {
+		s.cache.maxFiles, s.cache.maxTables = 1, testBlocks*chunk.CodeSize // files are closed while dirty
+	}
 	h := &history{layer: 1, chunks: map[chunk.ID]*chunkHistory{}}
 	m.Dies(step)
 	op, err := runScript(s, h, ops)

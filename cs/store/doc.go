@@ -31,6 +31,8 @@
 // A fence, a new version, a change of state: the durable state first, then the mirror, then every request that was admitted
 // before has ended (it holds the replica's lock shared), then the answer.
 //
+// Tables are written through a mapping of them where the disk can (disk.File.Window); that makes no difference to any of this.
+//
 // Files and tables in memory are bounded (cache.go). A dirty file is synced before it is closed, for the kernel tells of a failed write
 // only those who have the file open.
 //

@@ -104,8 +104,10 @@ func (s *Store) store(l *layer, first uint32, data []byte, sums []uint32) error 
 			fresh++
 		}
 	}
-	if fresh > 0 && !s.space.take(fresh*chunk.BlockSize) {
-		return ErrNoSpace
+	if fresh > 0 {
+		if err := s.space.take(fresh * chunk.BlockSize); err != nil {
+			return err
+		}
 	}
 	defer s.markDirty(l)
 	done, err := l.f.WriteAt(data, chunk.DataOffset(l.r.blocks, first))

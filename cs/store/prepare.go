@@ -183,10 +183,13 @@ func (s *Store) prepareFiles(w *preparing) error {
 		}
 		w.rec.layers = withLayer(w.rec.layers, top)
 	}
-	if _, free, err := s.space.ask(); err != nil || free == 0 {
-		return errors.Join(ErrNoSpace, err)
+	_, free, err := s.space.ask()
+	if err == nil && free == 0 {
+		err = ErrNoSpace
 	}
-	var err error
+	if err != nil {
+		return err
+	}
 	w.folder, err = s.makeFile(chunk.Header{ID: w.r.id, Layer: top, Blocks: w.p.Blocks})
 	return err
 }

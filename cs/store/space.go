@@ -20,28 +20,33 @@ type space struct {
 	mu      sync.Mutex   // one asks
 }
 
-// take tells whether n bytes of new data may be written.
-func (p *space) take(n int64) bool {
-	if p.budget.Add(-n) < 0 && !p.refill(n) {
-		return false
+// take says why n bytes of new data may not be written.
+func (p *space) take(n int64) error {
+	if p.budget.Add(-n) < 0 {
+		if err := p.refill(n); err != nil {
+			return err
+		}
 	}
 	p.used.Add(n)
-	return true
+	return nil
 }
 
-func (p *space) refill(n int64) bool {
+func (p *space) refill(n int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.budget.Load() >= 0 {
-		return true // another has asked
+		return nil // another has asked
 	}
 	_, free, err := p.ask()
-	if err != nil || free < n {
+	if err == nil && free < n {
+		err = ErrNoSpace
+	}
+	if err != nil {
 		p.budget.Store(0)
-		return false
+		return diskError(err)
 	}
 	p.budget.Store(min(free, spaceStep+n) - n)
-	return true
+	return nil
 }
 
 // ask returns the size of the file system and what is free of it without the reserve.
