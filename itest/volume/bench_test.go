@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -45,15 +46,18 @@ func serve(dir, mds string) error {
 	return s.Close()
 }
 
-// spawn starts the chunk server as a process.
-func (k *real) spawn(i int) {
+// spawn starts the chunk server as a process, and returns what kills it.
+func (k *real) spawn(i int) (kill func()) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fmt.Sprint(serverEnv, "=", k.dirs[i], ",", k.meta.ClientAddr()))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	must(k.t, err)
 	must(k.t, cmd.Start())
-	k.t.Cleanup(func() { in.Close(); _ = cmd.Wait() })
+	var once sync.Once
+	end := func(how func() error) { once.Do(func() { _, _ = how(), cmd.Wait() }) }
+	k.t.Cleanup(func() { end(in.Close) })
+	return func() { end(cmd.Process.Kill) }
 }
 
 // load keeps a number of requests in flight, as a front end does: what comes back together goes out together.

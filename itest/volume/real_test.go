@@ -159,3 +159,74 @@ func TestAHolderThatVanishedLeavesNothingTorn(t *testing.T) {
 	_ = first.Close() // its lease is lost: it must not give back the other's
 	work(t, v, m, 10)
 }
+
+func TestAKilledChunkServerStopsNothing(t *testing.T) {
+	k := startReal(t, 3)
+	k.stop(1)
+	kill := k.spawn(1)
+	c := k.newClient(1)
+	defer c.Close()
+	v := k.openFile(c, k.create(6<<20, 3, 2))
+	m := make(blocktest.Model, 6<<20)
+	for range 3 {
+		work(t, v, m, 10)
+		kill()
+		work(t, v, m, 10)
+		kill = k.spawn(1)
+		work(t, v, m, 10)
+	}
+	m.Compare(t, v)
+}
+
+func TestAllChunkServersKilledLoseNothingAcknowledged(t *testing.T) {
+	k := startReal(t, 3)
+	kill := make([]func(), 3)
+	for i := range kill {
+		k.stop(i)
+		kill[i] = k.spawn(i)
+	}
+	c := k.newClient(1)
+	defer c.Close()
+	v := k.openFile(c, k.create(6<<20, 3, 2))
+	m := make(blocktest.Model, 6<<20)
+	for range 3 {
+		work(t, v, m, 10)
+		for i := range kill {
+			kill[i]()
+		}
+		for i := range kill {
+			kill[i] = k.spawn(i)
+		}
+		begin := time.Now()
+		m.Compare(t, v)
+		t.Logf("read again after %v", time.Since(begin))
+		work(t, v, m, 1)
+		t.Logf("written again after %v", time.Since(begin))
+	}
+	m.Compare(t, v)
+}
+
+func TestEverythingKilledLosesNothingAcknowledged(t *testing.T) {
+	k := startReal(t, 3)
+	kill := make([]func(), 3)
+	for i := range kill {
+		k.stop(i)
+		kill[i] = k.spawn(i)
+	}
+	path := k.create(6<<20, 3, 2)
+	m := make(blocktest.Model, 6<<20)
+	for range 3 {
+		c := k.newClient(1) // the same daemon, started again
+		defer c.Close()
+		v := k.openFile(c, path)
+		m.Compare(t, v)
+		work(t, v, m, 10)
+		for i := range kill {
+			kill[i]()
+			kill[i] = k.spawn(i)
+		}
+	}
+	c := k.newClient(1)
+	defer c.Close()
+	m.Compare(t, k.openFile(c, path))
+}
