@@ -58,7 +58,7 @@ func (s *Server) admit(page *metapb.Admission) error {
 }
 
 // raiseMembers gives members their versions, a file at a time. One that has a higher version already knows better: its holder
-// has raised it since.
+// has raised it since. One that cannot serve is reported, for the metadata servers to drop; it does not keep the others out.
 func (s *Server) raiseMembers(members []*metapb.ChunkAt) error {
 	for file, list := range byFile(members) {
 		if s.engine.Raise(file, 0, list) == nil {
@@ -66,7 +66,11 @@ func (s *Server) raiseMembers(members []*metapb.ChunkAt) error {
 		}
 		for _, c := range list {
 			err := s.engine.Raise(file, 0, []store.ChunkVersion{c})
-			if err != nil && !errors.As(err, new(store.ErrStaleVersion)) && !errors.Is(err, store.ErrSuspect) {
+			switch {
+			case err == nil, errors.As(err, new(store.ErrStaleVersion)), errors.Is(err, store.ErrSuspect):
+			case errors.Is(err, store.ErrIO), errors.Is(err, store.ErrNoChunk), errors.Is(err, store.ErrStaleReplica):
+				s.onTrouble(chunk.ID{File: file, Index: c.Index}, err.Error(), false)
+			default:
 				return err
 			}
 		}

@@ -315,6 +315,20 @@ func TestTroubleIsReportedUntilItIsDealtWith(t *testing.T) {
 	}
 }
 
+func TestAMemberThatIsNotHereIsReportedAndKeepsNoOtherOut(t *testing.T) {
+	n := &node{engine: wiretest.New(), mds: newFakeMDS(t), dir: testDir(t, 1025)}
+	n.engine.Prepare([]store.Preparation{
+		{ID: testChunk, Blocks: testBlocks, Layers: []uint32{1, 2}, Epoch: testEpoch, Version: 1, State: store.InSync}})
+	n.start(t)
+	f, _, _ := n.mds.introduced()
+	lost := chunk.ID{File: testChunk.File, Index: testChunk.Index + 1}
+	f.admit(&metapb.Admission{Raise: []*metapb.ChunkAt{at(testChunk, 2), at(lost, 2)}})
+	if tr := (<-f.other).GetTrouble(); tr.GetFile() != lost.File || len(tr.GetIndices()) != 1 || tr.Indices[0] != lost.Index {
+		t.Errorf("reported %v", tr)
+	}
+	wantStatus(t, do(n.dial(t, 1), readCall(testChunk, 2, 0)), wire.OK)
+}
+
 func TestMetricsShowWhatWasDone(t *testing.T) {
 	n := startNode(t, 1025)
 	reg := prometheus.NewRegistry()
