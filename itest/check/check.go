@@ -206,7 +206,7 @@ func (v *Volume) compare(data []byte, first int64) error {
 				continue
 			}
 		}
-		return fmt.Errorf("%w in sector %d (byte %d): acknowledged is write %d, cut off %d, found write %d of sector %d: % x...", ErrWrong, sector, sector*Sector,
+		return fmt.Errorf("%w in sector %d (byte %d): acknowledged is write %d, cut off %d, found write %d of sector %d, beginning % x", ErrWrong, sector, sector*Sector,
 			v.now[sector], int32(v.next[sector]), binary.LittleEndian.Uint64(got[8:]), binary.LittleEndian.Uint64(got), got[:32])
 	}
 	return nil

@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -37,9 +36,7 @@ type Process struct {
 	command *exec.Cmd
 	done    chan struct{} // closed when it has ended
 	err     error         // of Wait, valid after done
-
-	mu  sync.Mutex
-	log *os.File
+	log     *os.File
 }
 
 // Start runs a command and waits for it to be ready. What it logs goes to logPath.
