@@ -15,7 +15,9 @@ func (e *Engine) commit(ctx context.Context, some []pulled, good map[*attempt]in
 	ready := map[*attempt][]uint32{}
 	for _, p := range some {
 		if p.err != nil {
-			e.log.Info("a rebuild has failed", "server", p.target, "file", p.a.key.File, "chunk", p.a.key.Index, "error", p.err)
+			if !p.a.interrupted.Load() && ctx.Err() == nil {
+				e.log.Info("a rebuild has failed", "server", p.target, "file", p.a.key.File, "chunk", p.a.key.Index, "error", p.err)
+			}
 			p.a.fail(p.target)
 			continue
 		}

@@ -115,10 +115,18 @@ func (p *planner) file(id uint64) *fsm.File {
 	return f
 }
 
+// wanted is how many replicas a chunk lacks: while it cannot be written, as many as make it so; the rest comes after.
+func wanted(c *fsm.Chunk, p fsm.Policy) int {
+	if have := len(c.Insync); have < int(p.Min) {
+		return int(p.Min) - have
+	}
+	return int(p.Norm) - len(c.Insync)
+}
+
 // choose finds targets for what is missing: servers that have a base at once; for the rest new ones, unless a server with a base is away
 // for less than the grace.
 func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []target) {
-	need := int(f.Policy.Norm) - len(c.Insync)
+	need := wanted(c, f.Policy)
 	var taken []placement.Taken
 	for _, s := range c.Insync {
 		taken = append(taken, placement.Taken{Server: s, Host: p.hosts[s]})

@@ -1,0 +1,166 @@
+// Package metatest has what tests of the leading metadata server need: a consensus of one without Raft, and chunk servers that exist
+// in memory only.
+//
+// # DESIGN
+//
+// Everything runs under testing/synctest: no sockets, no real time. A Server checks, whenever it is commanded, the rules that the
+// metadata server must keep at that moment; what it finds goes to the test as an error.
+package metatest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/leader"
+	"pstorage/meta/metapb"
+)
+
+// ClusterID of every cluster here.
+var ClusterID = []byte("0123456789abcdef")
+
+// Cluster is a state machine with the leader of the moment.
+type Cluster struct {
+	T       testing.TB
+	Machine *fsm.Machine
+	Log     *slog.Logger
+
+	mu      sync.Mutex
+	index   uint64
+	term    uint64
+	servers map[uint32]*Server
+
+	leaderMu sync.Mutex
+	leader   *leader.Leader
+}
+
+// New makes an empty cluster. Call Lead before anything else, and Close at the end.
+func New(t testing.TB) *Cluster {
+	t.Helper()
+	m, err := fsm.New(filepath.Join(t.TempDir(), "fsm.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Cluster{T: t, Machine: m, Log: slog.New(slog.DiscardHandler), servers: map[uint32]*Server{}}
+	c.Do(&fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: "test", ClusterId: ClusterID}}})
+	return c
+}
+
+// Lead begins a new term with a new leader; servers that run attach to it.
+func (c *Cluster) Lead() *leader.Leader {
+	c.depose()
+	c.mu.Lock()
+	c.term++
+	term := &consensus{c, c.term}
+	c.mu.Unlock()
+	l := leader.New(term, c.Log)
+	c.leaderMu.Lock()
+	c.leader = l
+	c.leaderMu.Unlock()
+	return l
+}
+
+// Leader returns the leader of the moment.
+func (c *Cluster) Leader() *leader.Leader {
+	c.leaderMu.Lock()
+	defer c.leaderMu.Unlock()
+	return c.leader
+}
+
+func (c *Cluster) depose() {
+	c.leaderMu.Lock()
+	old := c.leader
+	c.leader = nil
+	c.leaderMu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+// Close stops all servers and the leader, and checks that the state is whole.
+func (c *Cluster) Close() {
+	for _, s := range c.servers {
+		s.Stop()
+	}
+	c.depose()
+	if err := c.Machine.View(func(v *fsm.View) error { return v.Check() }); err != nil {
+		c.T.Error(err)
+	}
+	if err := c.Machine.Close(); err != nil {
+		c.T.Error(err)
+	}
+}
+
+// Do applies a command that must work.
+func (c *Cluster) Do(cmd *fsmpb.Command) any {
+	c.T.Helper()
+	r, err := c.apply(cmd)
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	return r
+}
+
+func (c *Cluster) apply(cmd *fsmpb.Command) (any, error) {
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.index++
+	r := c.Machine.Apply(&raft.Log{Index: c.index, Term: c.term, Type: raft.LogCommand, Data: data})
+	if err, ok := r.(error); ok {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Chunk returns a chunk's record; it must exist.
+func (c *Cluster) Chunk(file uint64, index uint32) (out fsm.Chunk) {
+	c.T.Helper()
+	if err := c.Machine.View(func(v *fsm.View) error {
+		if !v.Chunk(fsm.ChunkKey{File: file, Index: index}, &out) {
+			return fmt.Errorf("chunk %d.%d: %w", file, index, fsm.ErrNotFound)
+		}
+		return nil
+	}); err != nil {
+		c.T.Fatal(err)
+	}
+	return out
+}
+
+// consensus is one term.
+type consensus struct {
+	*Cluster
+	number uint64
+}
+
+func (t *consensus) View(read func(*fsm.View) error) error { return t.Machine.View(read) }
+
+func (t *consensus) Propose(ctx context.Context, cmd *fsmpb.Command) (any, error) {
+	if err := t.Verify(ctx); err != nil {
+		return nil, err
+	}
+	cmd.Term = t.number
+	return t.apply(cmd)
+}
+
+func (t *consensus) Verify(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.term != t.number {
+		return fmt.Errorf("term %d, now %d: %w", t.number, t.term, leader.ErrDeposed)
+	}
+	return ctx.Err()
+}
+
+func (t *consensus) Metadata() []*metapb.Mds { return nil }

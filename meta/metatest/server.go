@@ -1,0 +1,315 @@
+package metatest
+
+import (
+	"context"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"pstorage/meta/fsm"
+	"pstorage/meta/metapb"
+	"pstorage/meta/sessions"
+)
+
+// Replica is what a server holds of a chunk.
+type Replica struct {
+	Version uint64
+	State   uint32 // sessions.State...
+	Suspect uint32 // sessions.Suspicion...
+	Epoch   uint64
+}
+
+// Server is a chunk server in memory. Its replicas survive Stop and Crash.
+type Server struct {
+	ID   uint32
+	Host string
+	c    *Cluster
+
+	// Hook is called before a command is done; an error is the command's result.
+	Hook func(*metapb.Command) error
+
+	mu          sync.Mutex
+	replicas    map[fsm.ChunkKey]Replica
+	free        uint64
+	incarnation uint64
+	silent      bool // says and answers nothing
+	cancel      context.CancelFunc
+	stopped     chan struct{}
+	out         chan *metapb.FromServer
+	commands    []*metapb.Command // done so far
+}
+
+// Add makes a chunk server on the host and starts it.
+func (c *Cluster) Add(host string) *Server {
+	c.T.Helper()
+	r, err := c.Leader().CreateServer(context.Background(), &metapb.CreateServerRequest{Host: host})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	s := &Server{ID: r.Id, Host: host, c: c, replicas: map[fsm.ChunkKey]Replica{}, free: 1 << 40}
+	c.servers[s.ID] = s
+	s.Start()
+	return s
+}
+
+// Start runs the server: it attaches, and again when it must, until Stop.
+func (s *Server) Start() {
+	s.mu.Lock()
+	s.incarnation++
+	s.stopped = make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.silent = false
+	s.mu.Unlock()
+	go func() {
+		defer close(s.stopped)
+		for ctx.Err() == nil {
+			if l := s.c.Leader(); l != nil {
+				s.attach(ctx, l.Attach)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+}
+
+// Stop ends it cleanly.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	cancel, stopped := s.cancel, s.stopped
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-stopped
+	}
+}
+
+// Crash ends it, and makes what it holds suspect: of its process (sessions.SuspicionProcess) or of its machine.
+func (s *Server) Crash(suspicion uint32, chunks ...fsm.ChunkKey) {
+	s.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range chunks {
+		r := s.replicas[k]
+		r.Suspect = max(r.Suspect, suspicion)
+		s.replicas[k] = r
+	}
+}
+
+// Hang keeps its streams open but says and answers nothing any more.
+func (s *Server) Hang() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent = true
+}
+
+// SetFree sets the free space that the next heartbeats tell.
+func (s *Server) SetFree(bytes uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free = bytes
+}
+
+// Lose deletes a replica behind everybody's back.
+func (s *Server) Lose(k fsm.ChunkKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.replicas, k)
+}
+
+// Put makes a replica behind everybody's back.
+func (s *Server) Put(k fsm.ChunkKey, r Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas[k] = r
+}
+
+// Replica returns what it holds of a chunk; the zero value: nothing.
+func (s *Server) Replica(k fsm.ChunkKey) Replica {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replicas[k]
+}
+
+// Commands counts the commands done that match.
+func (s *Server) Commands(match func(*metapb.Command) bool) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.commands {
+		if match(c) {
+			n++
+		}
+	}
+	return n
+}
+
+// Report sends trouble.
+func (s *Server) Report(t *metapb.Trouble) {
+	s.mu.Lock()
+	out := s.out
+	s.mu.Unlock()
+	out <- &metapb.FromServer{Message: &metapb.FromServer_Trouble{Trouble: t}}
+}
+
+// pipe is both ends of a stream.
+type pipe struct {
+	ctx  context.Context
+	up   chan *metapb.FromServer
+	down chan *metapb.ToServer
+}
+
+func (p *pipe) Send(m *metapb.ToServer) error {
+	select {
+	case p.down <- m:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+}
+
+func (p *pipe) Recv() (*metapb.FromServer, error) {
+	select {
+	case m := <-p.up:
+		return m, nil
+	case <-p.ctx.Done():
+		return nil, io.EOF
+	}
+}
+
+func (p *pipe) Context() context.Context     { return p.ctx }
+func (p *pipe) SetHeader(metadata.MD) error  { return nil }
+func (p *pipe) SendHeader(metadata.MD) error { return nil }
+func (p *pipe) SetTrailer(metadata.MD)       {}
+func (p *pipe) SendMsg(any) error            { return nil }
+func (p *pipe) RecvMsg(any) error            { return nil }
+
+// attach runs one stream to its end.
+func (s *Server) attach(ctx context.Context, serve func(stream streamServer) error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &pipe{ctx, make(chan *metapb.FromServer, 64), make(chan *metapb.ToServer, 64)}
+	var work sync.WaitGroup
+	work.Go(func() { s.run(p, &work) })
+	_ = serve(p)
+	cancel()
+	work.Wait()
+}
+
+// run is the server's end.
+func (s *Server) run(p *pipe, work *sync.WaitGroup) {
+	s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Register{Register: &metapb.Register{
+		Id: s.ID, ClusterId: ClusterID, Address: s.Host + ":1", Host: s.Host, Incarnation: s.incarnation}}})
+	for _, page := range s.inventory() {
+		s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Inventory{Inventory: page}})
+	}
+	if !s.admitted(p) {
+		return
+	}
+	s.mu.Lock()
+	s.out = p.up
+	s.mu.Unlock()
+	s.beat(p)
+	ticker := time.NewTicker(sessions.HeartbeatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C:
+			s.beat(p)
+		case m := <-p.down:
+			s.command(p, m.GetCommand(), work)
+		}
+	}
+}
+
+func (s *Server) say(p *pipe, m *metapb.FromServer) {
+	s.mu.Lock()
+	silent := s.silent
+	s.mu.Unlock()
+	if silent {
+		return
+	}
+	select {
+	case p.up <- m:
+	case <-p.ctx.Done():
+	}
+}
+
+func (s *Server) beat(p *pipe) {
+	s.mu.Lock()
+	b := &metapb.Heartbeat{SpaceTotal: 1 << 41, SpaceFree: s.free, Replicas: uint64(len(s.replicas))}
+	s.mu.Unlock()
+	s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Heartbeat{Heartbeat: b}})
+}
+
+// pageSize is small, so that an inventory has several.
+const pageSize = 3
+
+func (s *Server) inventory() (pages []*metapb.InventoryPage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*metapb.Replica
+	for k, r := range s.replicas {
+		if r.State == sessions.StateSyncing {
+			r.State = sessions.StateStale // a rebuild does not survive a restart
+			s.replicas[k] = r
+		}
+		all = append(all, &metapb.Replica{File: k.File, Index: k.Index, Version: r.Version, State: r.State, Suspicion: r.Suspect})
+	}
+	for page := range slices.Chunk(all, pageSize) {
+		pages = append(pages, &metapb.InventoryPage{Replicas: page})
+	}
+	return append(pages, &metapb.InventoryPage{Last: true})
+}
+
+// admitted takes the admission.
+func (s *Server) admitted(p *pipe) bool {
+	for {
+		select {
+		case <-p.ctx.Done():
+			return false
+		case m := <-p.down:
+			a := m.GetAdmission()
+			if a == nil || a.Refused != "" {
+				return false
+			}
+			s.mu.Lock()
+			for _, c := range a.Raise {
+				s.raise(keyOf(c), c.Version)
+			}
+			for _, c := range append(a.Stale, a.Unknown...) {
+				s.setState(keyOf(c), sessions.StateStale)
+			}
+			s.mu.Unlock()
+			if a.Last {
+				return true
+			}
+		}
+	}
+}
+
+func keyOf(c interface {
+	GetFile() uint64
+	GetIndex() uint32
+}) fsm.ChunkKey {
+	return fsm.ChunkKey{File: c.GetFile(), Index: c.GetIndex()}
+}
+
+func (s *Server) raise(k fsm.ChunkKey, version uint64) {
+	if r, ok := s.replicas[k]; ok {
+		r.Version = max(r.Version, version)
+		s.replicas[k] = r
+	}
+}
+
+func (s *Server) setState(k fsm.ChunkKey, state uint32) {
+	if r, ok := s.replicas[k]; ok {
+		r.State = state
+		s.replicas[k] = r
+	}
+}
