@@ -116,7 +116,8 @@ func (ch *chunkState) release(p *piece, freed *pieceList) {
 	queue := ch.waiting
 	ch.waiting = pieceList{}
 	for w := queue.pop(); w != nil; w = queue.pop() {
-		if overlapsActive(ch.active, &w.span) || ch.waiting.overlaps(&w.span) {
+		// What kept w waiting is still there unless it was p: one that is let go now holds its range still.
+		if !w.span.conflicts(&p.span) || overlapsActive(ch.active, &w.span) || ch.waiting.overlaps(&w.span) {
 			ch.waiting.push(w)
 		} else {
 			ch.hold(w)

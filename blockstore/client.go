@@ -128,11 +128,12 @@ func (c *Client) rememberServers(servers []*metapb.Server) {
 	}
 }
 
-// saidUp reports whether the metadata servers said that a server is up.
+// saidUp reports whether the metadata servers said that a server is up, or cannot say yet.
 func (c *Client) saidUp(id uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.known[id].GetState() == metapb.Server_ACTIVE
+	state := c.known[id].GetState()
+	return state == metapb.Server_ACTIVE || state == metapb.Server_UNKNOWN
 }
 
 // linkChanged tells every volume that a link has come up or gone.

@@ -3,6 +3,7 @@ package blockstore
 import (
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,7 +71,7 @@ type Config struct {
 	Identity Identity
 	// ClusterID is told to chunk servers; zero: asked from Meta.
 	ClusterID [16]byte
-	// Host is this machine's identity; a replica on it is read from first.
+	// Host is this machine's identity; a replica on it is read from first. Empty: its host name.
 	Host     string
 	Logger   *slog.Logger          // nil: none
 	Registry prometheus.Registerer // nil: none
@@ -80,6 +81,9 @@ type Config struct {
 func (c *Config) complete() {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Host == "" {
+		c.Host, _ = os.Hostname() // without one, no replica is preferred
 	}
 	if c.Dial == nil {
 		c.Dial = dialWire

@@ -83,8 +83,12 @@ func (v *Volume) codes(ctx context.Context, at, n int64) ([]uint32, error) {
 	v.begin(b, p)
 	v.release(b, q)
 	v.finishBatch(b)
-	<-w // a volume that is closed, or loses its lease, ends it
-	return codes, r.Err
+	select {
+	case <-w:
+		return codes, r.Err
+	case <-ctx.Done(): // what is under way ends by itself
+		return nil, ctx.Err()
+	}
 }
 
 // opTable is the operation of the volume's own requests for tables.

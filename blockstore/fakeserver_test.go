@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/store"
 	"pstorage/cs/wire"
@@ -53,13 +52,16 @@ func newFakeServer(id uint32) *fakeServer {
 
 var errFake = errors.New("connection reset by the test")
 
+// frame is a call on its way: a copy.
+type frame struct{ call, request *wire.Call }
+
 // fakeConn carries calls to a server in order; replies come back in order too unless the server delays some.
 type fakeConn struct {
 	s      *fakeServer
 	client [16]byte
 	closed chan struct{}
 	mu     sync.Mutex
-	queue  []*wire.Call
+	queue  []frame
 	sent   map[*wire.Call]time.Time
 	wake   chan struct{}
 	over   bool
@@ -119,7 +121,11 @@ func (c *fakeConn) Send(calls []*wire.Call) {
 	}
 	for _, w := range calls {
 		c.sent[w] = time.Now()
-		c.queue = append(c.queue, w)
+		copied := *w
+		copied.Data = append([]byte(nil), w.Data...)
+		copied.Sums = append([]uint32(nil), w.Sums...)
+		copied.Codes = nil
+		c.queue = append(c.queue, frame{w, &copied})
 	}
 	c.mu.Unlock()
 	select {
@@ -159,12 +165,8 @@ func (c *fakeConn) run() {
 		queue := c.queue
 		c.queue = nil
 		c.mu.Unlock()
-		for _, w := range queue {
-			copied := *w
-			copied.Data = append([]byte(nil), w.Data...)
-			copied.Sums = append([]uint32(nil), w.Sums...)
-			copied.Codes = nil
-			c.serve(w, &copied)
+		for _, f := range queue {
+			c.serve(f.call, f.request)
 		}
 	}
 }
@@ -223,229 +225,6 @@ func (c *fakeConn) reply(w, request *wire.Call) {
 	c.mu.Unlock()
 	if waits {
 		w.Done.CompleteCalls([]*wire.Call{w})
-	}
-}
-
-// do applies a request; s.mu is held.
-func (s *fakeServer) do(w *wire.Call) wire.Status {
-	s.ops[w.Op]++
-	if w.Op == wire.OpPing {
-		return wire.OK
-	}
-	if !s.admitted {
-		return wire.NotAdmitted
-	}
-	if s.fail != nil {
-		if st := s.fail(w); st != wire.OK {
-			return st
-		}
-	}
-	switch w.Op {
-	case wire.OpFence:
-		return s.doFence(w)
-	case wire.OpFlush, wire.OpRaise, wire.OpSettle:
-		if st := s.checkEpoch(w); st != wire.OK {
-			return st
-		}
-		return s.doFile(w)
-	}
-	r := s.replicas[w.Chunk]
-	if st := s.check(w, r); st != wire.OK {
-		return st
-	}
-	return s.doChunk(w, r)
-}
-
-func (s *fakeServer) checkEpoch(w *wire.Call) wire.Status {
-	have := s.fence[w.Chunk.File]
-	if w.Aux0 = have; w.Epoch == have || s.late && w.Epoch > have {
-		return wire.OK
-	}
-	return wire.StaleEpoch
-}
-
-func (s *fakeServer) doFence(w *wire.Call) wire.Status {
-	if w.Aux0 = s.fence[w.Chunk.File]; w.Epoch < w.Aux0 {
-		return wire.StaleEpoch
-	}
-	s.fence[w.Chunk.File] = w.Epoch
-	var open []store.ChunkVersion
-	for id, r := range s.replicas {
-		if id.File == w.Chunk.File && r.open {
-			open = append(open, store.ChunkVersion{Index: id.Index, Version: r.version})
-		}
-	}
-	w.Reply = wire.AppendChunkVersions(nil, open)
-	return wire.OK
-}
-
-func (s *fakeServer) doFile(w *wire.Call) wire.Status {
-	if w.Op == wire.OpFlush {
-		for id, r := range s.replicas {
-			if id.File == w.Chunk.File {
-				r.sync()
-			}
-		}
-		return wire.OK
-	}
-	list, err := wire.DecodeChunkVersions(w.Body)
-	if err != nil {
-		return wire.BadRequest
-	}
-	for _, e := range list {
-		r := s.replicas[chunk.ID{File: w.Chunk.File, Index: e.Index}]
-		switch {
-		case r == nil:
-			return wire.NoChunk
-		case r.state == store.Stale:
-			return wire.StaleReplica
-		case r.suspect:
-			return wire.Suspect
-		case w.Op == wire.OpRaise && e.Version < r.version:
-			return wire.StaleVersion
-		case w.Op == wire.OpRaise:
-			r.version = e.Version
-		case e.Version == r.version:
-			r.sync()
-			r.open = false
-		}
-	}
-	return wire.OK
-}
-
-func (s *fakeServer) check(w *wire.Call, r *fakeReplica) wire.Status {
-	reads := w.Op == wire.OpRead || w.Op == wire.OpTable
-	switch {
-	case r == nil:
-		return wire.NoChunk
-	case r.state == store.Stale || reads && r.state != store.InSync:
-		return wire.StaleReplica
-	case r.suspect:
-		return wire.Suspect
-	}
-	if st := s.checkEpoch(w); st != wire.OK {
-		return st
-	}
-	if w.Aux0 = r.version; w.Version != r.version {
-		return wire.StaleVersion
-	}
-	return wire.OK
-}
-
-func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
-	switch w.Op {
-	case wire.OpRead, wire.OpTable:
-		return r.read(w)
-	case wire.OpWrite:
-		return s.write(w, r)
-	case wire.OpZero:
-		r.open = true
-		r.put(w.Chunk, w.Offset, make([]byte, w.Length))
-	case wire.OpCopy:
-		return s.copyBlocks(w, r)
-	}
-	return wire.OK
-}
-
-func (r *fakeReplica) read(w *wire.Call) wire.Status {
-	for i := range w.Length / block.Size {
-		no := w.Offset/block.Size + i
-		data := r.blocks[no]
-		code := chunk.Absent
-		if data != nil {
-			code = chunk.BlockSum(w.Chunk, no, data)
-		} else {
-			data = make([]byte, block.Size)
-		}
-		if w.Op == wire.OpRead {
-			if w.Data = append(w.Data, data...); r.corrupt[no] {
-				w.Aux0 = uint64(no)
-				return wire.Corrupt
-			}
-		}
-		w.Codes = append(w.Codes, code)
-	}
-	return wire.OK
-}
-
-func (s *fakeServer) write(w *wire.Call, r *fakeReplica) wire.Status {
-	at := uint32(0)
-	for _, sum := range w.Sums {
-		n := min(block.Size-(w.Offset+at)%block.Size, w.Length-at)
-		no := (w.Offset + at) / block.Size
-		if chunk.BlockSum(w.Chunk, no, w.Data[at:at+n]) != sum {
-			return wire.BadSum
-		}
-		if s.full && r.blocks[no] == nil {
-			return wire.NoSpace // what came before it is written
-		}
-		r.open = true
-		r.put(w.Chunk, w.Offset+at, w.Data[at:at+n])
-		at += n
-	}
-	return wire.OK
-}
-
-func (s *fakeServer) copyBlocks(w *wire.Call, r *fakeReplica) wire.Status {
-	data := w.Data
-	for i, code := range w.Sums {
-		no := w.Offset/block.Size + uint32(i)
-		r.open = true
-		r.mark(no)
-		if code <= chunk.Zeros {
-			delete(r.blocks, no)
-			continue
-		}
-		if s.full && r.blocks[no] == nil {
-			return wire.NoSpace
-		}
-		if chunk.BlockSum(w.Chunk, no, data[:block.Size]) != code {
-			return wire.BadSum
-		}
-		r.blocks[no] = append([]byte(nil), data[:block.Size]...)
-		data = data[block.Size:]
-	}
-	return wire.OK
-}
-
-func (r *fakeReplica) mark(no uint32) {
-	delete(r.corrupt, no)
-	if r.fresh != nil {
-		r.fresh[no] = true
-	}
-}
-
-// put writes bytes; blocks that become zeros are given back.
-func (r *fakeReplica) put(_ chunk.ID, offset uint32, data []byte) {
-	for len(data) > 0 {
-		no, in := offset/block.Size, offset%block.Size
-		n := min(block.Size-in, uint32(len(data)))
-		b := make([]byte, block.Size)
-		copy(b, r.blocks[no])
-		copy(b[in:], data[:n])
-		r.mark(no)
-		if zero(b) {
-			delete(r.blocks, no)
-		} else {
-			r.blocks[no] = b
-		}
-		offset, data = offset+n, data[n:]
-	}
-}
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}
-
-func (r *fakeReplica) sync() {
-	r.synced = make(map[uint32][]byte, len(r.blocks))
-	for no, b := range r.blocks {
-		r.synced[no] = b
 	}
 }
 
@@ -512,4 +291,10 @@ func (s *fakeServer) hangUp() {
 
 func randomDelay(r *rand.Rand, most time.Duration) func(*wire.Call) time.Duration {
 	return func(*wire.Call) time.Duration { return time.Duration(r.Int64N(int64(most))) }
+}
+
+// isOpen reports whether the server has the chunk in its activity log.
+func (s *fakeServer) isOpen(index uint32) (open bool) {
+	s.set(func() { open = s.replica(index).open })
+	return open
 }

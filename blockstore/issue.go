@@ -75,6 +75,7 @@ func (v *Volume) hold(b *batch, ch *chunkState, p *piece) {
 	if p.since == 0 {
 		p.since = b.now
 	}
+	v.metrics.waits.Add(1)
 	p.tried, p.shun = p.tried[:0], p.shun[:0]
 	ch.parked.push(p)
 	v.stick(ch)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"pstorage/blockstore/block"
 	"pstorage/meta/metapb"
 )
 
@@ -35,6 +36,11 @@ func (c *Client) Open(ctx context.Context, path string, opt OpenOptions) (*Volum
 	}
 	v.awaitLinks(ctx)
 	v.round()
+	if v.lease.lost.Load() {
+		v.cancel()
+		c.unregister(v)
+		return nil, fmt.Errorf("open %s: %w", path, block.ErrLostLease)
+	}
 	v.wg.Go(v.repairLoop)
 	v.wg.Go(v.settleLoop)
 	v.wg.Go(v.alloc.run)

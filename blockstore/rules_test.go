@@ -2,7 +2,6 @@ package blockstore
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"pstorage/blockstore/block"
 	"pstorage/blockstore/blocktest"
-	"pstorage/cs/store"
 	"pstorage/cs/wire"
 )
 
@@ -322,7 +320,7 @@ func slowWrite(t *testing.T, without rules) error {
 		return err
 	}
 	time.Sleep(10 * time.Second)
-	if k.servers[0].replica(0).open || k.servers[1].replica(0).open {
+	if k.servers[0].isOpen(0) || k.servers[1].isOpen(0) {
 		return errors.New("an idle chunk was not settled")
 	}
 	k.servers[1].set(func() {
@@ -335,7 +333,7 @@ func slowWrite(t *testing.T, without rules) error {
 	})
 	r := submit(v, blocktest.Write(0, blocktest.Bytes(2, 4096)))
 	for !r.within(100 * time.Millisecond) {
-		if !k.servers[0].replica(0).open {
+		if !k.servers[0].isOpen(0) {
 			return errors.New("a server forgot that the chunk is open while a write is in flight")
 		}
 	}
@@ -386,242 +384,4 @@ func (m *fakeMeta) set(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f()
-}
-
-func TestAVolumeWaitsForTheMetadataServersAndGoesOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		k.meta.set(func() { k.meta.down = true })
-		time.Sleep(30 * time.Second)
-		r := submit(v, blocktest.Write(4096, blocktest.Bytes(2, 4096)))
-		if r.within(5 * time.Second) {
-			t.Fatalf("written without a lease: %v", r.Err)
-		}
-		k.meta.set(func() { k.meta.down = false })
-		if !r.within(5*time.Second) || r.Err != nil {
-			t.Fatalf("did not go on: %v", r.Err)
-		}
-		if err := holds(v, 4096, 2); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-func TestReadsGoOnWhenAServerDies(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		k.meta.set(func() { k.meta.down = true }) // nobody to ask for a drop
-		for _, s := range k.servers[:2] {
-			s.kill(false)
-			if err := holds(v, 0, 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		k.meta.set(func() { k.meta.down = false })
-	})
-}
-
-func TestWritesWaitForEnoughReplicas(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(2, testSize, 2, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		k.servers[1].kill(false)
-		r := submit(v, blocktest.Write(0, blocktest.Bytes(2, 4096)))
-		if r.within(5 * time.Second) {
-			t.Fatalf("written to one replica: %v", r.Err)
-		}
-		if err := holds(v, 4096*9, 0); err == nil {
-			t.Fatal("rubbish")
-		}
-		k.meta.admit(k.servers[1])
-		k.meta.resolve()
-		k.meta.rebuild(func() { time.Sleep(time.Millisecond) })
-		if !r.within(5*time.Second) || r.Err != nil {
-			t.Fatalf("did not go on: %v", r.Err)
-		}
-		if err := errors.Join(holds(v, 0, 2), k.differences()); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-func TestAWaitCanBeLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(2, testSize, 2, 2)
-		v := k.open(t, OpenOptions{WaitLimit: 5 * time.Second})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		k.servers[1].kill(false)
-		r := submit(v, blocktest.Write(0, blocktest.Bytes(2, 4096)))
-		if !r.within(10*time.Second) || !errors.Is(r.Err, block.ErrUnavailable) {
-			t.Fatalf("got %v", r.Err)
-		}
-	})
-}
-
-func TestAFullReplicaIsDroppedWhileOthersTakeTheWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		full := k.servers[1]
-		full.set(func() { full.full = true })
-		if err := errors.Join(write(v, 8192, 2), holds(v, 8192, 2), k.differences()); err != nil {
-			t.Fatal(err)
-		}
-		if slices.Contains(k.insync(0), full.id) {
-			t.Error("the full replica is still in sync")
-		}
-	})
-}
-
-func TestAFullClusterFailsTheWriteAndLeavesReplicasEqual(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range k.servers[1:] {
-			s.set(func() { s.full = true })
-		}
-		if err := write(v, 8192, 2); !errors.Is(err, block.ErrNoSpace) {
-			t.Fatalf("written to a full cluster: %v", err)
-		}
-		_ = holds(v, 8192, 2)
-		if err := k.differences(); err != nil {
-			t.Error(err)
-		}
-		if len(k.insync(0)) != 3 {
-			t.Errorf("in sync: %v", k.insync(0))
-		}
-		for _, s := range k.servers[1:] {
-			s.set(func() { s.full = false })
-		}
-		if err := errors.Join(write(v, 8192, 3), holds(v, 8192, 3), holds(v, 0, 1)); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func TestNoRoomForANewChunkIsNoSpace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		k.meta.set(func() { k.meta.full = true })
-		if err := write(v, testChunk, 2); !errors.Is(err, block.ErrNoSpace) {
-			t.Fatalf("got %v", err)
-		}
-		k.meta.set(func() { k.meta.full = false })
-		if err := errors.Join(write(v, testChunk, 2), holds(v, testChunk, 2)); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-func TestASequentialWriterFindsItsChunksAllocated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		for i := range int64(8) {
-			if err := write(v, i*testChunk, uint64(i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if k.meta.allocations > 5 {
-			t.Errorf("%d calls for 8 chunks", k.meta.allocations)
-		}
-	})
-}
-
-func TestCloseLeavesNothingOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		for i := range int64(4) {
-			if err := write(v, i*testChunk, uint64(i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := v.c.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if !k.meta.clean || k.meta.holder != 0 {
-			t.Error("not closed cleanly")
-		}
-		for _, s := range k.servers {
-			for id, r := range s.replicas {
-				if r.open || len(r.synced) != len(r.blocks) {
-					t.Errorf("chunk %v is open on server %d", id, s.id)
-				}
-			}
-		}
-	})
-}
-
-func TestAGrownVolumeCanBeUsed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, testSize, 1); !errors.Is(err, block.ErrRange) {
-			t.Fatalf("got %v", err)
-		}
-		k.meta.set(func() { k.meta.info.Size = 1000 * testChunk }) // by somebody else
-		time.Sleep(2 * time.Second)
-		if err := errors.Join(write(v, 999*testChunk, 1), holds(v, 999*testChunk, 1)); err != nil {
-			t.Fatal(err)
-		}
-		if err := v.c.Resize(context.Background(), "/demo", 1001*testChunk); err != nil || v.Size() != 1001*testChunk {
-			t.Errorf("size %d: %v", v.Size(), err)
-		}
-	})
-}
-
-func TestAFailedSyncDropsTheReplica(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(3, testSize, 3, 2)
-		v := k.open(t, OpenOptions{})
-		defer k.end(v)
-		if err := write(v, 0, 1); err != nil {
-			t.Fatal(err)
-		}
-		bad := k.servers[2]
-		bad.set(func() {
-			bad.fail = func(w *wire.Call) wire.Status {
-				if w.Op == wire.OpFlush {
-					return wire.IOError
-				}
-				return wire.OK
-			}
-		})
-		if err := flush(v); err != nil {
-			t.Fatal(err)
-		}
-		if slices.Contains(k.insync(0), bad.id) || bad.replica(0).state != store.Stale {
-			t.Error("a replica whose sync failed is still in sync")
-		}
-	})
 }

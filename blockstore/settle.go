@@ -69,7 +69,11 @@ func (v *Volume) quiet(ch *chunkState, all bool) bool {
 	if ch.idle++; ch.idle < settleTicks && !all {
 		return false
 	}
-	if ch.trouble != 0 || ch.parked.head != nil || ch.writing() || !linksUp(ch.insync) || !linksUp(ch.syncing) {
+	up := linksUp(ch.insync) && linksUp(ch.syncing)
+	if all && !up {
+		v.stick(ch) // has a server that is gone dropped
+	}
+	if ch.trouble != 0 || ch.parked.head != nil || ch.writing() || !up {
 		return false
 	}
 	ch.trouble |= needSettle

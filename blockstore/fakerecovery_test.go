@@ -1,0 +1,159 @@
+package blockstore
+
+import (
+	"slices"
+
+	"pstorage/cs/store"
+	"pstorage/meta/metapb"
+)
+
+// admit lets a server that was restarted register: stale replicas are marked, members raised (R6).
+func (m *fakeMeta) admit(s *fakeServer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.set(func() { s.up, s.admitted = true, true })
+	for i, c := range m.chunks {
+		if slices.Contains(c.Syncing, s.id) {
+			m.drop(c, s.id)
+		}
+		s.mu.Lock()
+		if r := s.replica(i); r != nil && slices.Contains(c.Insync, s.id) {
+			r.version = max(r.version, c.Version)
+		} else if r != nil {
+			r.state, r.suspect, r.open = store.Stale, false, false
+		}
+		s.mu.Unlock()
+	}
+}
+
+// resolve settles suspects (R6): dropped where another replica is good; where all are suspect and back, one becomes the source.
+func (m *fakeMeta) resolve() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, c := range m.chunks {
+		for _, id := range c.Insync {
+			s := m.server(id)
+			s.mu.Lock()
+			suspect := s.up && s.admitted && s.replica(i).suspect
+			s.mu.Unlock()
+			if suspect && !m.drop(c, id) && m.allBack(c) {
+				c.Insync, c.Version = []uint32{id}, c.Version+1
+				s.set(func() { r := s.replica(i); r.suspect, r.version = false, c.Version; r.sync() })
+				break
+			}
+		}
+	}
+}
+
+func (m *fakeMeta) allBack(c *metapb.Chunk) bool {
+	for _, id := range c.Insync {
+		if s := m.server(id); !s.reachable() {
+			return false
+		}
+	}
+	return true
+}
+
+// rebuild brings degraded chunks back to norm (R7), with pauses between the steps.
+func (m *fakeMeta) rebuild(pause func()) {
+	m.mu.Lock()
+	var list []uint32
+	if m.settledAt == m.info.Epoch {
+		for i, c := range m.chunks {
+			if len(c.Insync)+len(c.Syncing) < m.norm && len(c.Insync) > 0 {
+				list = append(list, i)
+			}
+		}
+	}
+	m.mu.Unlock()
+	for _, i := range list {
+		m.rebuildChunk(i, pause)
+	}
+}
+
+func (m *fakeMeta) rebuildChunk(i uint32, pause func()) {
+	m.mu.Lock()
+	c := m.chunks[i]
+	var t *fakeServer
+	for _, s := range m.servers {
+		if !slices.Contains(c.Insync, s.id) && !slices.Contains(c.Syncing, s.id) && s.prepare(i, c.Version+1, store.Syncing, m.info.Epoch) {
+			t = s
+			break
+		}
+	}
+	if t == nil || m.settledAt != m.info.Epoch {
+		m.mu.Unlock()
+		return
+	}
+	c.Version++
+	c.Syncing = append(slices.Clone(c.Syncing), t.id)
+	version := c.Version
+	m.mu.Unlock()
+	pause()
+	if m.raise(i, version) {
+		pause()
+		m.pull(i, version, t, pause)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if slices.Contains(c.Syncing, t.id) {
+		m.drop(c, t.id) // it came to nothing
+	}
+}
+
+// raise tells all in-sync replicas of the version (R7raise).
+func (m *fakeMeta) raise(i uint32, version uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.chunks[i]
+	for _, id := range c.Insync {
+		s := m.server(id)
+		if !s.reachable() || c.Version != version {
+			return false
+		}
+		s.set(func() { r := s.replica(i); r.version = max(r.version, version) })
+	}
+	return true
+}
+
+func (m *fakeMeta) pull(i uint32, version uint64, t *fakeServer, pause func()) {
+	m.mu.Lock()
+	c := m.chunks[i]
+	if c.Version != version || !m.good(c.Insync[0], i) || !t.reachable() {
+		m.mu.Unlock()
+		return
+	}
+	from := m.server(c.Insync[0])
+	from.mu.Lock()
+	image := map[uint32][]byte{}
+	for no, b := range from.replica(i).blocks {
+		image[no] = b
+	}
+	from.mu.Unlock()
+	m.mu.Unlock()
+	pause()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.Version != version || !t.reachable() || !slices.Contains(c.Syncing, t.id) {
+		return
+	}
+	t.set(func() { t.replica(i).take(image) })
+	c.Insync = append(slices.Clone(c.Insync), t.id)
+	c.Syncing = slices.DeleteFunc(slices.Clone(c.Syncing), func(o uint32) bool { return o == t.id })
+}
+
+// take makes the replica equal to an image, but for the blocks written meanwhile (R7fresh).
+func (r *fakeReplica) take(image map[uint32][]byte) {
+	for no := range r.blocks {
+		if image[no] == nil && !r.fresh[no] {
+			delete(r.blocks, no)
+		}
+	}
+	for no, b := range image {
+		if !r.fresh[no] {
+			r.blocks[no] = b
+		}
+	}
+	r.sync()
+	r.state, r.open = store.InSync, true
+}
