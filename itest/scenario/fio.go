@@ -27,7 +27,7 @@ func FioVerify(ctx context.Context, uri, dir string, bytes int64) (FioResult, er
 	// Of what randrw does, 70 in 100 are writes, and its size is that of reads and writes.
 	mixed := strconv.FormatInt(bytes*10/7&^(1<<20-1), 10)
 	return Fio(ctx, dir,
-		"--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--randrepeat=0", "--verify_fatal=1", "--group_reporting",
+		"--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--randrepeat=0", "--verify_fatal=1", "--verify_state_save=0", "--group_reporting",
 		"--name=mixed", "--rw=randrw", "--rwmixread=30", "--bsrange=512-1M", "--size="+mixed, "--verify=crc32c", "--verify_backlog=256",
 		"--name=trims", "--rw=trimwrite", "--bs=64k", "--offset="+mixed, "--size="+strconv.FormatInt(bytes/4, 10), "--verify=crc32c",
 	)
