@@ -26,7 +26,7 @@ func (s *Server) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
 
 func (s *Server) answer(p *pipe, c *metapb.Command) {
 	s.mu.Lock()
-	silent, hook := s.silent, s.Hook
+	silent, hook := s.silent, s.hook
 	s.mu.Unlock()
 	if silent {
 		return
@@ -110,7 +110,7 @@ func (s *Server) notMember(k fsm.ChunkKey, what string) {
 // prepare checks R7prepare: the server is no member yet.
 func (s *Server) prepare(ch *metapb.PrepareChunk) string {
 	k := keyOf(ch)
-	if c, ok := s.record(k); ok && (c.Member(s.ID) || ch.Syncing && ch.Version != c.Version+1) {
+	if c, ok := s.record(k); ok && c.Member(s.ID) {
 		s.c.T.Errorf("R7prepare: server %d prepares %v version %d when it is %+v", s.ID, k, ch.Version, c)
 	}
 	s.mu.Lock()
@@ -137,8 +137,8 @@ func (s *Server) pull(p *metapb.Pull) string {
 		}
 	}
 	_ = s.c.Machine.View(func(v *fsm.View) error {
-		if f, err := v.File(k.File); err != nil || !f.Settled() {
-			s.c.T.Errorf("R7lease: server %d pulls %v of a file that is not settled (%v)", s.ID, k, err)
+		if f, err := v.File(k.File); err != nil || !f.Settled() || s.Replica(k).Epoch != f.Node.Epoch {
+			s.c.T.Errorf("R7lease: server %d, prepared at epoch %d, pulls %v of a file that is not settled at that (%v)", s.ID, s.Replica(k).Epoch, k, err)
 		}
 		return nil
 	})

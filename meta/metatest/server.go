@@ -28,10 +28,8 @@ type Server struct {
 	Host string
 	c    *Cluster
 
-	// Hook is called before a command is done; an error is the command's result.
-	Hook func(*metapb.Command) error
-
 	mu          sync.Mutex
+	hook        func(*metapb.Command) error
 	replicas    map[fsm.ChunkKey]Replica
 	free        uint64
 	incarnation uint64
@@ -99,6 +97,13 @@ func (s *Server) Crash(suspicion uint32, chunks ...fsm.ChunkKey) {
 		r.Suspect = max(r.Suspect, suspicion)
 		s.replicas[k] = r
 	}
+}
+
+// Hook has a function called before a command is done; its error is the command's result.
+func (s *Server) Hook(hook func(*metapb.Command) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hook = hook
 }
 
 // Hang keeps its streams open but says and answers nothing any more.

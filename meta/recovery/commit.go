@@ -101,7 +101,7 @@ func (e *Engine) undo(ctx context.Context, batch []*attempt) {
 	e.sessions.Publish(outcomes, true)
 }
 
-// finish ends a batch: what failed is left alone for a while, unless it was interrupted.
+// finish ends a batch: what failed is left alone for a while.
 func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good map[*attempt]int) {
 	e.mu.Lock()
 	for _, a := range batch {
@@ -115,7 +115,9 @@ func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good ma
 		switch {
 		case good[a] == len(planned[a]):
 			delete(e.retry, a.key)
-		case !a.interrupted.Load():
+		case a.interrupted.Load():
+			e.interrupted(a.key)
+		default:
 			e.postpone(a.key)
 			e.metrics.failed.Inc()
 		}

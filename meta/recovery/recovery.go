@@ -159,19 +159,28 @@ type pause struct {
 const (
 	firstPause = time.Second
 	lastPause  = time.Minute
+	// interruptPause keeps a chunk that changes all the time from being all that recovery is busy with.
+	interruptPause = 50 * time.Millisecond
 	// maxPauses bounds how many chunks are remembered to be left alone.
 	maxPauses = 100_000
 )
 
 // postpone leaves a chunk alone for a while, longer each time. Called with mu held.
 func (e *Engine) postpone(k fsm.ChunkKey) {
-	p, known := e.retry[k]
-	if !known && len(e.retry) >= maxPauses {
-		return
+	e.pauseFor(k, min(max(2*e.retry[k].wait, firstPause), lastPause))
+}
+
+// interrupted leaves a chunk alone for a moment: what has ended its rebuild, a lease granted or another change, is not its fault. Called with mu
+// held.
+func (e *Engine) interrupted(k fsm.ChunkKey) {
+	e.pauseFor(k, interruptPause)
+	time.AfterFunc(interruptPause, e.Kick)
+}
+
+func (e *Engine) pauseFor(k fsm.ChunkKey, wait time.Duration) {
+	if _, known := e.retry[k]; known || len(e.retry) < maxPauses {
+		e.retry[k] = pause{until: time.Now().Add(wait), wait: wait}
 	}
-	p.wait = min(max(2*p.wait, firstPause), lastPause)
-	p.until = time.Now().Add(p.wait)
-	e.retry[k] = p
 }
 
 var _ prometheus.Collector = (*Engine)(nil)

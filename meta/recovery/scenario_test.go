@@ -165,12 +165,12 @@ func TestASourceThatCannotIsReplacedByTheNext(t *testing.T) {
 		for _, s := range c.s {
 			s.Crash(sessions.SuspicionProcess, keys...)
 		}
-		c.s[1].Hook = func(m *metapb.Command) error {
+		c.s[1].Hook(func(m *metapb.Command) error {
 			if m.GetAbsolve() != nil {
 				return errors.New("input/output error")
 			}
 			return nil
-		}
+		})
 		for _, s := range c.s {
 			s.Start()
 		}
@@ -184,12 +184,12 @@ func TestRebuildsWaitForANewHolderToSettle(t *testing.T) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		hold := make(chan struct{})
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil {
 				<-hold
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(2*time.Second, "the rebuild is under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
 		next := c.Client('a', 2).Open("/f")
@@ -209,12 +209,12 @@ func TestNothingIsPulledUnlessAllAreRaised(t *testing.T) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		refuse := true
-		c.s[1].Hook = func(m *metapb.Command) error {
+		c.s[1].Hook(func(m *metapb.Command) error {
 			if m.GetRaise() != nil && refuse {
 				return errors.New("input/output error")
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Never(time.Minute, "rebuilt without raising", func() bool {
 			return c.s[2].Commands(func(m *metapb.Command) bool { return m.GetPull() != nil }) > 0
@@ -224,18 +224,36 @@ func TestNothingIsPulledUnlessAllAreRaised(t *testing.T) {
 	})
 }
 
+// R7lease, between the preparation and the entry: the replica was prepared for the epoch before, and must not become syncing.
+func TestARebuildPreparedForAnEarlierEpochIsOff(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.s[2].Stop()
+		c.drop(t, 2)
+		opened := false
+		c.s[2].Hook(func(m *metapb.Command) error {
+			if m.GetPrepare() != nil && !opened {
+				opened = true
+				c.Client('a', 2).Open("/f").Settle()
+			}
+			return nil
+		})
+		c.s[2].Start()
+		c.Within(10*time.Second, "rebuilt at the new epoch", func() bool { return c.whole(0, 1, 2) })
+	})
+}
+
 func TestAPullThatFailsIsUndoneAndTriedAgain(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		failures := 0
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil && failures < 3 {
 				failures++
 				return errors.New("source does not answer")
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(time.Minute, "rebuilt", func() bool { return c.whole(0, 1, 2) })
 	})
@@ -248,12 +266,12 @@ func TestARebuildThatIsSilentForTooLongIsGivenUp(t *testing.T) {
 		never := make(chan struct{})
 		defer close(never)
 		hang := true
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil && hang {
 				<-never
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(2*time.Second, "under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
 		hang = false
@@ -266,17 +284,17 @@ func TestATargetThatRestartsIsSyncingNoMore(t *testing.T) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		never := make(chan struct{})
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil {
 				<-never
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(2*time.Second, "under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
 		version := c.Chunk(c.v.File, 0).Version
 		close(never)
-		c.s[2].Hook = nil
+		c.s[2].Hook(nil)
 		c.s[2].Stop()
 		c.s[2].Start()
 		c.Within(5*time.Second, "rebuilt in a new attempt", func() bool { return c.whole(0, 1, 2) && c.Chunk(c.v.File, 0).Version > version })
@@ -288,15 +306,15 @@ func TestANewLeaderFinishesWhatTheOldOneBegan(t *testing.T) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		never := make(chan struct{})
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil {
 				<-never
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(2*time.Second, "under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
-		c.s[2].Hook = nil
+		c.s[2].Hook(nil)
 		close(never)
 		c.Lead()
 		c.Within(10*time.Second, "rebuilt", func() bool { return c.whole(0, 1, 2) })
@@ -308,12 +326,12 @@ func TestARebuildOntoAServerThatNeverReturnsIsUndone(t *testing.T) {
 		c.s[2].Stop()
 		c.drop(t, 2)
 		never := make(chan struct{})
-		c.s[2].Hook = func(m *metapb.Command) error {
+		c.s[2].Hook(func(m *metapb.Command) error {
 			if m.GetPull() != nil {
 				<-never
 			}
 			return nil
-		}
+		})
 		c.s[2].Start()
 		c.Within(2*time.Second, "under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
 		close(never)
@@ -438,7 +456,7 @@ func TestChunksBecomeWritableFirst(t *testing.T) {
 		c.drop(t, 1)
 		c.drop(t, 2)
 		for _, s := range c.s[1:] {
-			s.Hook = func(m *metapb.Command) error {
+			s.Hook(func(m *metapb.Command) error {
 				if p := m.GetPull(); p != nil {
 					time.Sleep(time.Second)
 					for _, k := range metatest.Keys(c.v.File, chunks) {
@@ -448,7 +466,7 @@ func TestChunksBecomeWritableFirst(t *testing.T) {
 					}
 				}
 				return nil
-			}
+			})
 			s.Start()
 		}
 		c.Within(time.Minute, "whole", func() bool { return c.whole(0, 1, 2) })
