@@ -150,7 +150,7 @@ func (v *Volume) issueRead(b *batch, ch *chunkState, p *piece) (done bool) {
 		v.hold(b, ch, p)
 		return false
 	}
-	vs, hopeless := pick(ch, p)
+	vs, hopeless := b.pick(ch, p)
 	if hopeless {
 		p.err = v.on(ch, p.why.outcome())
 		return true
@@ -193,10 +193,15 @@ func (p *piece) target(length int) []byte {
 	return p.buffer
 }
 
-// pick chooses the replica to read from: one on this host, else the one with the fewest bytes outstanding. hopeless: every replica
-// has failed to serve this piece.
-func pick(ch *chunkState, p *piece) (best *vserver, hopeless bool) {
+// readSlack is by how many bytes outstanding a server may be ahead of the least loaded one and still get the reads of a batch that began
+// to go there: a few small ones together cost each much less than one here and one there, and no disk waits for long.
+const readSlack = 32 << 10
+
+// pick chooses the replica to read from: one on this host, else the one with the fewest bytes outstanding, give or take readSlack.
+// hopeless: every replica has failed to serve this piece.
+func (b *batch) pick(ch *chunkState, p *piece) (best *vserver, hopeless bool) {
 	hopeless = true
+	var same *vserver
 	for _, vs := range ch.insync {
 		if contains(p.tried, vs) {
 			continue
@@ -205,9 +210,18 @@ func pick(ch *chunkState, p *piece) (best *vserver, hopeless bool) {
 		if !vs.link.is(linkUp) || contains(p.shun, vs) {
 			continue
 		}
+		if vs.link == b.read {
+			same = vs
+		}
 		if best == nil || better(vs.link, best.link) {
 			best = vs
 		}
+	}
+	if same != nil && same.link.local == best.link.local && same.link.bytes.Load() < best.link.bytes.Load()+readSlack {
+		best = same
+	}
+	if best != nil {
+		b.read = best.link
 	}
 	return best, hopeless && p.why != 0
 }

@@ -144,6 +144,7 @@ func (v *Volume) start(b *batch, r *block.Request) {
 // batch is what one call of Submit or CompleteCalls gathers: calls by connection, sent with one write each, and completed requests.
 type batch struct {
 	now  int64
+	read *link // where the last read went
 	out  []outgoing
 	done []*block.Request
 }
@@ -155,7 +156,7 @@ type outgoing struct {
 
 func (v *Volume) newBatch() *batch {
 	b := v.batches.Get().(*batch)
-	b.now = v.c.now()
+	b.now, b.read = v.c.now(), nil
 	return b
 }
 

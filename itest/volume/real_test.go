@@ -29,6 +29,7 @@ type real struct {
 	dirs    []string
 	servers []*cs.Server
 	files   atomic.Int64
+	pids    []int // of chunk servers that are processes
 }
 
 const realChunk = 1 << 20
