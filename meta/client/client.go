@@ -26,8 +26,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"pstorage/meta/metapb"
 )
@@ -128,7 +130,7 @@ func (c *Client) conn(address string) (*grpc.ClientConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, grpc.ErrClientConnClosing
+		return nil, status.Error(codes.Canceled, "the client is closed")
 	}
 	if conn, ok := c.conns[address]; ok {
 		return conn, nil

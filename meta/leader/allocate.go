@@ -31,8 +31,16 @@ type allocation struct {
 	epoch   uint64
 	missing map[uint32][]placement.Taken // chunk -> servers that have a replica now
 	failed  map[uint32]bool              // servers not to be asked again
-	held    []*sessions.Preparation
+	asked   []asked
 	places  int
+	done    bool // the replicas in missing are members
+}
+
+// asked is what one server was asked for in one round.
+type asked struct {
+	session     *sessions.Session
+	preparation *sessions.Preparation
+	indices     []uint32
 }
 
 // Allocate makes chunks that do not exist yet. The replicas are on the servers, durably, when it returns.
@@ -155,11 +163,6 @@ func (a *allocation) indices() (out []uint32) {
 func (a *allocation) prepare(ctx context.Context, picks map[uint32][]uint32) {
 	ctx, cancel := context.WithTimeout(ctx, prepareWait)
 	defer cancel()
-	type asked struct {
-		session *sessions.Session
-		prep    *sessions.Preparation
-		indices []uint32
-	}
 	var all []asked
 	for server, indices := range picks {
 		s := a.leader.sessions.Get(server)
@@ -169,9 +172,9 @@ func (a *allocation) prepare(ctx context.Context, picks map[uint32][]uint32) {
 		}
 		all = append(all, asked{s, s.Prepare(a.chunks(indices)), indices})
 	}
+	a.asked = append(a.asked, all...)
 	for _, p := range all {
-		a.held = append(a.held, p.prep)
-		for i, err := range p.prep.Wait(ctx) {
+		for i, err := range p.preparation.Wait(ctx) {
 			if err != nil {
 				a.leader.log.Warn("no replica was made", "server", p.session.ID, "file", a.file.ID, "chunk", p.indices[i], "error", err)
 				a.failed[p.session.ID] = true
@@ -208,19 +211,32 @@ func (a *allocation) commit(ctx context.Context, client []byte) error {
 			return err
 		}
 	}
+	a.done = true
 	return nil
 }
 
 // release ends the protection of what was prepared, once each server has answered. What did not become a member is removed again, unless
 // it is not known whether it did: that is sorted out when the servers attach to the next leader.
 func (a *allocation) release(deposed bool) {
-	for _, p := range a.held {
-		go func() {
-			p.Errs()
-			p.Release()
-			if !deposed {
-				p.Discard()
+	for _, p := range a.asked {
+		var useless []fsm.ChunkKey
+		for _, i := range p.indices {
+			if !deposed && !(a.done && a.has(i, p.session.ID)) {
+				useless = append(useless, fsm.ChunkKey{File: a.file.ID, Index: i})
 			}
+		}
+		if len(useless) == 0 {
+			p.preparation.Release()
+			continue
+		}
+		go func() {
+			p.preparation.Errs()
+			p.preparation.Release()
+			p.session.Remove(useless)
 		}()
 	}
+}
+
+func (a *allocation) has(index uint32, server uint32) bool {
+	return slices.ContainsFunc(a.missing[index], func(t placement.Taken) bool { return t.Server == server })
 }

@@ -16,7 +16,7 @@ import (
 type streamServer = grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]
 
 // command does one command and answers. Pulls and absolutions are done beside the others.
-func (s *Server) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
+func (s *process) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
 	if c.GetPull() != nil || c.GetAbsolve() != nil {
 		work.Go(func() { s.answer(p, c) })
 		return
@@ -24,13 +24,13 @@ func (s *Server) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
 	s.answer(p, c)
 }
 
-func (s *Server) answer(p *pipe, c *metapb.Command) {
-	s.mu.Lock()
-	silent, hook := s.silent, s.hook
-	s.mu.Unlock()
-	if silent {
+func (s *process) answer(p *pipe, c *metapb.Command) {
+	if s.hangs() {
 		return
 	}
+	s.mu.Lock()
+	hook := s.hook
+	s.mu.Unlock()
 	r := &metapb.Result{Id: c.Id}
 	var err error
 	if hook != nil {
@@ -171,16 +171,7 @@ func (s *Server) absolve(a *metapb.Absolve) string {
 func (s *Server) running() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cancel != nil && s.stopped != nil && !closed(s.stopped)
-}
-
-func closed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
+	return len(s.runs) > 0
 }
 
 // Describe names a command, for tests.

@@ -22,6 +22,12 @@ type Replica struct {
 	Epoch   uint64
 }
 
+// run is one process of a server.
+type run struct {
+	cancel  context.CancelFunc
+	stopped chan struct{}
+}
+
 // Server is a chunk server in memory. Its replicas survive Stop and Crash.
 type Server struct {
 	ID   uint32
@@ -33,9 +39,8 @@ type Server struct {
 	replicas    map[fsm.ChunkKey]Replica
 	free        uint64
 	incarnation uint64
-	silent      bool // says and answers nothing
-	cancel      context.CancelFunc
-	stopped     chan struct{}
+	silent      uint64 // up to this incarnation it says and answers nothing
+	runs        []run
 	out         chan *metapb.FromServer
 	commands    []*metapb.Command // done so far
 }
@@ -53,20 +58,20 @@ func (c *Cluster) Add(host string) *Server {
 	return s
 }
 
-// Start runs the server: it attaches, and again when it must, until Stop.
+// Start runs the server: it attaches, and again when it must, until Stop. One that hangs goes on hanging beside it.
 func (s *Server) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan struct{})
 	s.mu.Lock()
 	s.incarnation++
-	s.stopped = make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
-	s.silent = false
+	s.runs = append(s.runs, run{cancel, stopped})
+	p := &process{s, s.incarnation}
 	s.mu.Unlock()
 	go func() {
-		defer close(s.stopped)
+		defer close(stopped)
 		for ctx.Err() == nil {
 			if l := s.c.Leader(); l != nil {
-				s.attach(ctx, l.Attach)
+				p.attach(ctx, l.Attach)
 			}
 			select {
 			case <-ctx.Done():
@@ -79,11 +84,12 @@ func (s *Server) Start() {
 // Stop ends it cleanly.
 func (s *Server) Stop() {
 	s.mu.Lock()
-	cancel, stopped := s.cancel, s.stopped
+	runs := s.runs
+	s.runs = nil
 	s.mu.Unlock()
-	if cancel != nil {
-		cancel()
-		<-stopped
+	for _, r := range runs {
+		r.cancel()
+		<-r.stopped
 	}
 }
 
@@ -110,7 +116,7 @@ func (s *Server) Hook(hook func(*metapb.Command) error) {
 func (s *Server) Hang() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.silent = true
+	s.silent = s.incarnation
 }
 
 // SetFree sets the free space that the next heartbeats tell.
@@ -161,6 +167,18 @@ func (s *Server) Report(t *metapb.Trouble) {
 	out <- &metapb.FromServer{Message: &metapb.FromServer_Trouble{Trouble: t}}
 }
 
+// process is one incarnation.
+type process struct {
+	*Server
+	number uint64
+}
+
+func (s *process) hangs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.number <= s.silent
+}
+
 // pipe is both ends of a stream.
 type pipe struct {
 	ctx  context.Context
@@ -194,7 +212,7 @@ func (p *pipe) SendMsg(any) error            { return nil }
 func (p *pipe) RecvMsg(any) error            { return nil }
 
 // attach runs one stream to its end.
-func (s *Server) attach(ctx context.Context, serve func(stream streamServer) error) {
+func (s *process) attach(ctx context.Context, serve func(stream streamServer) error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &pipe{ctx, make(chan *metapb.FromServer, 64), make(chan *metapb.ToServer, 64)}
 	var work sync.WaitGroup
@@ -205,9 +223,9 @@ func (s *Server) attach(ctx context.Context, serve func(stream streamServer) err
 }
 
 // run is the server's end.
-func (s *Server) run(p *pipe, work *sync.WaitGroup) {
+func (s *process) run(p *pipe, work *sync.WaitGroup) {
 	s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Register{Register: &metapb.Register{
-		Id: s.ID, ClusterId: ClusterID, Address: s.Host + ":1", Host: s.Host, Incarnation: s.incarnation}}})
+		Id: s.ID, ClusterId: ClusterID, Address: s.Host + ":1", Host: s.Host, Incarnation: s.number}}})
 	for _, page := range s.inventory() {
 		s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Inventory{Inventory: page}})
 	}
@@ -232,11 +250,8 @@ func (s *Server) run(p *pipe, work *sync.WaitGroup) {
 	}
 }
 
-func (s *Server) say(p *pipe, m *metapb.FromServer) {
-	s.mu.Lock()
-	silent := s.silent
-	s.mu.Unlock()
-	if silent {
+func (s *process) say(p *pipe, m *metapb.FromServer) {
+	if s.hangs() {
 		return
 	}
 	select {
@@ -245,7 +260,7 @@ func (s *Server) say(p *pipe, m *metapb.FromServer) {
 	}
 }
 
-func (s *Server) beat(p *pipe) {
+func (s *process) beat(p *pipe) {
 	s.mu.Lock()
 	b := &metapb.Heartbeat{SpaceTotal: 1 << 41, SpaceFree: s.free, Replicas: uint64(len(s.replicas))}
 	s.mu.Unlock()
@@ -273,7 +288,7 @@ func (s *Server) inventory() (pages []*metapb.InventoryPage) {
 }
 
 // admitted takes the admission.
-func (s *Server) admitted(p *pipe) bool {
+func (s *process) admitted(p *pipe) bool {
 	for {
 		select {
 		case <-p.ctx.Done():

@@ -41,8 +41,7 @@ func (e *Engine) plan(ctx context.Context) error {
 	p := &planner{Engine: e, set: e.leader.Settings(), files: map[uint64]*fsm.File{}, hosts: map[uint32]string{},
 		purge: map[uint32][]fsm.ChunkKey{}, random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	p.candidates = e.sessions.Candidates(p.set)
-	err := e.leader.View(func(v *fsm.View) error { p.scan(v); return nil })
-	if err != nil {
+	if err := p.look(); err != nil {
 		return err
 	}
 	p.start(ctx)
@@ -61,14 +60,21 @@ func (e *Engine) plan(ctx context.Context) error {
 	return nil
 }
 
+// look scans with mu held from before the view begins: of every attempt that is not active any more, the view shows what it did. Else a
+// server could be prepared anew that has just become a member.
+func (p *planner) look() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.leader.View(func(v *fsm.View) error { p.scan(v); return nil })
+}
+
+// scan decides about chunk after chunk. Called with mu held.
 func (p *planner) scan(v *fsm.View) {
 	p.view = v
 	for _, s := range v.Servers() {
 		p.hosts[s.Id] = s.Host
 	}
 	p.disaster = p.set.MaxOffline > 0 && len(p.offline(v, p.set.OfflineAfter)) > p.set.MaxOffline
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	seen := 0
 	next, count := fsm.ChunkKey{}, 0
 	v.Watch(p.count, p.place, func(insync int, k fsm.ChunkKey) bool {

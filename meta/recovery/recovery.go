@@ -18,8 +18,8 @@
 // only after this server has verified that it leads.
 //
 // Goroutines: Run decides; each batch of rebuilds and each batch of absolutions has one that carries it out, with one more per pull or
-// absolution under way; sweeping has one. Locks: Engine.mu guards what is under way; it may be taken inside a view of the state machine, and
-// comes before those of package sessions.
+// absolution under way; sweeping has one. Locks: Engine.mu guards what is under way; it comes
+// before views of the state machine and before the locks of package sessions.
 package recovery
 
 import (

@@ -3,7 +3,6 @@ package recovery
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"pstorage/meta/fsm"
@@ -39,21 +38,7 @@ func (a *absolution) atVersion() uint64 {
 
 // resolve looks at every replica that is not sound (R6).
 func (e *Engine) resolve(ctx context.Context) error {
-	var drops changes
-	var sources []absolution
-	seen := map[fsm.ChunkKey]bool{}
-	err := e.leader.View(func(v *fsm.View) error {
-		for _, s := range e.sessions.Up() {
-			for _, k := range s.Suspects(suspectsPerPass) {
-				if !seen[k] && drops.count < maxEntry {
-					seen[k] = true
-					e.resolveOne(v, k, &drops, &sources)
-				}
-				e.clearStranger(v, s, k)
-			}
-		}
-		return nil
-	})
+	drops, sources, err := e.judge()
 	if err != nil {
 		return err
 	}
@@ -69,6 +54,32 @@ func (e *Engine) resolve(ctx context.Context) error {
 	e.sessions.Publish(outcomes, true)
 	e.Kick()
 	return nil
+}
+
+// judge decides about every suspect. Like planning, it holds mu from before the view begins: of every absolution that is over, the view shows what it did.
+func (e *Engine) judge() (drops changes, sources []absolution, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	seen := map[fsm.ChunkKey]bool{}
+	err = e.leader.View(func(v *fsm.View) error {
+		for _, s := range e.sessions.Up() {
+			for _, k := range s.Suspects(suspectsPerPass) {
+				if !seen[k] && !e.absolving[k] && drops.count < maxEntry {
+					seen[k] = true
+					e.resolveOne(v, k, &drops, &sources)
+				}
+				e.clearStranger(v, s, k)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return changes{}, nil, err
+	}
+	for _, a := range sources {
+		e.absolving[a.key] = true
+	}
+	return drops, sources, nil
 }
 
 func succeeded(outcomes []fsm.Outcome) (n int) {
@@ -110,14 +121,8 @@ func (e *Engine) resolveOne(v *fsm.View, k fsm.ChunkKey, drops *changes, sources
 	}
 }
 
-// absolve has sources absolved, those not under way already, and then commits, in batches, that they are alone.
+// absolve has sources absolved, and then commits, in batches, that they are alone.
 func (e *Engine) absolve(ctx context.Context, sources []absolution) {
-	e.mu.Lock()
-	sources = slices.DeleteFunc(sources, func(a absolution) bool { return e.absolving[a.key] })
-	for _, a := range sources {
-		e.absolving[a.key] = true
-	}
-	e.mu.Unlock()
 	if len(sources) == 0 {
 		return
 	}

@@ -14,6 +14,7 @@ var (
 	ErrTimeout  = errors.New("the chunk server does not answer")
 	ErrProtocol = errors.New("the chunk server sent what makes no sense")
 	ErrRefused  = errors.New("the chunk server is refused")
+	ErrMember   = errors.New("a member's replica is not to be prepared anew")
 	ErrBusy     = errors.New("too many commands wait for the chunk server")
 )
 

@@ -49,12 +49,16 @@ func (p Pending) Errs() []error {
 	return p.call.errs
 }
 
-// Wait returns one error per chunk; all are the context's if that ends first.
+// Wait returns one error per chunk; all are the context's if that has ended before the server has answered.
 func (p Pending) Wait(ctx context.Context) []error {
 	select {
 	case <-p.call.done:
-		return p.call.errs
 	case <-ctx.Done():
+	}
+	select {
+	case <-p.call.done:
+		return p.call.errs
+	default:
 		errs := make([]error, p.call.size())
 		for i := range errs {
 			errs[i] = ctx.Err()
@@ -93,14 +97,33 @@ type Preparation struct {
 	released bool
 }
 
-// Prepare asks for replicas.
+// Prepare asks for replicas. It asserts that none of them is a member's: preparing anew would undo what it has.
 func (s *Session) Prepare(chunks []*metapb.PrepareChunk) *Preparation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range chunks {
 		s.preparing[keyOf(c.File, c.Index)]++
 	}
-	return &Preparation{Pending: s.enqueue(&laneCall{kind: prepare, prepares: chunks}), session: s}
+	call := &laneCall{kind: prepare, prepares: chunks}
+	if err := s.noMember(chunks); err != nil {
+		s.log.Error("an assertion has failed", "error", err)
+		call.done = make(chan struct{})
+		call.fail(err)
+		return &Preparation{Pending: Pending{call}, session: s}
+	}
+	return &Preparation{Pending: s.enqueue(call), session: s}
+}
+
+func (s *Session) noMember(chunks []*metapb.PrepareChunk) error {
+	return s.registry.state.View(func(v *fsm.View) error {
+		var rec fsm.Chunk
+		for _, c := range chunks {
+			if v.Chunk(keyOf(c.File, c.Index), &rec) && rec.Member(s.ID) {
+				return fmt.Errorf("chunk server %d, chunk %d.%d: %w", s.ID, c.File, c.Index, ErrMember)
+			}
+		}
+		return nil
+	})
 }
 
 // Release ends the protection.
@@ -118,15 +141,6 @@ func (p *Preparation) Release() {
 			delete(s.preparing, k)
 		}
 	}
-}
-
-// Discard removes those of the replicas that did not become members; it does not wait.
-func (p *Preparation) Discard() {
-	keys := make([]fsm.ChunkKey, 0, len(p.call.prepares))
-	for _, c := range p.call.prepares {
-		keys = append(keys, keyOf(c.File, c.Index))
-	}
-	p.session.Remove(keys)
 }
 
 // Raise sets versions.
