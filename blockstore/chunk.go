@@ -136,15 +136,6 @@ func (ch *chunkState) complain(vs *vserver, what failure) {
 	ch.complaints = append(ch.complaints, complaint{vs, ch.version, what})
 }
 
-func (ch *chunkState) complainedOf(vs *vserver) bool {
-	for _, c := range ch.complaints {
-		if c.vs == vs && c.version == ch.version {
-			return true
-		}
-	}
-	return false
-}
-
 // has reports whether the server is a member.
 func (ch *chunkState) has(vs *vserver) bool {
 	return contains(ch.insync, vs) || contains(ch.syncing, vs)

@@ -176,7 +176,7 @@ func TestDetachingEndsPulls(t *testing.T) {
 	f.must(pullCommand(testChunk, 1, p.from, 1, 2))
 	f.end <- nil
 	// Pulled completely, and a member: the Promote got lost.
-	f = p.to.attached()
+	p.to.attached()
 	if s := p.to.state(t, testChunk).State; s != store.InSync {
 		t.Errorf("state %v", s)
 	}

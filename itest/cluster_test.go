@@ -315,9 +315,26 @@ func TestFullClusterSaysSoAndWorksAgainWithRoom(t *testing.T) {
 		}
 	}
 	_ = filler.Close()
-	command(t, c, "rm", "filler", "--force")
+	removeWhenUnused(t, c, "filler")
 	command(t, c, "create", "again", "-s", "16M", "--chunk-size", "1M")
 	writeUntilRoom(t, c.NBD("again"), data)
+}
+
+// removeWhenUnused removes a volume: the front end gives it up a moment after its last user.
+func removeWhenUnused(t *testing.T, c *cluster.Cluster, name string) {
+	t.Helper()
+	ctx := newContext(t)
+	for {
+		_, err := c.Run(ctx, "rm", name, "--yes")
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // writeUntilRoom writes until it works: chunk servers give the space of a removed volume back a little later.

@@ -104,7 +104,7 @@ func (d *Daemon) serve(f *front) {
 	for _, l := range f.listeners {
 		d.serving.Go(func() {
 			d.log.Info("listening", "protocol", f.protocol, "address", addressOf(l))
-			if err := f.server.Serve(l); err != nil {
+			if err := f.server.Serve(l); err != nil && !errors.Is(err, iscsi.ErrClosed) {
 				d.log.Error("no longer listening", "protocol", f.protocol, "address", addressOf(l), "error", err)
 			}
 		})

@@ -30,7 +30,6 @@ type chunkHistory struct {
 	maybe   uint64 // a version that was asked for last
 	open    bool   // a write has been tried since it was settled: it may be suspect
 	must    bool   // a write was acknowledged since: it must be suspect
-	gone    bool   // removal was tried
 }
 
 // crashOp is one operation of a script: do it, then tell the history what is promised now. before says what is not any more.

@@ -37,8 +37,8 @@ func (s *Store) raiseEpoch(f *file, epoch uint64) error {
 	}
 	f.epoch.Store(epoch)
 	for _, r := range f.all() {
-		r.mu.Lock() // those who were admitted before have ended
-		r.mu.Unlock()
+		r.mu.Lock()
+		r.mu.Unlock() //lint:ignore SA2001 those who were admitted before have ended when the lock is had
 	}
 	return nil
 }

@@ -209,9 +209,9 @@ func TestComparisonSeesTornBlocksOfADoubtfulBase(t *testing.T) {
 }
 
 func TestSuspectBaseStaysDoubtfulUntilPromoted(t *testing.T) {
-	_, to, m := sourceAndTarget(t)
+	_, _, m := sourceAndTarget(t)
 	m.Restart(false)
-	to = opened(t, m, "cs", Options{})
+	to := opened(t, m, "cs", Options{})
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
 	must(t, to.Demote([]chunk.ID{idA})) // the rebuild ended half way
 	must(t, to.Close())

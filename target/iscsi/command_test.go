@@ -3,7 +3,6 @@ package iscsi
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -446,5 +445,3 @@ func TestClientGoneInTheMiddleOfABurstLeavesNothing(t *testing.T) {
 		// end() finds what is left
 	})
 }
-
-var errTest = errors.New("test")

@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("size %d of %d, ahs %d, data %d", size, len(b), len(p.ahs), len(p.data))
 		}
 		readLength(p.ahs)
-		lunNumber(p.lun())
+		_, _ = lunNumber(p.lun())
 	})
 }
 
