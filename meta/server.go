@@ -84,6 +84,8 @@ type Server struct {
 	failed  chan struct{}
 	failure error
 	once    sync.Once
+	closing sync.Once
+	closed  error
 }
 
 // Start runs the metadata server of a folder until Close. It returns when it listens; a single server leads a moment later.
@@ -230,6 +232,11 @@ func (s *Server) fail(err error) {
 
 // Close stops the server; what was committed is durable.
 func (s *Server) Close() error {
+	s.closing.Do(func() { s.closed = s.shutDown() })
+	return s.closed
+}
+
+func (s *Server) shutDown() error {
 	s.stop()
 	if s.grpc != nil {
 		s.grpc.Stop()
