@@ -72,30 +72,47 @@ func fileKey(server uint32, file uint64) []byte {
 	return binary.BigEndian.AppendUint64(serverKey(server), file)
 }
 
-func (tx *txn) block(b *bolt.Bucket, server uint32, k ChunkKey) (blk Block, key []byte) {
-	blk.File, blk.Number = k.File, k.Index/BlockSpan
-	key = blockKey(server, blk.File, blk.Number)
-	if v := b.Get(key); v != nil {
-		if err := decodeBits(v, &blk); err != nil {
+// blockID names an entry of one of the two buckets.
+type blockID struct {
+	bucket *bolt.Bucket
+	server uint32
+	file   uint64
+	number uint32
+}
+
+// block returns an entry, empty if there is none. It is stored by storeBlocks: a batch changes the same ones again and again.
+func (tx *txn) block(b *bolt.Bucket, server uint32, k ChunkKey) *Block {
+	id := blockID{b, server, k.File, k.Index / BlockSpan}
+	if blk := tx.blocks[id]; blk != nil {
+		return blk
+	}
+	blk := &Block{File: id.file, Number: id.number}
+	if v := b.Get(blockKey(server, blk.File, blk.Number)); v != nil {
+		if err := decodeBits(v, blk); err != nil {
 			tx.fail(err)
 		}
 	}
-	return blk, key
+	tx.blocks[id] = blk
+	return blk
 }
 
-func (tx *txn) setBit(b *bolt.Bucket, server uint32, k ChunkKey) {
-	blk, key := tx.block(b, server, k)
-	blk.Set(k.Index)
-	tx.put(b, key, blk.encode())
-}
+func (tx *txn) setBit(b *bolt.Bucket, server uint32, k ChunkKey) { tx.block(b, server, k).Set(k.Index) }
 
 func (tx *txn) clearBit(b *bolt.Bucket, server uint32, k ChunkKey) {
-	blk, key := tx.block(b, server, k)
-	if blk.Clear(k.Index); blk.Empty() {
-		tx.delete(b, key)
-		return
+	tx.block(b, server, k).Clear(k.Index)
+}
+
+// storeBlocks stores what setBit and clearBit have changed. It comes before anything that walks the two buckets.
+func (tx *txn) storeBlocks() {
+	for id, blk := range tx.blocks {
+		key := blockKey(id.server, id.file, id.number)
+		if blk.Empty() {
+			tx.delete(id.bucket, key)
+			continue
+		}
+		tx.put(id.bucket, key, blk.encode())
 	}
-	tx.put(b, key, blk.encode())
+	clear(tx.blocks)
 }
 
 // eachBlock calls yield for the blocks whose keys begin with prefix and are not before from (nil: all), until it returns false.

@@ -165,6 +165,7 @@ func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
 		}
 	}
 	tx.storeCounts()
+	tx.storeBlocks()
 	tx.put(tx.cluster, appliedKey, nodeKey(applied))
 	return tx.err
 }

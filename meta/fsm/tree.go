@@ -103,6 +103,7 @@ func (tx *txn) discardChunks(file uint64) {
 		}
 		tx.delete(tx.chunks, key)
 	}
+	tx.storeBlocks()
 	tx.moveToGarbage(file)
 	tx.changed[file] = Counts{}
 }
@@ -132,6 +133,7 @@ func (tx *txn) moveToGarbage(file uint64) {
 }
 
 func (tx *txn) swept(c *fsmpb.Swept) error {
+	tx.storeBlocks()
 	for _, b := range c.Blocks {
 		tx.delete(tx.garbage, blockKey(c.Server, b.File, b.Block))
 	}

@@ -17,8 +17,9 @@ type txn struct {
 
 	cluster, config, servers, members, nodes, names, chunks, counts, replicas, garbage, watch *bolt.Bucket
 
-	policies map[uint64]Policy // of files, as far as known
-	changed  map[uint64]Counts // not yet stored: a batch changes the same file's again and again
+	policies map[uint64]Policy  // of files, as far as known
+	changed  map[uint64]Counts  // not yet stored: a batch changes the same file's again and again
+	blocks   map[blockID]*Block // read, and perhaps changed and not yet stored
 }
 
 func open(tx *bolt.Tx) *txn {
@@ -27,7 +28,7 @@ func open(tx *bolt.Tx) *txn {
 		members: tx.Bucket(membersBucket), nodes: tx.Bucket(nodesBucket), names: tx.Bucket(namesBucket),
 		chunks: tx.Bucket(chunksBucket), counts: tx.Bucket(countsBucket), replicas: tx.Bucket(replicasBucket),
 		garbage: tx.Bucket(garbageBucket), watch: tx.Bucket(watchBucket),
-		policies: map[uint64]Policy{}, changed: map[uint64]Counts{},
+		policies: map[uint64]Policy{}, changed: map[uint64]Counts{}, blocks: map[blockID]*Block{},
 	}
 }
 

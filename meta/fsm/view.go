@@ -124,8 +124,7 @@ func (v *View) Garbage(server uint32, yield func(*Block) bool) {
 
 // IsGarbage tells whether a chunk on a server belongs to a deleted file.
 func (v *View) IsGarbage(server uint32, k ChunkKey) bool {
-	b, _ := v.block(v.garbage, server, k)
-	return b.Has(k.Index)
+	return v.block(v.garbage, server, k).Has(k.Index)
 }
 
 // Watch calls yield for the chunks that want attention, those with the fewest in sync first, from a place on, until it returns false.
