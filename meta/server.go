@@ -26,7 +26,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -137,80 +136,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("%s: %w", dir, ErrInUse), f.Close())
 	}
 	return f, nil
-}
-
-// listen opens both ports and starts Raft.
-func (s *Server) listen() error {
-	log := newRaftLogger(s.log)
-	transport, address := s.config.Transport, s.config.Address
-	if transport == nil {
-		if err := checkAddress(address, s.config.InsecureNetwork); err != nil {
-			return err
-		}
-		t, err := tcpTransport(address, log)
-		if err != nil {
-			return err
-		}
-		transport, address = t, string(t.LocalAddr())
-	}
-	var err error
-	if s.node, err = startNode(s.config.Dir, s.identity, transport, log); err != nil {
-		return err
-	}
-	if s.listener = s.config.Listener; s.listener != nil {
-		return nil
-	}
-	client, err := s.clientAddress(address)
-	if err != nil {
-		return err
-	}
-	if err := checkAddress(client, s.config.InsecureNetwork); err != nil {
-		return err
-	}
-	if s.listener, err = net.Listen("tcp", client); err != nil {
-		return fmt.Errorf("listen for clients: %w", err)
-	}
-	return nil
-}
-
-// clientAddress is what was asked for, else the port after the other one; where that one was any port, any.
-func (s *Server) clientAddress(raftAddress string) (string, error) {
-	if s.config.ClientAddress != "" {
-		return s.config.ClientAddress, nil
-	}
-	host, port, err := net.SplitHostPort(s.config.Address)
-	if err != nil {
-		return "", fmt.Errorf("address %q: %w", s.config.Address, err)
-	}
-	if port == "0" {
-		return net.JoinHostPort(host, "0"), nil
-	}
-	return nextPort(raftAddress)
-}
-
-func nextPort(address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", fmt.Errorf("address %q: %w", address, err)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 65535 {
-		return "", fmt.Errorf("port of address %q has none after it", address)
-	}
-	return net.JoinHostPort(host, strconv.FormatUint(n+1, 10)), nil
-}
-
-// checkAddress refuses what others can reach while nobody authenticates.
-func checkAddress(address string, insecure bool) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("address %q: %w", address, err)
-	}
-	ip := net.ParseIP(host)
-	if !insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("address %q: %w", address, ErrNetwork)
-	}
-	return nil
 }
 
 // ClientAddr is where clients and chunk servers reach this server.

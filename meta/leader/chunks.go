@@ -131,7 +131,7 @@ func (l *Leader) drop(ctx context.Context, in *metapb.DropRequest) (out *metapb.
 		}
 	}
 	l.sessions.Publish(outcomes, false)
-	l.recovery.Kick()
+	l.recovery.Changed(outcomes, true)
 	return out, again, nil
 }
 

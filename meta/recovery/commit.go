@@ -114,7 +114,7 @@ func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good ma
 		}
 		switch {
 		case good[a] == len(planned[a]):
-			delete(e.retry, a.key)
+			e.rebuilt(a.key)
 		case a.interrupted.Load():
 			e.interrupted(a.key)
 		default:

@@ -166,10 +166,12 @@ func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []t
 	return targets
 }
 
-// usable tells whether a server can take one more rebuild now.
+// usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, and nothing of the chunk is on it that
+// no record speaks of.
 func (p *planner) usable(server uint32, k fsm.ChunkKey) bool {
+	room := slices.ContainsFunc(p.candidates, func(c placement.Candidate) bool { return c.Server == server && c.Free > 0 })
 	s := p.sessions.Get(server)
-	return s != nil && !s.Failing() && !s.HasLeftover(k) && p.targets[server] < maxPerTarget
+	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget
 }
 
 // newcomers are the candidates that have nothing of the chunk.

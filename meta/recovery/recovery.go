@@ -25,6 +25,8 @@ package recovery
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,7 +152,32 @@ func (e *Engine) Interrupt(outcomes []fsm.Outcome) {
 	}
 }
 
-// pause is how long a chunk is left alone after a rebuild of it has failed.
+// Changed tells of members that have changed without recovery's doing. byHolder: the holder had a replica dropped. One that was rebuilt lately,
+// and fails again, is not rebuilt at once: something is wrong between the holder and its server that recovery does not see.
+func (e *Engine) Changed(outcomes []fsm.Outcome, byHolder bool) {
+	outcomes = slices.DeleteFunc(slices.Clone(outcomes), func(o fsm.Outcome) bool { return o.Err != nil })
+	e.Interrupt(outcomes)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range outcomes {
+		if p, rebuilt := e.retry[o.Key]; byHolder && rebuilt && time.Since(p.until) < relapse {
+			e.postpone(o.Key)
+		}
+	}
+	e.Kick()
+}
+
+// rebuilt notes that a chunk is whole again. Called with mu held.
+func (e *Engine) rebuilt(k fsm.ChunkKey) { e.pauseFor(k, 0, e.retry[k].wait) }
+
+// forgetPauses forgets those that are over for long.
+func (e *Engine) forgetPauses() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	maps.DeleteFunc(e.retry, func(_ fsm.ChunkKey, p pause) bool { return time.Since(p.until) > relapse })
+}
+
+// pause is until when a chunk is left alone after a rebuild of it has failed, or, in the past, when it was rebuilt.
 type pause struct {
 	until time.Time
 	wait  time.Duration
@@ -161,25 +188,29 @@ const (
 	lastPause  = time.Minute
 	// interruptPause keeps a chunk that changes all the time from being all that recovery is busy with.
 	interruptPause = 50 * time.Millisecond
+	// relapse is how soon after a rebuild a failure counts as another of the same.
+	relapse = 2 * time.Minute
 	// maxPauses bounds how many chunks are remembered to be left alone.
 	maxPauses = 100_000
 )
 
 // postpone leaves a chunk alone for a while, longer each time. Called with mu held.
 func (e *Engine) postpone(k fsm.ChunkKey) {
-	e.pauseFor(k, min(max(2*e.retry[k].wait, firstPause), lastPause))
+	wait := min(max(2*e.retry[k].wait, firstPause), lastPause)
+	e.pauseFor(k, wait, wait)
 }
 
 // interrupted leaves a chunk alone for a moment: what has ended its rebuild, a lease granted or another change, is not its fault. Called with mu
 // held.
 func (e *Engine) interrupted(k fsm.ChunkKey) {
-	e.pauseFor(k, interruptPause)
+	e.pauseFor(k, interruptPause, e.retry[k].wait)
 	time.AfterFunc(interruptPause, e.Kick)
 }
 
-func (e *Engine) pauseFor(k fsm.ChunkKey, wait time.Duration) {
+// pauseFor leaves a chunk alone for some time; wait is what the next failure doubles.
+func (e *Engine) pauseFor(k fsm.ChunkKey, some, wait time.Duration) {
 	if _, known := e.retry[k]; known || len(e.retry) < maxPauses {
-		e.retry[k] = pause{until: time.Now().Add(wait), wait: wait}
+		e.retry[k] = pause{until: time.Now().Add(some), wait: wait}
 	}
 }
 

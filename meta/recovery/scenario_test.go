@@ -448,6 +448,33 @@ func TestStaleReplicasOfWholeChunksAreRemovedAfterTheGrace(t *testing.T) {
 	})
 }
 
+// A replica that the holder has dropped again and again is rebuilt, but not all the time.
+func TestAReplicaThatRelapsesIsRebuiltLessAndLessOften(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		pulls := func() int { return c.s[2].Commands(func(m *metapb.Command) bool { return m.GetPull() != nil }) }
+		for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, err := c.v.Drop(c.s[2].ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := pulls(); n > 12*chunks {
+			t.Errorf("%d rebuilds of %d chunks in two minutes", n, chunks)
+		}
+		c.Within(2*time.Minute, "rebuilt when it does not fail any more", func() bool { return c.whole(0, 1, 2) })
+	})
+}
+
+func TestAFullServerIsNotRebuiltOnto(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.s[2].SetFree(0)
+		time.Sleep(3 * time.Second)
+		c.drop(t, 2)
+		c.Never(30*time.Second, "rebuilt without room", func() bool { return !c.whole(0, 1) })
+		c.s[2].SetFree(1 << 40)
+		c.Within(5*time.Second, "rebuilt", func() bool { return c.whole(0, 1, 2) })
+	})
+}
+
 // The first replica of a chunk that cannot be written comes before the second of any other.
 func TestChunksBecomeWritableFirst(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {

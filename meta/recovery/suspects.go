@@ -52,7 +52,7 @@ func (e *Engine) resolve(ctx context.Context) error {
 	}
 	e.metrics.suspectsDropped.Add(float64(succeeded(outcomes)))
 	e.sessions.Publish(outcomes, true)
-	e.Kick()
+	e.Changed(outcomes, false)
 	return nil
 }
 
@@ -243,7 +243,7 @@ func (e *Engine) dropOffline(ctx context.Context) error {
 		return err
 	}
 	e.sessions.Publish(outcomes, true)
-	e.Kick()
+	e.Changed(outcomes, false)
 	return nil
 }
 

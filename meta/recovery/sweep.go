@@ -48,6 +48,7 @@ func (s *sweeper) sweep(ctx context.Context) {
 		s.sweepGarbage(ctx, session)
 		s.sweepLeftovers(ctx, session)
 	}
+	s.forgetPauses()
 	remove, forget := s.ripe()
 	for server, keys := range remove {
 		s.removeStale(ctx, server, keys)
