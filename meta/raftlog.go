@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger passes Raft's messages on to slog. What Raft calls information (elections, snapshots) is detail here.
+// raftLogger passes Raft's messages on to slog, one level lower: what Raft warns of (an election, a peer that is slow) is its daily life.
 type raftLogger struct {
 	hclog.Logger // answers what nobody asks
 	log          *slog.Logger
@@ -26,7 +26,7 @@ func levelOf(level hclog.Level) slog.Level {
 	case level >= hclog.Error:
 		return slog.LevelError
 	case level == hclog.Warn:
-		return slog.LevelWarn
+		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }

@@ -34,13 +34,6 @@ func (l *leases) deadline(file uint64) time.Time {
 	return l.since.Add(LeaseTime)
 }
 
-// left is how long the holder of a file may still believe in its lease; 0: no longer.
-func (l *leases) left(file uint64) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(0, time.Until(l.deadline(file)))
-}
-
 // renew prolongs leases, but for those being granted to somebody. It comes before the caller looks whose they are: a grant that was
 // made before is seen then, and one that comes later finds them live.
 func (l *leases) renew(files []uint64) (refused map[uint64]bool) {
