@@ -38,9 +38,9 @@ race:
 fuzz:
 	itest/run-fuzz $(FUZZTIME)
 
-## sim        the seeded tests, SEEDS (20) seeds each
+## sim        the tests that play failures through, SEEDS (20) seeds each
 sim:
-	SEEDS=$(SEEDS) $(GO) test -count=1 -run 'Sim|Seed|Random|Metamorphic' ./blockstore/... ./cs/... ./meta/... ./target/...
+	itest/run-sim $(SEEDS)
 
 ## bench      speed, side by side with peers (BENCH= for flags: see go run ./itest/bench -h)
 bench: build
