@@ -1,6 +1,9 @@
 package blockstore
 
 import (
+	"cmp"
+	"slices"
+
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/store"
@@ -52,13 +55,19 @@ func (s *fakeServer) doFence(w *wire.Call) wire.Status {
 	s.fence[w.Chunk.File] = w.Epoch
 	var open []store.ChunkVersion
 	for id, r := range s.replicas {
-		if id.File == w.Chunk.File && r.open {
+		if id.File == w.Chunk.File && r.open && id.Index >= w.Offset {
 			open = append(open, store.ChunkVersion{Index: id.Index, Version: r.version})
 		}
 	}
-	w.Reply = wire.AppendChunkVersions(nil, open)
+	slices.SortFunc(open, func(a, b store.ChunkVersion) int { return cmp.Compare(a.Index, b.Index) })
+	page := open[:min(len(open), fencePage)]
+	w.Aux0 = uint64(len(open) - len(page))
+	w.Reply = wire.AppendChunkVersions(nil, page)
 	return wire.OK
 }
+
+// fencePage is how many open chunks a fake server names in one answer.
+const fencePage = 2
 
 func (s *fakeServer) doFile(w *wire.Call) wire.Status {
 	if w.Op == wire.OpFlush {

@@ -7,7 +7,7 @@ import (
 // fenceServers tells every server not fenced yet, that can be reached, of this volume's epoch (R5): one round trip each. What it
 // answers with are its open chunks, whose replicas may differ.
 func (v *Volume) fenceServers() {
-	var x exchange
+	x := &exchange{}
 	for _, vs := range v.allServers() {
 		if vs.fenced.Load() || !vs.link.is(linkUp) {
 			continue
@@ -18,21 +18,36 @@ func (v *Volume) fenceServers() {
 		}
 		x.add(v, vs, wire.Call{Op: wire.OpFence})
 	}
-	x.run(v)
-	for _, c := range x.calls {
-		if c.Err == nil {
-			v.fenceAnswer(c)
+	for len(x.calls) > 0 {
+		x.run(v)
+		rest := &exchange{}
+		for _, c := range x.calls {
+			if c.Err != nil {
+				continue
+			}
+			if next, more := v.fenceAnswer(c); more {
+				rest.add(v, c.vs, wire.Call{Op: wire.OpFence, Offset: next})
+			}
 		}
+		x = rest
 	}
 	v.clearFence()
 }
 
-func (v *Volume) fenceAnswer(c *call) {
+// fenceAnswer takes an answer; more says that the server has further open chunks, from next on.
+func (v *Volume) fenceAnswer(c *call) (next uint32, more bool) {
 	switch c.Status {
 	case wire.OK:
-		if err := v.fenced(c.vs, c.Reply); err != nil {
+		last, err := v.openAt(c.Reply)
+		switch {
+		case err != nil:
 			v.log.Error("list of open chunks", "server", c.vs.id, "error", err)
 			c.vs.condemn("its list of open chunks cannot be read")
+		case c.Aux0 > 0 && last >= c.Offset: // they do not fit into one answer
+			return last + 1, true
+		default:
+			c.vs.refusedSince = 0
+			c.vs.fenced.Store(true)
 		}
 	case wire.StaleEpoch:
 		v.lose("a chunk server has been fenced by a newer holder")
@@ -41,6 +56,7 @@ func (v *Volume) fenceAnswer(c *call) {
 	default:
 		c.vs.condemn("fence: " + c.Status.String())
 	}
+	return 0, false
 }
 
 // notAdmitted: a server that has just started is waited for a little.
@@ -54,13 +70,15 @@ func (v *Volume) notAdmitted(vs *vserver) {
 	}
 }
 
-// fenced takes a server's list of open chunks. One that this holder uses already it has opened itself.
-func (v *Volume) fenced(vs *vserver, reply []byte) error {
+// openAt takes a part of a server's list of open chunks, in rising order, and returns its last. One that this holder uses already it has
+// opened itself.
+func (v *Volume) openAt(reply []byte) (last uint32, err error) {
 	open, err := wire.DecodeChunkVersions(reply)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, e := range open {
+		last = max(last, e.Index)
 		ch := v.table.find(e.Index)
 		if ch == nil {
 			continue // of a replica that is no member
@@ -72,9 +90,7 @@ func (v *Volume) fenced(vs *vserver, reply []byte) error {
 		}
 		ch.mu.Unlock()
 	}
-	vs.refusedSince = 0
-	vs.fenced.Store(true)
-	return nil
+	return last, nil
 }
 
 // clearFence lets chunks go on all of whose members are fenced.

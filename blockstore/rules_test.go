@@ -284,15 +284,22 @@ func unreachableAtOpen(t *testing.T, without rules) error {
 	return nil
 }
 
-func halfWritten(t *testing.T, without rules) error {
+func halfWritten(t *testing.T, without rules) error { return halfWrittenChunks(t, without, 1) }
+
+// halfWrittenChunks has a write reach one server only in each of the first chunks, and lets another holder take over.
+func halfWrittenChunks(t *testing.T, without rules, chunks int64) error {
 	k := newCluster(3, testSize, 3, 2)
 	a := k.open(t, OpenOptions{})
-	if err := write(a, 0, 1); err != nil {
-		return err
+	for i := range chunks {
+		if err := write(a, i*testChunk, 1); err != nil {
+			return err
+		}
 	}
 	k.servers[0].goDeaf()
 	k.servers[1].goDeaf()
-	submit(a, blocktest.Write(0, blocktest.Bytes(2, 4096))) // reaches one
+	for i := range chunks {
+		submit(a, blocktest.Write(i*testChunk, blocktest.Bytes(2, 4096))) // reaches one
+	}
 	time.Sleep(time.Millisecond)
 	for _, s := range k.servers {
 		s.hangUp() // and then its sender is no more
@@ -305,11 +312,21 @@ func halfWritten(t *testing.T, without rules) error {
 	time.Sleep(fakeLease)
 	b := k.open(t, OpenOptions{leftOut: without})
 	defer func() { k.end(a, b) }()
-	r := blocktest.Read(0, 4096)
-	if blocktest.Do(b, r); r.Err != nil {
-		return r.Err
+	for i := range chunks {
+		r := blocktest.Read(i*testChunk, 4096)
+		if blocktest.Do(b, r); r.Err != nil {
+			return r.Err
+		}
 	}
 	return k.differences()
+}
+
+func TestEveryOpenChunkIsComparedAlsoWhenTheirListComesInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if err := halfWrittenChunks(t, 0, 2*fencePage+1); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func slowWrite(t *testing.T, without rules) error {
