@@ -59,6 +59,7 @@ func (k *cluster) client(t testing.TB) *Client {
 // open opens the volume in a new client.
 func (k *cluster) open(t testing.TB, opt OpenOptions) *Volume {
 	t.Helper()
+	opt.idleTicks = 2
 	v, err := k.client(t).Open(context.Background(), "/demo", opt)
 	if err != nil {
 		t.Fatal(err)

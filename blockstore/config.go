@@ -30,9 +30,11 @@ const (
 	rpcTimeout     = 5 * time.Second
 	firstBackoff   = 10 * time.Millisecond
 	lastBackoff    = 500 * time.Millisecond
-	settleEvery    = time.Second
-	settleTicks    = 2 // how many of these a chunk must have been idle for
-	closeTimeout   = 4 * time.Second
+	// A chunk is settled when it has been idle for settleTicks times settleEvery. Its next write waits while that is done, and
+	// settling syncs; by then the kernel's own writeback (30 s on Linux) has left the sync little to do.
+	settleEvery  = time.Second
+	settleTicks  = 40
+	closeTimeout = 4 * time.Second
 )
 
 // Limits.
@@ -97,7 +99,8 @@ type OpenOptions struct {
 	// WaitLimit is how long a request waits for replicas that cannot be reached before it fails with ErrUnavailable; 0: for ever.
 	WaitLimit time.Duration
 
-	leftOut rules // by tests
+	leftOut   rules // by tests
+	idleTicks uint8 // by tests: ticks of idleness instead of settleTicks
 }
 
 // rules are what tests leave out, to see that another test notices.

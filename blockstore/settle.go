@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -66,7 +67,7 @@ func (v *Volume) quiet(ch *chunkState, all bool) bool {
 		ch.wrote, ch.idle = false, 0
 		return false
 	}
-	if ch.idle++; ch.idle < settleTicks && !all {
+	if ch.idle++; ch.idle < cmp.Or(v.opt.idleTicks, uint8(settleTicks)) && !all {
 		return false
 	}
 	up := linksUp(ch.insync) && linksUp(ch.syncing)
