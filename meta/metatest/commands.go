@@ -76,12 +76,20 @@ func (s *Server) do(c *metapb.Command) (errs []string) {
 		errs = []string{s.pull(c.GetPull())}
 	case c.GetPromote() != nil:
 		for _, ch := range c.GetPromote().Chunks {
-			errs = append(errs, s.update(ch, func(r *Replica) { r.State = sessions.StateInSync }))
+			errs = append(errs, s.promote(ch))
 		}
 	case c.GetAbsolve() != nil:
 		errs = []string{s.absolve(c.GetAbsolve())}
 	}
 	return errs
+}
+
+// promote takes exactly the version that the replica has, as a chunk server does.
+func (s *Server) promote(ch *metapb.ChunkAt) string {
+	if have := s.Replica(keyOf(ch)).Version; have != ch.Version {
+		return fmt.Sprintf("stale version: the replica's is %d", have)
+	}
+	return s.update(ch, func(r *Replica) { r.State = sessions.StateInSync })
 }
 
 func (s *Server) update(ch *metapb.ChunkAt, change func(*Replica)) string {

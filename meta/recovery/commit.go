@@ -73,14 +73,43 @@ func (e *Engine) promote(done map[*attempt][]uint32) {
 	}
 }
 
+// promoted waits for the answers. A holder may have had another replica dropped meanwhile, and raised this one: then it is promoted
+// at the version that followed. That cannot hit a later rebuild of it: a replica in that state is no in-sync member, and has a
+// higher version than any at which it was one.
 func (e *Engine) promoted(s *sessions.Session, list []*metapb.ChunkAt, p sessions.Pending) {
-	for i, err := range p.Errs() {
-		if err != nil {
-			e.log.Warn("a rebuilt replica does not serve", "server", s.ID, "file", list[i].File, "chunk", list[i].Index, "error", err)
-			s.Suspect(fsm.ChunkKey{File: list[i].File, Index: list[i].Index}, sessions.Missing)
-			e.Kick()
+	for len(list) > 0 {
+		var again []*metapb.ChunkAt
+		for i, err := range p.Errs() {
+			if err == nil {
+				continue
+			}
+			k := fsm.ChunkKey{File: list[i].File, Index: list[i].Index}
+			switch version, member := e.inSync(k, s.ID); {
+			case member && version > list[i].Version:
+				again = append(again, &metapb.ChunkAt{File: k.File, Index: k.Index, Version: version})
+			case member:
+				e.log.Warn("a rebuilt replica does not serve", "server", s.ID, "file", k.File, "chunk", k.Index, "error", err)
+				s.Suspect(k, sessions.Missing)
+				e.Kick()
+			}
+		}
+		if list = again; len(list) > 0 {
+			s.Raise(list) // by whoever comes first, the holder or this
+			p = s.Promote(list)
 		}
 	}
+}
+
+// inSync returns the chunk's version, and whether the server is one of its in-sync members.
+func (e *Engine) inSync(k fsm.ChunkKey, server uint32) (version uint64, member bool) {
+	err := e.leader.View(func(v *fsm.View) error {
+		var c fsm.Chunk
+		if v.Chunk(k, &c) {
+			version, member = c.Version, slices.Contains(c.Insync, server)
+		}
+		return nil
+	})
+	return version, err == nil && member
 }
 
 // undo takes targets that have failed out again, and raises the members to the version that follows.

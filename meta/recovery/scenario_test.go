@@ -499,3 +499,28 @@ func TestChunksBecomeWritableFirst(t *testing.T) {
 		c.Within(time.Minute, "whole", func() bool { return c.whole(0, 1, 2) })
 	})
 }
+
+func TestAReplicaThatAHolderRaisesBeforeItIsPromotedServes(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.s[2].Stop()
+		c.drop(t, 2)
+		once := false
+		c.s[2].Hook(func(m *metapb.Command) error {
+			if m.GetPromote() == nil || once {
+				return nil
+			}
+			once = true // it is the last good replica by the time it hears that it is one
+			c.drop(t, 0)
+			c.drop(t, 1)
+			for _, k := range metatest.Keys(c.v.File, chunks) {
+				if r, now := c.s[2].Replica(k), c.Chunk(k.File, k.Index); now.Version > r.Version && slices.Contains(now.Insync, c.s[2].ID) {
+					r.Version = now.Version
+					c.s[2].Put(k, r)
+				}
+			}
+			return nil
+		})
+		c.s[2].Start()
+		c.Within(time.Minute, "all three in sync", func() bool { return once && c.whole(0, 1, 2) })
+	})
+}
