@@ -65,6 +65,7 @@ func newOutbox(nc net.Conn) (*outbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
+	tune(nc, raw)
 	o := &outbox{raw: raw, wake: make(chan struct{}, 1)}
 	o.changed.L = &o.mu
 	o.try = func(fd uintptr) bool { o.write(fd); return true }
