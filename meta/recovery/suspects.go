@@ -61,9 +61,15 @@ func (e *Engine) judge() (drops changes, sources []absolution, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	seen := map[fsm.ChunkKey]bool{}
+	up := e.sessions.Up()
+	// Collected before the view begins: what is suspected of a chunk that the view does not show yet must not be forgotten.
+	suspects := make([][]fsm.ChunkKey, len(up))
+	for i, s := range up {
+		suspects[i] = s.Suspects(suspectsPerPass)
+	}
 	err = e.leader.View(func(v *fsm.View) error {
-		for _, s := range e.sessions.Up() {
-			for _, k := range s.Suspects(suspectsPerPass) {
+		for i, s := range up {
+			for _, k := range suspects[i] {
 				if !seen[k] && !e.absolving[k] && drops.count < maxEntry {
 					seen[k] = true
 					e.resolveOne(v, k, &drops, &sources)
