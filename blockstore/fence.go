@@ -43,7 +43,9 @@ func (v *Volume) fenceAnswer(c *call) (next uint32, more bool) {
 		case err != nil:
 			v.log.Error("list of open chunks", "server", c.vs.id, "error", err)
 			c.vs.condemn("its list of open chunks cannot be read")
-		case c.Aux0 > 0 && last >= c.Offset: // they do not fit into one answer
+		case c.Aux0 > 0 && last < c.Offset:
+			c.vs.condemn("its list of open chunks does not go on")
+		case c.Aux0 > 0: // they do not fit into one answer
 			return last + 1, true
 		default:
 			c.vs.refusedSince = 0
