@@ -13,7 +13,7 @@ NAMES      := pstorage-mdsd pstorage-csd pstorage-targetd
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run test race fuzz sim bench judge lint install clean
+.PHONY: help build run test race fuzz sim bench judge lint proto install clean
 
 help:
 	@sed -n '/^##/s/^## //p' Makefile
@@ -53,6 +53,10 @@ judge: build
 ## lint       gofmt, go vet, directions of imports, sizes, staticcheck where it can be had
 lint:
 	itest/run-lint $(STATICCHECK)
+
+## proto      the generated code of *.proto (needs protoc, protoc-gen-go, protoc-gen-go-grpc)
+proto:
+	for f in $$(git ls-files '*.proto'); do protoc --go_out=. --go_opt=module=pstorage --go-grpc_out=. --go-grpc_opt=module=pstorage $$f || exit 1; done
 
 ## install    the binary, the names it answers to and the systemd units, below DESTDIR and PREFIX
 install: build
