@@ -85,13 +85,17 @@ func preadNow(fd int, p []byte, off int64) (int, syscall.Errno) {
 	return int(n), 0
 }
 
+// maxPiece is the most that is written by one call. A file system that keeps what is written in folios as large as the write (ext4) looks at
+// every block of a folio at each later write of a single one.
+const maxPiece = 128 << 10
+
 func (f *osFile) WriteAt(p []byte, off int64) (int, error) {
 	if f.window.write(p, off) {
 		return len(p), nil
 	}
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pwrite(f.fd, p[done:], off+int64(done))
+		n, err := unix.Pwrite(f.fd, p[done:min(len(p), done+maxPiece)], off+int64(done))
 		switch {
 		case err == unix.EINTR:
 			continue
