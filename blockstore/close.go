@@ -5,6 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"pstorage/blockstore/block"
 	"pstorage/meta/metapb"
 )
@@ -32,10 +35,10 @@ func (v *Volume) close() error {
 	}
 	v.cancel()
 	v.wg.Wait()
-	lost := v.lease.lost.Load()
-	if !lost && !v.giveUp(context.Background(), clean) {
+	if !v.lease.lost.Load() && !v.giveUp(context.Background(), clean) {
 		clean = false
 	}
+	lost := v.lease.lost.Load()
 	v.c.unregister(v)
 	v.log.Info("volume closed", "clean", clean)
 	switch {
@@ -107,13 +110,18 @@ func (v *Volume) settleAll(ctx context.Context) bool {
 	return true
 }
 
-// giveUp gives the lease back.
+// giveUp gives the lease back. It may turn out that there is none: the file was removed, or is another's.
 func (v *Volume) giveUp(ctx context.Context, clean bool) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	_, err := v.c.meta.CloseFile(ctx, &metapb.CloseFileRequest{Client: v.c.me, File: v.file, Epoch: v.epoch, Clean: clean})
-	if err != nil {
+	switch status.Code(err) {
+	case codes.OK:
+		return true
+	case codes.NotFound, codes.FailedPrecondition:
+		v.lose(status.Convert(err).Message())
+	default:
 		v.log.Warn("lease not given back", "error", err)
 	}
-	return err == nil
+	return false
 }

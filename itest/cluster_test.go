@@ -85,6 +85,27 @@ func TestWholeClusterKeepsDataOverARestart(t *testing.T) {
 	}
 }
 
+// The volume's client learns of the removal at different moments: by its next renewal, by its writes, or not before it closes.
+func TestVolumeRemovedWhileInUseLetsTheTargetEndCleanly(t *testing.T) {
+	c := newCluster(t, cluster.Options{})
+	for _, wait := range []time.Duration{0, 1500 * time.Millisecond} {
+		command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")
+		client := connect(t, c.NBD("v"))
+		if err := check.New(32*mib, 5).Run(client, 100, nil); err != nil {
+			t.Fatal(err)
+		}
+		command(t, c, "rm", "v", "--force")
+		time.Sleep(wait)
+		if _, err := c.Targets.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		_ = client.Close()
+		if err := c.StartTargets(newContext(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDeadChunkServerStopsNeitherReadsNorWrites(t *testing.T) {
 	c := newCluster(t, cluster.Options{})
 	command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")

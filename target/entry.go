@@ -183,6 +183,9 @@ func (e *entry) closeIdle() {
 	e.closing = true
 	e.volumes.mu.Unlock()
 	err := e.device.Close()
+	if errors.Is(err, block.ErrLostLease) {
+		err = nil // it was removed, or is another's now: its users were told then, and nothing was left to close
+	}
 	e.volumes.mu.Lock()
 	defer e.volumes.mu.Unlock()
 	e.closeErr = err

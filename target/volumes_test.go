@@ -104,6 +104,9 @@ func (d *device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
+	if d.lost {
+		return fmt.Errorf("volume: %w", block.ErrLostLease)
+	}
 	return nil
 }
 
@@ -283,8 +286,13 @@ func TestVolumeThatLostItsLeaseIsOpenedAnew(t *testing.T) {
 		if !c.devices[0].isClosed() || c.devices[1].isClosed() {
 			t.Error("dead volume not closed with its last user")
 		}
+		c.devices[1].mu.Lock()
+		c.devices[1].lost = true // removed, for instance; its users know
+		c.devices[1].mu.Unlock()
 		fresh.Close()
-		v.Close()
+		if err := v.Close(); err != nil {
+			t.Error("a lease lost earlier made the end a failure:", err)
+		}
 	})
 }
 
