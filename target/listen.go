@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // probeTime bounds the attempt to find out whether a socket in the file system is anybody's.
@@ -25,7 +28,18 @@ func listen(ctx context.Context, addr string, insecure bool) (net.Listener, erro
 	if !insecure && !loopback(host) {
 		return nil, fmt.Errorf("%s: %w", addr, ErrInsecure)
 	}
-	return new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	var config net.ListenConfig
+	if loopback(host) {
+		config.Control = withinHost
+	}
+	return config.Listen(ctx, "tcp", addr)
+}
+
+// withinHost has connections that come from the same host use reno, which everybody may choose: there is no congestion to control,
+// but BBR, the default of some systems, paces with a timer what is sent. Without it they work too, so errors do not count.
+func withinHost(_, _ string, raw syscall.RawConn) error {
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "reno") })
+	return nil
 }
 
 func loopback(host string) bool {
