@@ -64,7 +64,7 @@ func TestWholeClusterKeepsDataOverARestart(t *testing.T) {
 	if err := c.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.StartMDS(ctx); err != nil {
+	if err := c.StartMDS(ctx, 0); err != nil {
 		t.Fatal(err)
 	}
 	for i := range c.CS {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,23 +14,25 @@ import (
 // Name of the clusters made here.
 const Name = "test"
 
-// Options of a cluster of processes. The zero value is a cluster of three chunk servers on folders.
+// Options of a cluster of processes. The zero value is a cluster of one metadata server and three chunk servers on folders.
 type Options struct {
+	MDS      int      // metadata servers; 0: one
 	Servers  int      // chunk servers; 0: three
 	CSDirs   []string // folders of the chunk servers, in their order; else they lie in the cluster's own
 	Replicas string   // of all volumes; empty: 3:2, or what the number of servers allows
 	Metrics  bool     // every daemon serves its metrics page
 	Env      []string // of all daemons
+	// Place tells where a daemon (mds1, cs1, targetd, ...) runs, and where commands do (admin). Nil: all on this machine's loopback.
+	Place func(name string) Place
 }
 
-// Cluster is a metadata server, chunk servers and front ends, each in its own process.
+// Cluster is metadata servers, chunk servers and front ends, each in its own process.
 type Cluster struct {
 	Dir, Binary string
-	MDS         *Process
+	MDS         []*Process
 	CS          []*Process
 	Targets     *Process
 
-	mds     string // address given to make-mds
 	csDirs  []string
 	options Options
 }
@@ -49,27 +50,15 @@ func New(ctx context.Context, binary, dir string, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start(ctx context.Context) (err error) {
-	if c.mds, err = freePair(); err != nil {
-		return err
-	}
-	mds := filepath.Join(c.Dir, "mds")
-	if _, err := c.Run(ctx, "make-mds", "-I", "-a", c.mds, "-r", mds); err != nil {
-		return err
-	}
-	if err := c.StartMDS(ctx); err != nil {
-		return err
+	c.MDS = make([]*Process, max(c.options.MDS, 1))
+	for i := range c.MDS {
+		if err := c.makeMDS(ctx, i); err != nil {
+			return err
+		}
 	}
 	c.CS = make([]*Process, c.options.Servers)
 	for i := range c.CS {
-		dir := filepath.Join(c.Dir, "cs"+strconv.Itoa(i+1))
-		if i < len(c.options.CSDirs) {
-			dir = c.options.CSDirs[i]
-		}
-		c.csDirs = append(c.csDirs, dir)
-		if _, err := c.Run(ctx, "make-cs", "-r", dir); err != nil {
-			return err
-		}
-		if err := c.StartCS(ctx, i); err != nil {
+		if err := c.makeCS(ctx, i); err != nil {
 			return err
 		}
 	}
@@ -83,15 +72,56 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 	return c.StartTargets(ctx)
 }
 
-// StartMDS starts the metadata server.
-func (c *Cluster) StartMDS(ctx context.Context) (err error) {
-	c.MDS, err = c.daemon(ctx, "mdsd", "mdsd", "-r", filepath.Join(c.Dir, "mds"))
+// makeMDS makes metadata server i, counted from 0, and starts it.
+func (c *Cluster) makeMDS(ctx context.Context, i int) error {
+	at := c.place(mdsName(i))
+	address, err := at.pair()
+	if err != nil {
+		return err
+	}
+	args := []string{"make-mds", "-a", address, "-r", c.MDSDir(i)}
+	if i == 0 {
+		args = append(args, "-I")
+	}
+	if _, err := c.RunAt(ctx, at, append(args, at.flags()...)...); err != nil {
+		return err
+	}
+	return c.StartMDS(ctx, i)
+}
+
+// makeCS makes chunk server i, counted from 0, and starts it.
+func (c *Cluster) makeCS(ctx context.Context, i int) error {
+	dir := filepath.Join(c.Dir, csName(i))
+	if i < len(c.options.CSDirs) {
+		dir = c.options.CSDirs[i]
+	}
+	c.csDirs = append(c.csDirs, dir)
+	args := []string{"make-cs", "-r", dir}
+	at := c.place(csName(i))
+	if at.IP != loopback {
+		args = append(args, "-a", at.address(csPort))
+	}
+	if _, err := c.RunAt(ctx, at, append(args, at.flags()...)...); err != nil {
+		return err
+	}
+	return c.StartCS(ctx, i)
+}
+
+// StartMDS starts metadata server i.
+func (c *Cluster) StartMDS(ctx context.Context, i int) (err error) {
+	c.MDS[i], err = c.Daemon(ctx, mdsName(i), "mdsd", "-r", c.MDSDir(i))
 	return err
 }
 
+// MDSDir is the folder of metadata server i.
+func (c *Cluster) MDSDir(i int) string { return filepath.Join(c.Dir, mdsName(i)) }
+
+func mdsName(i int) string { return "mds" + strconv.Itoa(i+1) }
+func csName(i int) string  { return "cs" + strconv.Itoa(i+1) }
+
 // StartCS starts chunk server i, counted from 0.
 func (c *Cluster) StartCS(ctx context.Context, i int) (err error) {
-	c.CS[i], err = c.daemon(ctx, "csd"+strconv.Itoa(i+1), "csd", "-r", c.csDirs[i])
+	c.CS[i], err = c.Daemon(ctx, csName(i), "csd", "-r", c.csDirs[i])
 	return err
 }
 
@@ -100,27 +130,41 @@ func (c *Cluster) CSDir(i int) string { return c.csDirs[i] }
 
 // StartTargets starts the front ends, where they were before if they had been started.
 func (c *Cluster) StartTargets(ctx context.Context) (err error) {
-	nbd, iscsi := "127.0.0.1:0", "127.0.0.1:0"
-	if c.Targets != nil {
+	at := c.place(targetsName)
+	nbd, iscsi := at.address("0"), at.address("0")
+	switch {
+	case c.Targets != nil:
 		nbd, iscsi = c.nbdAddress(), c.iscsiAddress()
+	case at.IP != loopback:
+		nbd = "unix:" + filepath.Join(c.Dir, "nbd") // its users are on no host
 	}
-	c.Targets, err = c.daemon(ctx, "targetd", "targetd", "--nbd", nbd, "--iscsi", iscsi)
+	c.Targets, err = c.Daemon(ctx, targetsName, "targetd", "--nbd", nbd, "--iscsi", iscsi)
 	return err
 }
 
-func (c *Cluster) daemon(ctx context.Context, name, command string, args ...string) (*Process, error) {
-	args = append([]string{c.Binary, "-c", Name, command}, args...)
+// Daemon starts one more of pstorage's daemons where its name has its place.
+func (c *Cluster) Daemon(ctx context.Context, name, command string, args ...string) (*Process, error) {
+	at := c.place(name)
+	line := append(at.Enter, c.Binary, "-c", Name, command)
+	line = append(append(line, args...), at.flags()...)
 	if c.options.Metrics {
-		args = append(args, "--metrics", "127.0.0.1:0")
+		line = append(line, "--metrics", at.address("0"))
 	}
-	return Start(ctx, name, filepath.Join(c.Dir, name+".log"), c.env(), args...)
+	return Start(ctx, name, filepath.Join(c.Dir, name+".log"), c.env(), line...)
 }
 
 func (c *Cluster) env() []string { return append([]string{"PSTORAGE_ROOT=" + c.Dir}, c.options.Env...) }
 
 // Run runs one of pstorage's commands on the cluster and returns what it printed.
 func (c *Cluster) Run(ctx context.Context, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, c.Binary, append([]string{"-c", Name}, args...)...)
+	return c.RunAt(ctx, c.place("admin"), args...)
+}
+
+// RunAt runs it somewhere.
+func (c *Cluster) RunAt(ctx context.Context, at Place, args ...string) (string, error) {
+	line := append(at.Enter, c.Binary, "-c", Name)
+	line = append(line, args...)
+	command := exec.CommandContext(ctx, line[0], line[1:]...)
 	command.Env = append(os.Environ(), c.env()...)
 	out, err := command.CombinedOutput()
 	if err != nil {
@@ -129,16 +173,15 @@ func (c *Cluster) Run(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-func (c *Cluster) nbdAddress() string {
-	return strings.TrimSuffix(strings.TrimPrefix(c.Targets.Way("nbd://"), "nbd://"), "/")
-}
+// nbdAddress is what targetd was given, or has chosen: HOST:PORT or unix:PATH.
+func (c *Cluster) nbdAddress() string { return nbdAddress(c.Targets) }
 
 func (c *Cluster) iscsiAddress() string {
 	return strings.TrimSuffix(strings.TrimPrefix(c.Targets.Way("iscsi://"), "iscsi://"), "/")
 }
 
 // NBD is the URI of a volume.
-func (c *Cluster) NBD(volume string) string { return "nbd://" + c.nbdAddress() + "/" + volume }
+func (c *Cluster) NBD(volume string) string { return NBDOf(c.Targets, volume) }
 
 // ISCSI is the URL of a volume.
 func (c *Cluster) ISCSI(volume string) string {
@@ -149,7 +192,7 @@ func (c *Cluster) ISCSI(volume string) string {
 func (c *Cluster) Processes() (all []*Process) {
 	all = append(all, c.Targets)
 	all = append(all, c.CS...)
-	all = append(all, c.MDS)
+	all = append(all, c.MDS...)
 	running := all[:0]
 	for _, p := range all {
 		if p != nil {
@@ -171,29 +214,3 @@ func (c *Cluster) Stop() error {
 	return errors.Join(errs...)
 }
 
-// FreePort returns a port that is free now.
-func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
-}
-
-// freePair returns an address whose port and the next one are free now.
-func freePair() (string, error) {
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1)))
-		first.Close()
-		if err == nil {
-			second.Close()
-			return first.Addr().String(), nil
-		}
-	}
-	return "", errors.New("no two ports in a row are free")
-}

@@ -3,7 +3,8 @@
 // # DESIGN
 //
 // Invariant: every process that was started here is ended by its own number, at the latest by Stop; should the starter die first,
-// the kernel kills them (parent-death signal). Everything lives in one folder, every address has a free port.
+// the kernel kills them (parent-death signal). Everything lives in one folder. Daemons are on free ports of the loopback, or each in a place of
+// its own (a network namespace of itest/hosts).
 //
 // Goroutines: per process one that copies its standard output and one that waits for it.
 package cluster
