@@ -15,7 +15,7 @@ import (
 )
 
 func TestWhatIsWrittenIsReadBack(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
+	for _, network := range []string{"tcp", "unix", "plain"} {
 		t.Run(network, func(t *testing.T) {
 			f := newFixtureOn(t, network, nil)
 			c := f.dial(Hello{Session: 1, Server: 1025})
@@ -255,6 +255,20 @@ func playedServer(t *testing.T) (c *Conn, server net.Conn) {
 
 func TestAFailedConnectionCompletesEachCallOnce(t *testing.T) {
 	c, server := playedServer(t)
+	failsOnce(t, c, server)
+}
+
+func TestAFailedConnectionWithoutADescriptorCompletesEachCallOnce(t *testing.T) {
+	near, server := net.Pipe()
+	c, err := newConn(near, "pipe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	failsOnce(t, c, server)
+}
+
+// failsOnce ends the server's side of a connection while calls are being sent.
+func failsOnce(t *testing.T, c *Conn, server net.Conn) {
 	back := make(collector, 100)
 	var calls []*Call
 	for range 10 {

@@ -32,6 +32,11 @@ func Dial(ctx context.Context, addr string, hello Hello) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrConn, err)
 	}
+	return Open(ctx, nc, addr, hello)
+}
+
+// Open opens a session with the chunk server at addr over a connection that was just made; it closes that if it fails.
+func Open(ctx context.Context, nc net.Conn, addr string, hello Hello) (*Conn, error) {
 	if err := greet(ctx, nc, &hello); err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("chunk server at %s: %w", addr, err)

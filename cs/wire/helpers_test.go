@@ -24,6 +24,17 @@ type fixture struct {
 	engine *wiretest.Engine
 	server *Server
 	addr   string
+	plain  bool // connections show no file descriptor
+}
+
+// plainConn hides the connection's file descriptor, as one that encrypts does.
+type plainConn struct{ net.Conn }
+
+type plainListener struct{ net.Listener }
+
+func (l plainListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return plainConn{c}, err
 }
 
 func newFixture(t *testing.T, change func(*ServerConfig)) *fixture {
@@ -35,6 +46,10 @@ func newFixtureOn(t *testing.T, network string, change func(*ServerConfig)) *fix
 	addr := "127.0.0.1:0"
 	if network == "unix" {
 		addr = filepath.Join(t.TempDir(), "s")
+	}
+	plain := network == "plain"
+	if plain {
+		network = "tcp"
 	}
 	l, err := net.Listen(network, addr)
 	if err != nil {
@@ -51,6 +66,9 @@ func newFixtureOn(t *testing.T, network string, change func(*ServerConfig)) *fix
 	}
 	f.server = NewServer(cfg)
 	f.server.Admit(true)
+	if f.plain = plain; plain {
+		l = plainListener{l}
+	}
 	served := make(chan error, 1)
 	go func() { served <- f.server.Serve(l) }()
 	t.Cleanup(func() {
@@ -71,7 +89,11 @@ func (f *fixture) prepare(p store.Preparation) {
 
 func (f *fixture) dial(h Hello) *Conn {
 	f.t.Helper()
-	c, err := Dial(context.Background(), f.addr, h)
+	dial := Dial
+	if f.plain {
+		dial = dialPlain
+	}
+	c, err := dial(context.Background(), f.addr, h)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -136,4 +158,12 @@ func random(seed uint64, n int) []byte {
 		b[i] = byte(r.Uint32())
 	}
 	return b
+}
+
+func dialPlain(ctx context.Context, addr string, h Hello) (*Conn, error) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, plainConn{nc}, addr, h)
 }

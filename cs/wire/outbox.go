@@ -30,7 +30,8 @@ type piece struct {
 // outbox is the sending side of a connection: pieces leave in the order in which they were pushed. One goroutine at a time writes (the
 // flusher): a sender that finds it idle, without blocking, or the writer goroutine, which waits for the socket.
 type outbox struct {
-	raw  syscall.RawConn
+	raw  syscall.RawConn // nil: the connection has no file descriptor (plain.go)
+	nc   net.Conn
 	wake chan struct{} // to the writer goroutine: you are the flusher now
 
 	written atomic.Uint64 // bytes that have left, of all that were pushed
@@ -54,20 +55,23 @@ type outbox struct {
 	drain func(fd uintptr) bool // writes until the queue is empty
 	n     int
 	errno syscall.Errno
+	plain []byte // what is written at once where there is no file descriptor
 }
 
 func newOutbox(nc net.Conn) (*outbox, error) {
+	o := &outbox{nc: nc, wake: make(chan struct{}, 1)}
+	o.changed.L = &o.mu
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
-		return nil, fmt.Errorf("wire: %T has no file descriptor", nc)
+		go o.plainWriter()
+		return o, nil
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("wire: %w", err)
 	}
 	tune(nc, raw)
-	o := &outbox{raw: raw, wake: make(chan struct{}, 1)}
-	o.changed.L = &o.mu
+	o.raw = raw
 	o.try = func(fd uintptr) bool { o.write(fd); return true }
 	o.drain = o.drainReady
 	go o.writer()
@@ -89,6 +93,11 @@ func (o *outbox) flushUnlock() {
 		return
 	}
 	o.busy = true
+	if o.raw == nil {
+		o.mu.Unlock()
+		o.wake <- struct{}{}
+		return
+	}
 	for range callerRounds {
 		o.gather()
 		o.mu.Unlock()

@@ -180,6 +180,9 @@ func (c *Conn) takeDirect(r *reply, call *Call, have []byte) error {
 
 // receive reads into first and, if that gets full, into tail.
 func (c *Conn) receive(first, tail []byte) (int, error) {
+	if c.raw == nil {
+		return c.receivePlain(first)
+	}
 	c.pieces[0] = unix.Iovec{Base: &first[0], Len: uint64(len(first))}
 	c.pieces[1] = unix.Iovec{Base: &tail[0], Len: uint64(len(tail))}
 	err := c.raw.Read(c.readv)
