@@ -10,6 +10,7 @@ import (
 
 	"pstorage/cs/wire"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 // Timing. The lease's numbers are the cluster's: the metadata servers grant to another a full lease after the last renewal they
@@ -78,6 +79,7 @@ type Config struct {
 	Logger   *slog.Logger          // nil: none
 	Registry prometheus.Registerer // nil: none
 	Dial     Dialer                // nil: wire.Dial
+	LeftOut  rules.Set             // by tests
 }
 
 func (c *Config) complete() {
@@ -99,23 +101,6 @@ type OpenOptions struct {
 	// WaitLimit is how long a request waits for replicas that cannot be reached before it fails with ErrUnavailable; 0: for ever.
 	WaitLimit time.Duration
 
-	leftOut   rules // by tests
-	idleTicks uint8 // by tests: ticks of idleness instead of settleTicks
+	leftOut   rules.Set // by tests
+	idleTicks uint8     // by tests: ticks of idleness instead of settleTicks
 }
-
-// rules are what tests leave out, to see that another test notices.
-type rules uint32
-
-const (
-	ruleR1 rules = 1 << iota
-	ruleR2resend
-	ruleR3
-	ruleR4commit
-	ruleR4acks
-	ruleR5fence
-	ruleR5perchunk
-	ruleR5reconcile
-	ruleR5open
-	ruleR9
-	ruleR10
-)

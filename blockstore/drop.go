@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 // dropChunks asks for the replicas of single chunks to be dropped that were complained of.
@@ -91,7 +92,7 @@ func (v *Volume) refusedDrop(ch *chunkState, vs *vserver) {
 func (v *Volume) dropServers(list []*chunkState) {
 	for _, vs := range v.allServers() {
 		why := v.reasonToDrop(vs)
-		if why == "" || v.opt.leftOut&ruleR5perchunk != 0 || !v.inTheWay(list, vs) {
+		if why == "" || v.opt.leftOut.Has(rules.R5perchunk) || !v.inTheWay(list, vs) {
 			continue
 		}
 		rep := v.drop(vs, &metapb.DropRequest{All: true, Reason: why})

@@ -2,6 +2,7 @@ package blockstore
 
 import (
 	"pstorage/cs/wire"
+	"pstorage/meta/rules"
 )
 
 // fenceServers tells every server not fenced yet, that can be reached, of this volume's epoch (R5): one round trip each. What it
@@ -12,7 +13,7 @@ func (v *Volume) fenceServers() {
 		if vs.fenced.Load() || !vs.link.is(linkUp) {
 			continue
 		}
-		if v.opt.leftOut&ruleR5fence != 0 {
+		if v.opt.leftOut.Has(rules.R5fence) {
 			vs.fenced.Store(true)
 			continue
 		}
@@ -86,7 +87,7 @@ func (v *Volume) openAt(reply []byte) (last uint32, err error) {
 			continue // of a replica that is no member
 		}
 		ch.mu.Lock()
-		if !ch.opened && ch.version != 0 && v.opt.leftOut&ruleR5reconcile == 0 {
+		if !ch.opened && ch.version != 0 && !v.opt.leftOut.Has(rules.R5reconcile) {
 			ch.whole = true
 			v.need(ch, needReconcile)
 		}
@@ -102,7 +103,7 @@ func (v *Volume) clearFence() {
 		if ch.trouble&needFence != 0 {
 			all := true
 			ch.members(func(vs *vserver) { all = all && vs.fenced.Load() })
-			if all || v.opt.leftOut&ruleR5perchunk != 0 {
+			if all || v.opt.leftOut.Has(rules.R5perchunk) {
 				ch.trouble &^= needFence
 			}
 		}

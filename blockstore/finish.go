@@ -5,6 +5,7 @@ import (
 
 	"pstorage/blockstore/block"
 	"pstorage/cs/wire"
+	"pstorage/meta/rules"
 )
 
 // BadSum can mean that the data were damaged on the way: worth this many more attempts.
@@ -88,7 +89,7 @@ func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
 			result = held
 		case c.Status == wire.OK:
 			answers++
-			if v.opt.leftOut&ruleR4acks != 0 {
+			if v.opt.leftOut.Has(rules.R4acks) {
 				p.acked = append(p.acked, c.vs)
 			}
 		case c.Status == wire.NoSpace:
@@ -99,14 +100,14 @@ func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
 		}
 	}
 	switch {
-	case v.opt.leftOut&ruleR4commit != 0 && answers > 0:
+	case v.opt.leftOut.Has(rules.R4commit) && answers > 0:
 		return good
-	case v.opt.leftOut&ruleR2resend != 0 && result != good && answers == 0:
+	case v.opt.leftOut.Has(rules.R2resend) && result != good && answers == 0:
 		p.err = v.on(ch, block.ErrIO)
 		return failed
 	case result != good:
 		return result
-	case p.version != ch.version && v.opt.leftOut&ruleR4acks == 0:
+	case p.version != ch.version && !v.opt.leftOut.Has(rules.R4acks):
 		return again
 	case full > 0:
 		return v.judgeFull(ch, p)
@@ -198,7 +199,7 @@ func (v *Volume) blame(ch *chunkState, p *piece, c *call) {
 	}
 	v.metrics.replicaErrors.Add(1)
 	v.warner.warn(v.log, "replica failed", "chunk", ch.index, "server", c.vs.id, "op", c.Op, "status", c.Status, "detail", c.Aux0)
-	if what == failedSum && v.opt.leftOut&ruleR10 != 0 {
+	if what == failedSum && v.opt.leftOut.Has(rules.R10) {
 		return
 	}
 	ch.complain(c.vs, what)

@@ -7,6 +7,7 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/wire"
+	"pstorage/meta/rules"
 )
 
 // flusher makes durable what was written (R9), in rounds: the flushes that arrive while one is under way share the next. A round sends
@@ -54,7 +55,7 @@ func (f *flusher) send(b *batch) bool {
 	}
 	f.calls = f.calls[:0]
 	for _, vs := range servers {
-		if vs.dirty.Swap(false) && f.v.opt.leftOut&ruleR9 == 0 {
+		if vs.dirty.Swap(false) && !f.v.opt.leftOut.Has(rules.R9) {
 			f.calls = f.calls[:len(f.calls)+1]
 			f.prepare(&f.calls[len(f.calls)-1], vs)
 		}

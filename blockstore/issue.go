@@ -4,13 +4,14 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/wire"
+	"pstorage/meta/rules"
 )
 
 // begin gives a new piece to its chunk.
 func (v *Volume) begin(b *batch, p *piece) {
 	ch := p.ch
 	ch.mu.Lock()
-	if ch.admit(p, !p.held && v.opt.leftOut&ruleR3 == 0) {
+	if ch.admit(p, !p.held && !v.opt.leftOut.Has(rules.R3)) {
 		var ready pieceList
 		ready.push(p)
 		v.advance(b, ch, &ready)
@@ -129,7 +130,7 @@ func (v *Volume) writeTo(b *batch, p *piece, c *call, vs *vserver) {
 	v.address(p, c)
 	c.Offset, c.Length = p.offset, p.length
 	c.begin(vs, bytes, p.kind == kindZero || p.flags&wire.FlagSync != 0)
-	if v.opt.leftOut&ruleR4acks != 0 && contains(p.acked, vs) {
+	if v.opt.leftOut.Has(rules.R4acks) && contains(p.acked, vs) {
 		c.Op, c.Data, c.Sums = wire.OpPing, nil, nil
 	}
 	b.add(vs.link, &c.Call)

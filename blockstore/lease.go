@@ -7,6 +7,7 @@ import (
 
 	"pstorage/blockstore/block"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 // lease is the right to use a file (R1), counted on the client's monotonic clock from the sending of the last renewal that
@@ -34,7 +35,7 @@ func (l *lease) grant(sent int64, leaseMS int64) {
 
 // valid reports whether I/O may be started now.
 func (v *Volume) leaseValid() bool {
-	return v.c.now() < v.lease.until.Load() && !v.lease.lost.Load() || v.opt.leftOut&ruleR1 != 0
+	return v.c.now() < v.lease.until.Load() && !v.lease.lost.Load() || v.opt.leftOut.Has(rules.R1)
 }
 
 // renewLoop renews all leases, once a second.

@@ -15,6 +15,7 @@ const pollLinks = 100 * time.Millisecond
 // Open takes the lease of a file and fences its chunk servers (R5). The volume can be used at once; what a crash of the last holder left
 // to compare is compared in the background, those chunks first that somebody waits for.
 func (c *Client) Open(ctx context.Context, path string, opt OpenOptions) (*Volume, error) {
+	opt.leftOut |= c.cfg.LeftOut
 	sent := c.now()
 	rep, err := c.meta.Open(ctx, &metapb.OpenRequest{Client: c.me, Path: path})
 	if err != nil {

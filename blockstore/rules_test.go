@@ -12,6 +12,7 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/blockstore/blocktest"
 	"pstorage/cs/wire"
+	"pstorage/meta/rules"
 )
 
 // Each scenario brings about the situation that a rule is there for and returns what went wrong. With all rules nothing may; with the
@@ -19,20 +20,20 @@ import (
 func TestEachRuleIsNeeded(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		rule     rules
-		scenario func(*testing.T, rules) error
+		rule     rules.Set
+		scenario func(*testing.T, rules.Set) error
 	}{
-		{"R1StopsReadsWhenTheLeaseIsNotRenewed", ruleR1, leaseRunsOut},
-		{"R2SendsAgainWhatWasNotAnswered", ruleR2resend, connectionBreaks},
-		{"R3KeepsOverlappingWritesApart", ruleR3, overlappingWrites},
-		{"R4AcknowledgesOnlyAfterTheDrop", ruleR4commit, deadReplica},
-		{"R4ForgetsAcknowledgementsOfAnOldMap", ruleR4acks, leftAndCameBack},
-		{"R5FencesTheOldHolder", ruleR5fence, lateWriteOfOldHolder},
-		{"R5DropsServersThatDoNotAnswerTheFence", ruleR5perchunk, unreachableAtOpen},
-		{"R5MakesReplicasEqualBeforeReading", ruleR5reconcile, halfWritten},
-		{"R5LeavesChunksOpenWhileAWriteIsInFlight", ruleR5open, slowWrite},
-		{"R9FlushesWhatWasWritten", ruleR9, powerCut},
-		{"R10DropsAReplicaThatFailsItsSum", ruleR10, corruptReplica},
+		{"R1StopsReadsWhenTheLeaseIsNotRenewed", rules.R1, leaseRunsOut},
+		{"R2SendsAgainWhatWasNotAnswered", rules.R2resend, connectionBreaks},
+		{"R3KeepsOverlappingWritesApart", rules.R3, overlappingWrites},
+		{"R4AcknowledgesOnlyAfterTheDrop", rules.R4commit, deadReplica},
+		{"R4ForgetsAcknowledgementsOfAnOldMap", rules.R4acks, leftAndCameBack},
+		{"R5FencesTheOldHolder", rules.R5fence, lateWriteOfOldHolder},
+		{"R5DropsServersThatDoNotAnswerTheFence", rules.R5perchunk, unreachableAtOpen},
+		{"R5MakesReplicasEqualBeforeReading", rules.R5reconcile, halfWritten},
+		{"R5LeavesChunksOpenWhileAWriteIsInFlight", rules.R5open, slowWrite},
+		{"R9FlushesWhatWasWritten", rules.R9, powerCut},
+		{"R10DropsAReplicaThatFailsItsSum", rules.R10, corruptReplica},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -112,7 +113,7 @@ func (k *cluster) end(volumes ...*Volume) {
 	time.Sleep(time.Minute) // whatever the network still holds
 }
 
-func leaseRunsOut(t *testing.T, without rules) error {
+func leaseRunsOut(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	a := k.open(t, OpenOptions{leftOut: without})
 	defer func() { k.end(a) }()
@@ -139,7 +140,7 @@ func leaseRunsOut(t *testing.T, without rules) error {
 	return nil
 }
 
-func connectionBreaks(t *testing.T, without rules) error {
+func connectionBreaks(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer k.end(v)
@@ -161,7 +162,7 @@ func connectionBreaks(t *testing.T, without rules) error {
 	return holds(v, 0, 1)
 }
 
-func overlappingWrites(t *testing.T, without rules) error {
+func overlappingWrites(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer k.end(v)
@@ -180,7 +181,7 @@ func overlappingWrites(t *testing.T, without rules) error {
 	return k.differences()
 }
 
-func deadReplica(t *testing.T, without rules) error {
+func deadReplica(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer func() { k.meta.set(func() { k.meta.down = false }); k.end(v) }()
@@ -202,7 +203,7 @@ func deadReplica(t *testing.T, without rules) error {
 	return errors.Join(holds(v, 0, 2), k.differences())
 }
 
-func leftAndCameBack(t *testing.T, without rules) error {
+func leftAndCameBack(t *testing.T, without rules.Set) error {
 	k := newCluster(2, testSize, 2, 1)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer k.end(v)
@@ -229,7 +230,7 @@ func leftAndCameBack(t *testing.T, without rules) error {
 	return errors.Join(holds(v, 0, 2), k.differences())
 }
 
-func lateWriteOfOldHolder(t *testing.T, without rules) error {
+func lateWriteOfOldHolder(t *testing.T, without rules.Set) error {
 	k := newCluster(2, testSize, 2, 1)
 	a := k.open(t, OpenOptions{})
 	if err := write(a, 0, 1); err != nil {
@@ -241,7 +242,7 @@ func lateWriteOfOldHolder(t *testing.T, without rules) error {
 			s.delay = func(*wire.Call) time.Duration { return 15 * time.Second }
 		})
 	}
-	a.opt.leftOut |= ruleR1                                 // its clock stands still
+	a.opt.leftOut |= rules.R1                               // its clock stands still
 	submit(a, blocktest.Write(0, blocktest.Bytes(2, 4096))) // lost in the network for a while
 	a.c.mu.Lock()
 	a.c.links[1025].slow.Add(1) // nor does it give up
@@ -262,7 +263,7 @@ func lateWriteOfOldHolder(t *testing.T, without rules) error {
 	return holds(b, 0, 3)
 }
 
-func unreachableAtOpen(t *testing.T, without rules) error {
+func unreachableAtOpen(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	a := k.open(t, OpenOptions{})
 	if err := write(a, 0, 1); err != nil {
@@ -284,10 +285,10 @@ func unreachableAtOpen(t *testing.T, without rules) error {
 	return nil
 }
 
-func halfWritten(t *testing.T, without rules) error { return halfWrittenChunks(t, without, 1) }
+func halfWritten(t *testing.T, without rules.Set) error { return halfWrittenChunks(t, without, 1) }
 
 // halfWrittenChunks has a write reach one server only in each of the first chunks, and lets another holder take over.
-func halfWrittenChunks(t *testing.T, without rules, chunks int64) error {
+func halfWrittenChunks(t *testing.T, without rules.Set, chunks int64) error {
 	k := newCluster(3, testSize, 3, 2)
 	a := k.open(t, OpenOptions{})
 	for i := range chunks {
@@ -329,7 +330,7 @@ func TestEveryOpenChunkIsComparedAlsoWhenTheirListComesInParts(t *testing.T) {
 	})
 }
 
-func slowWrite(t *testing.T, without rules) error {
+func slowWrite(t *testing.T, without rules.Set) error {
 	k := newCluster(2, testSize, 2, 1)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer k.end(v)
@@ -357,7 +358,7 @@ func slowWrite(t *testing.T, without rules) error {
 	return r.Err
 }
 
-func powerCut(t *testing.T, without rules) error {
+func powerCut(t *testing.T, without rules.Set) error {
 	k := newCluster(2, testSize, 2, 1)
 	v := k.open(t, OpenOptions{leftOut: without})
 	if err := errors.Join(write(v, 0, 1), flush(v)); err != nil {
@@ -377,7 +378,7 @@ func powerCut(t *testing.T, without rules) error {
 	return holds(b, 0, 1)
 }
 
-func corruptReplica(t *testing.T, without rules) error {
+func corruptReplica(t *testing.T, without rules.Set) error {
 	k := newCluster(3, testSize, 3, 2)
 	v := k.open(t, OpenOptions{leftOut: without})
 	defer k.end(v)

@@ -8,6 +8,7 @@ import (
 	"pstorage/cs/store"
 	"pstorage/cs/wire"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 const settleBatch = 16 // chunks settled at a time while the volume is in use
@@ -60,7 +61,7 @@ func (v *Volume) settleIdle(all bool) bool {
 func (v *Volume) quiet(ch *chunkState, all bool) bool {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	if v.opt.leftOut&ruleR5open != 0 {
+	if v.opt.leftOut.Has(rules.R5open) {
 		return true
 	}
 	if ch.wrote && !all {

@@ -21,6 +21,7 @@ type CreateOptions struct {
 	Address string   // HOST:PORT it will be reached at, may be empty: told at each start
 	Host    string   // identity of the machine, for failure domains; empty: its host name
 	Meta    metapb.MetaClient
+	Disk    disk.FS // of a simulation, has the store; nil: the operating system's, in Dir
 }
 
 // Create registers a new chunk server with the metadata servers and makes its folder. When it fails, the folder can be used for
@@ -48,7 +49,7 @@ func Create(ctx context.Context, o CreateOptions) (id uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := makeStore(filepath.Join(o.Dir, storeName)); err != nil {
+	if err := makeStore(o.Disk, filepath.Join(o.Dir, storeName)); err != nil {
 		return 0, err
 	}
 	if err := saveIdentity(o.Dir, who); err != nil {
@@ -84,11 +85,14 @@ func enrol(ctx context.Context, o CreateOptions) (Identity, error) {
 }
 
 // makeStore makes an empty store; what an attempt before has left, without an identity beside it, is nobody's.
-func makeStore(dir string) error {
-	if err := os.RemoveAll(dir); err != nil {
-		return err
+func makeStore(fsys disk.FS, dir string) error {
+	if fsys == nil {
+		fsys = disk.OS{}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
 	}
-	if err := store.Create(disk.OS{}, dir); err != nil {
+	if err := store.Create(fsys, dir); err != nil {
 		return fmt.Errorf("chunk store in %s: %w", dir, err)
 	}
 	return nil

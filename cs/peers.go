@@ -10,6 +10,7 @@ import (
 // peers are the connections to other chunk servers, shared by the rebuilds that need them and closed after the last.
 type peers struct {
 	hello wire.Hello
+	call  Dialer
 
 	mu   sync.Mutex
 	open map[string]*peer
@@ -23,7 +24,12 @@ type peer struct {
 	users int
 }
 
-func newPeers(hello wire.Hello) *peers { return &peers{hello: hello, open: make(map[string]*peer)} }
+func newPeers(hello wire.Hello, call Dialer) *peers {
+	if call == nil {
+		call = wire.Dial
+	}
+	return &peers{hello: hello, call: call, open: make(map[string]*peer)}
+}
 
 // get returns a connection to the chunk server (0: whichever it is) at addr; it is given back by calling release.
 func (p *peers) get(ctx context.Context, addr string, server uint32) (c *wire.Conn, release func(), err error) {
@@ -56,7 +62,7 @@ func (p *peers) dial(ctx context.Context, e *peer, addr string, server uint32) {
 	defer cancel()
 	hello := p.hello
 	hello.Server = server
-	e.conn, e.err = wire.Dial(ctx, addr, hello)
+	e.conn, e.err = p.call(ctx, addr, hello)
 	close(e.ready)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,6 +21,7 @@ import (
 	"pstorage/cs/wire"
 	"pstorage/meta/client"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 // Engine is what the server needs of a chunk store.
@@ -49,7 +50,17 @@ type Config struct {
 	Engine Engine
 	// PullStreams is how many rebuilds run at once; 0: DefaultPullStreams.
 	PullStreams int
+
+	// A simulation is the server's disk and network, with these, and leaves rules out.
+	Disk     disk.FS                         // has the store; nil: the operating system's, in Dir
+	Listener net.Listener                    // instead of Address
+	Dial     Dialer                          // of other chunk servers; nil: wire.Dial
+	Wrap     func(store *store.Store) Engine // stands before the store
+	LeftOut  rules.Set
 }
+
+// Dialer opens a session with another chunk server.
+type Dialer func(ctx context.Context, addr string, hello wire.Hello) (*wire.Conn, error)
 
 // Server is a running chunk server.
 type Server struct {
@@ -129,8 +140,8 @@ func (s *Server) open() (err error) {
 	if err = s.openMeta(); err != nil {
 		return err
 	}
-	s.data = wire.NewServer(wire.ServerConfig{Engine: s.engine, ClusterID: s.id.ClusterID, Server: s.id.Server, Logger: s.log})
-	s.peers = newPeers(wire.Hello{ClusterID: s.id.ClusterID, Incarnation: s.born, Peer: true})
+	s.data = wire.NewServer(wire.ServerConfig{Engine: s.engine, ClusterID: s.id.ClusterID, Server: s.id.Server, Logger: s.log, LeftOut: s.cfg.LeftOut})
+	s.peers = newPeers(wire.Hello{ClusterID: s.id.ClusterID, Incarnation: s.born, Peer: true}, s.cfg.Dial)
 	s.pulls = newPulls(s.cfg.PullStreams)
 	if err = s.openListeners(); err != nil {
 		return err
@@ -139,7 +150,11 @@ func (s *Server) open() (err error) {
 }
 
 func (s *Server) openEngine() error {
-	boot, err := disk.OS{}.Boot()
+	fsys := s.cfg.Disk
+	if fsys == nil {
+		fsys = disk.OS{}
+	}
+	boot, err := fsys.Boot()
 	if err != nil {
 		return err
 	}
@@ -147,11 +162,14 @@ func (s *Server) openEngine() error {
 	if s.engine = s.cfg.Engine; s.engine != nil {
 		return nil
 	}
-	st, err := store.Open(disk.OS{}, filepath.Join(s.cfg.Dir, storeName), store.Options{Logger: s.log, OnTrouble: s.onTrouble})
+	st, err := store.Open(fsys, filepath.Join(s.cfg.Dir, storeName), store.Options{Logger: s.log, OnTrouble: s.onTrouble, LeftOut: s.cfg.LeftOut})
 	if err != nil {
 		return fmt.Errorf("chunk store in %s: %w", s.cfg.Dir, err)
 	}
 	s.engine = st
+	if s.cfg.Wrap != nil {
+		s.engine = s.cfg.Wrap(st)
+	}
 	s.close = append(s.close, st)
 	return nil
 }
@@ -170,6 +188,10 @@ func (s *Server) openMeta() error {
 }
 
 func (s *Server) openListeners() error {
+	if s.cfg.Listener != nil {
+		s.listen = append(s.listen, s.cfg.Listener)
+		return nil
+	}
 	addrs := []string{s.cfg.Address}
 	if s.cfg.Socket != "" {
 		addrs = append(addrs, "unix:"+s.cfg.Socket)

@@ -118,6 +118,13 @@ func (m *Mem) Dies(n int) {
 	m.diesAt = m.steps + n
 }
 
+// Kill ends the user's life at once, between two steps.
+func (m *Mem) Kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = true
+}
+
 // Steps counts what was done so far.
 func (m *Mem) Steps() int {
 	m.mu.Lock()

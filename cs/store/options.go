@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 // DefaultReserve is the part of a disk that takes no new data (mds.alloc.fill_margin).
@@ -18,4 +19,6 @@ type Options struct {
 	// OnTrouble is told of each replica that the store itself found bad, once: it refuses everything from then on. corrupt: data
 	// did not match their sum; else the disk failed. It is called from any goroutine, without locks held, and must not block.
 	OnTrouble func(id chunk.ID, what string, corrupt bool)
+	// LeftOut are rules that a test leaves out.
+	LeftOut rules.Set
 }

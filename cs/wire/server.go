@@ -11,6 +11,7 @@ import (
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/store"
+	"pstorage/meta/rules"
 )
 
 const (
@@ -30,6 +31,7 @@ type ServerConfig struct {
 	Logger     *slog.Logger // nil: silent
 	MaxConns   int          // 0: DefaultMaxConns
 	MaxWorkers int          // 0: DefaultMaxWorkers
+	LeftOut    rules.Set    // by tests
 }
 
 // readier is an Engine that knows whether a write would wait for the disk; then it is left to a worker.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pstorage/meta/rules"
 )
 
 const (
@@ -125,7 +127,7 @@ func (sc *serverConn) take() Status {
 	if !ok {
 		return SessionOver
 	}
-	if old != nil {
+	if old != nil && !cfg.LeftOut.Has(rules.R2session) {
 		old.end()
 		<-old.over
 	}
