@@ -206,7 +206,7 @@ func TestPasswordIsTakenTwiceOrFromAFile(t *testing.T) {
 		"no tty":    {app{}, true, "", "", exitUsage},
 		"missing":   {app{}, false, file + "x", "", exitFailure},
 	} {
-		got, err := c.a.password(c.ask, c.file)
+		got, err := c.a.password(c.ask, c.file, true)
 		if got != c.want || exitCode(err) != c.code {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}

@@ -5,72 +5,130 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"pstorage/cli/daemon"
 	"pstorage/meta"
 	"pstorage/meta/discovery"
 )
 
+// makeMDS is what make-mds was told.
+type makeMDS struct {
+	first, ask                 bool
+	address, dir, passwordFile string
+}
+
 func (a *app) makeMDSCommand() *cobra.Command {
-	var first, ask bool
-	var address, dir, passwordFile string
+	var m makeMDS
 	cmd := &cobra.Command{
-		Use: "make-mds -I -a HOST[:PORT] -r DIR", Short: "Create a cluster and its first metadata server",
-		Long: `Create a cluster's first metadata server in a folder. It uses two ports: the one given (2510 by default)
-between metadata servers, and the next one for everyone else. Its address is added to the cluster's bs.list on this machine.`,
-		Example: "  pstorage -c pcs1 make-mds -I -a 127.0.0.1:2510 -r /pstorage/pcs1-mds -p\n  pstorage -c pcs1 mdsd -r /pstorage/pcs1-mds",
-		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
-			if !first {
-				return usagef("give -I to create a new cluster; a cluster has one metadata server in this version")
-			}
-			password, err := a.password(ask, passwordFile)
-			if err != nil {
-				return err
-			}
-			return a.makeMDS(dir, address, password)
-		},
+		Use: "make-mds [-I] -a HOST[:PORT] -r DIR", Short: "Create a metadata server, of a new cluster or for an existing one",
+		Long: `Create a metadata server in a folder: with -I the first one of a new cluster, else a further one of a cluster that runs.
+A cluster goes on as long as more than half of its metadata servers do: have three or five of them.
+
+It uses two ports: the one given (2510 by default) between metadata servers, and the next one for everyone else.
+Its address is added to the cluster's bs.list on this machine. A further one becomes part of the cluster when it is started.`,
+		Example: `  pstorage -c pcs1 make-mds -I -a 10.30.100.101 -r /pstorage/pcs1-mds -p
+  pstorage -c pcs1 make-mds -a 10.30.100.102:2510 -r /pstorage/pcs1-mds -b 10.30.100.101 -p
+  pstorage -c pcs1 mdsd -r /pstorage/pcs1-mds`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.makeMDS(cmd, m) },
 	}
-	cmd.Flags().BoolVarP(&first, "init", "I", false, "create a new cluster")
-	cmd.Flags().StringVarP(&address, "address", "a", "127.0.0.1:2510", "`HOST[:PORT]` of the metadata server")
-	cmd.Flags().StringVarP(&dir, "repository", "r", "", "`DIR` for its data")
-	cmd.Flags().BoolVarP(&ask, "password", "p", false, "ask for the cluster's password")
-	cmd.Flags().StringVar(&passwordFile, "password-file", "", "read the cluster's password from `FILE`")
+	cmd.Flags().BoolVarP(&m.first, "init", "I", false, "create a new cluster")
+	cmd.Flags().StringVarP(&m.address, "address", "a", "127.0.0.1:2510", "`HOST[:PORT]` of the metadata server")
+	cmd.Flags().StringVarP(&m.dir, "repository", "r", "", "`DIR` for its data")
+	cmd.Flags().BoolVarP(&m.ask, "password", "p", false, "ask for the cluster's password")
+	cmd.Flags().StringVar(&m.passwordFile, "password-file", "", "read the cluster's password from `FILE`")
 	a.daemonFlags(cmd)
 	return cmd
 }
 
-func (a *app) makeMDS(dir, address, password string) error {
-	dir, err := a.newServer(dir)
+func (a *app) makeMDS(cmd *cobra.Command, m makeMDS) (err error) {
+	if m.dir, err = a.newServer(m.dir); err != nil {
+		return err
+	}
+	if m.address, err = withPort(m.address, discovery.DefaultPort); err != nil {
+		return err
+	}
+	if err := daemon.CheckAddress(m.address, a.insecure); err != nil {
+		return coded(exitUsage, err)
+	}
+	password, err := a.password(m.ask, m.passwordFile, m.first)
 	if err != nil {
 		return err
 	}
-	if address, err = withPort(address, discovery.DefaultPort); err != nil {
+	made := service{Kind: "mds", ID: 1, Dir: m.dir}
+	list := []string{m.address}
+	if m.first {
+		err = meta.Create(m.dir, meta.CreateOptions{Cluster: a.cluster, Password: password, Address: m.address})
+	} else {
+		list = append(list, a.servers...)
+		made.ID, err = a.joinMDS(cmd, m, password)
+	}
+	if err != nil {
+		return fmt.Errorf("create metadata server in %s: %w", m.dir, err)
+	}
+	if err := a.listBootstrap(list); err != nil {
 		return err
 	}
-	if err := daemon.CheckAddress(address, a.insecure); err != nil {
-		return coded(exitUsage, err)
-	}
-	if err := meta.Create(dir, meta.CreateOptions{Cluster: a.cluster, Password: password, Address: address}); err != nil {
-		return fmt.Errorf("create metadata server in %s: %w", dir, err)
-	}
-	if err := appendLine(a.layout().BootstrapList(), address); err != nil {
-		return err
-	}
-	made := service{Kind: "mds", ID: 1, Dir: dir}
 	if err := recordService(a.layout(), made); err != nil {
 		return err
 	}
 	return a.show(made, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "created cluster %s with its metadata server in %s\nstart it: pstorage -c %s mdsd -r %s\n", a.cluster, dir, a.cluster, dir)
+		what := fmt.Sprintf("created metadata server %d of cluster %s in %s", made.ID, a.cluster, m.dir)
+		if m.first {
+			what = fmt.Sprintf("created cluster %s with its metadata server in %s", a.cluster, m.dir)
+		}
+		_, err := fmt.Fprintf(w, "%s\nstart it: pstorage -c %s mdsd -r %s\n", what, a.cluster, m.dir)
 		return err
 	})
+}
+
+// joinMDS makes a further metadata server and returns its number.
+func (a *app) joinMDS(cmd *cobra.Command, m makeMDS, password string) (uint64, error) {
+	mds, err := a.addresses()
+	if err != nil {
+		return 0, fmt.Errorf("%w (-I creates a new cluster)", err)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+	defer cancel()
+	id, err := meta.Join(ctx, m.dir, meta.JoinOptions{Cluster: a.cluster, Password: password, Address: m.address, MDS: mds})
+	if status.Code(err) == codes.AlreadyExists {
+		return 0, coded(exitRefused, fmt.Errorf("%s: rm-mds takes it out, if it is lost", status.Convert(err).Message()))
+	}
+	if _, answered := status.FromError(err); answered {
+		return id, a.explain("join the cluster "+a.cluster, err)
+	}
+	return id, err
+}
+
+// listBootstrap adds addresses to bs.list that are not there.
+func (a *app) listBootstrap(addresses []string) error {
+	path := a.layout().BootstrapList()
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	known := strings.Fields(string(text))
+	for _, address := range addresses {
+		if slices.Contains(known, address) {
+			continue
+		}
+		known = append(known, address)
+		if err := appendLine(path, address); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // newServer checks what make-mds and make-cs have in common and returns the folder's absolute name.
@@ -113,7 +171,7 @@ func (a *app) mdsdCommand() *cobra.Command {
 				if err != nil {
 					return nil, fmt.Errorf("metadata server in %s: %w", dir, err)
 				}
-				return &running{ways: []string{"mds " + server.ClientAddr()}, close: server.Close}, nil
+				return &running{ways: []string{"mds " + server.ClientAddr()}, close: server.Close, failed: server.Failed()}, nil
 			})
 		},
 	}

@@ -30,8 +30,8 @@ func (a *app) confirm(question, flags string) error {
 // maxPassword bounds a password file: a wrong path must not be read to its end.
 const maxPassword = 1024
 
-// password comes from a file, else from a prompt if ask, else it is empty.
-func (a *app) password(ask bool, file string) (string, error) {
+// password comes from a file, else from a prompt if ask (asked for twice if it is a new one), else it is empty.
+func (a *app) password(ask bool, file string, isNew bool) (string, error) {
 	switch {
 	case file != "":
 		return readPasswordFile(file)
@@ -43,6 +43,9 @@ func (a *app) password(ask bool, file string) (string, error) {
 	first, err := a.prompt("Please enter password for cluster: ")
 	if err != nil {
 		return "", err
+	}
+	if !isNew {
+		return checkPassword(first)
 	}
 	second, err := a.prompt("Verify password: ")
 	if err != nil {

@@ -76,6 +76,8 @@ func (a *app) explain(what string, err error) error {
 		return coded(exitRefused, fmt.Errorf("%s: it is there already", what))
 	case codes.FailedPrecondition:
 		return coded(exitRefused, fmt.Errorf("%s: %s", what, message))
+	case codes.PermissionDenied:
+		return coded(exitRefused, fmt.Errorf("%s: %s", what, message))
 	case codes.InvalidArgument:
 		return coded(exitUsage, fmt.Errorf("%s: %s", what, message))
 	case codes.Unavailable:

@@ -26,8 +26,9 @@ type host struct {
 
 // running is a service that has started.
 type running struct {
-	ways  []string // one line per address, for whoever started it
-	close func() error
+	ways   []string // one line per address, for whoever started it
+	close  func() error
+	failed <-chan struct{} // closed when it cannot go on; close tells why. nil: never
 }
 
 // daemonCommand is what the commands that run until a signal have in common.
@@ -86,7 +87,10 @@ func (d daemonCommand) untilSignal(ctx context.Context, logger *slog.Logger, ser
 	}
 	d.app.announce(service.ways)
 	notify(daemon.Ready)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-service.failed:
+	}
 	notify(daemon.Stopping)
 	logger.Info("stopping")
 	return closeWithin(closeTime, service.close)

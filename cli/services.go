@@ -89,9 +89,12 @@ func (a *app) listServicesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list-services", Short: "List the servers made on this machine",
 		Long:    "List the cluster's servers that were made on this machine with make-mds and make-cs, their folders, and whether their daemons run.",
-		Example: "  pstorage -c pcs1 list-services\n  pstorage -c pcs1 list-services -C",
+		Example: "  pstorage -c pcs1 list-services\n  pstorage -c pcs1 list-services -C\n  pstorage -c pcs1 list-services -M",
 		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if onlyMDS {
+				return a.listMDS(cmd)
+			}
 			if err := a.needCluster(); err != nil {
 				return err
 			}
@@ -101,7 +104,7 @@ func (a *app) listServicesCommand() *cobra.Command {
 			}
 			shown := make([]service, 0, len(all))
 			for _, s := range all {
-				if (s.Kind == "cs" || !onlyCS) && (s.Kind == "mds" || !onlyMDS) {
+				if s.Kind == "cs" || !onlyCS {
 					s.PID = daemon.Owner(filepath.Join(s.Dir, lockName))
 					shown = append(shown, s)
 				}
@@ -110,7 +113,7 @@ func (a *app) listServicesCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVarP(&onlyCS, "chunk-servers", "C", false, "chunk servers only")
-	cmd.Flags().BoolVarP(&onlyMDS, "metadata-servers", "M", false, "metadata servers only")
+	cmd.Flags().BoolVarP(&onlyMDS, "metadata-servers", "M", false, "all metadata servers of the cluster, on whatever machine, with their state and load")
 	return cmd
 }
 

@@ -25,8 +25,9 @@ const (
 // term is this server as the leader of one term (leader.Consensus).
 type term struct {
 	*Server
-	number uint64
-	verify verifier
+	number  uint64
+	verify  verifier
+	members *membership
 }
 
 // View reads the state machine.
@@ -52,7 +53,7 @@ func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
 	t.metrics.applied.Inc()
 	if err, ok := future.Response().(error); ok {
 		if errors.Is(err, fsm.ErrBroken) {
-			t.fail(err)
+			t.breakDown(err)
 		}
 		return nil, err
 	}
@@ -73,27 +74,7 @@ func (t *term) Verify(ctx context.Context) error {
 }
 
 // Metadata lists the cluster's metadata servers.
-func (t *term) Metadata() (out []*metapb.Mds) {
-	future := t.node.raft.GetConfiguration()
-	if future.Error() != nil {
-		return nil
-	}
-	clients, versions := map[string]string{}, map[string]string{}
-	_ = t.View(func(v *fsm.View) error {
-		for _, m := range v.MetadataServers() {
-			clients[m.Id], versions[m.Id] = m.ClientAddress, m.Version
-		}
-		return nil
-	})
-	for _, s := range future.Configuration().Servers {
-		m := &metapb.Mds{Address: string(s.Address), ClientAddress: clients[string(s.ID)], Version: versions[string(s.ID)], Leader: s.ID == t.node.id}
-		if _, err := fmt.Sscan(string(s.ID), &m.Id); err != nil {
-			m.Id = 0
-		}
-		out = append(out, m)
-	}
-	return out
-}
+func (t *term) Metadata() []*metapb.Mds { return t.members.list() }
 
 // verifier lets one question be under way at a time; who comes meanwhile waits for the next, which all of them share: an answer to a
 // question that was asked before they came would prove nothing.

@@ -45,7 +45,7 @@ func (s *Server) serve() {
 	metapb.RegisterChunkServersServer(s.grpc, &streams{server: s})
 	go func() {
 		if err := s.grpc.Serve(limit(s.listener, maxConnections)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
-			s.fail(err)
+			s.breakDown(err)
 		}
 	}()
 }
@@ -95,6 +95,16 @@ func (s *Server) leaderAddress() (address string) {
 		address, _ = nextPort(string(raftAddress))
 	}
 	return address
+}
+
+// members tells who the metadata servers are and which of them leads, as far as this one knows.
+func (s *Server) members() (*metapb.MembersReply, error) {
+	out := &metapb.MembersReply{Term: s.node.raft.CurrentTerm(), Leader: s.leaderAddress()}
+	if s.leader.Load() != nil {
+		out.Leader = s.ClientAddr()
+	}
+	err := s.node.machine.View(func(v *fsm.View) error { out.ClientAddresses = clientAddresses(v); return nil })
+	return out, leader.Status(err)
 }
 
 // limit lets so many connections be open at a time; more wait to be accepted.

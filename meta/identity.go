@@ -22,6 +22,8 @@ const (
 	machineFile  = "fsm.db"    // package fsm; made anew at each start
 	snapshotDir  = "snapshots" // of Raft
 	lockFile     = "lock"
+	peersFile    = "peers.json" // client addresses of the other metadata servers when last heard of: a JSON list of strings
+	removedFile  = "removed"    // there once the server has been told that it was removed from the cluster
 )
 
 const (
@@ -57,15 +59,8 @@ func Create(dir string, o CreateOptions) error {
 	if err := discovery.CheckName(o.Cluster); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create metadata server: %w", err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("create metadata server: %w", err)
-	}
-	if len(entries) > 0 {
-		return fmt.Errorf("create metadata server in %s: %w", dir, ErrNotEmpty)
+	if err := emptyDir(dir); err != nil {
+		return err
 	}
 	id, err := newIdentity(o)
 	if err != nil {
@@ -97,19 +92,7 @@ func writeIdentity(dir string, id *identity) error {
 	if err != nil {
 		return err
 	}
-	temporary := filepath.Join(dir, identityFile+".new")
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	_, err = f.Write(append(data, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	if err := os.Rename(temporary, filepath.Join(dir, identityFile)); err != nil {
-		return fmt.Errorf("write identity: %w", err)
-	}
-	return syncDir(dir)
+	return writeWhole(dir, identityFile, data)
 }
 
 func syncDir(dir string) error {

@@ -1,9 +1,12 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
+
+	"pstorage/meta/raftstore"
 )
 
 // listen opens both ports and starts Raft.
@@ -21,7 +24,7 @@ func (s *Server) listen() error {
 		transport, address = t, string(t.LocalAddr())
 	}
 	var err error
-	if s.node, err = startNode(s.config.Dir, s.identity, transport, log); err != nil {
+	if s.node, err = startNode(s.config.Dir, s.identity, transport, log, s.trouble); err != nil {
 		return err
 	}
 	if s.listener = s.config.Listener; s.listener != nil {
@@ -78,4 +81,16 @@ func checkAddress(address string, insecure bool) error {
 		return fmt.Errorf("address %q: %w", address, ErrNetwork)
 	}
 	return nil
+}
+
+// trouble is what the watch on the log's disk calls. A server that is alone goes on with a slow disk, as nobody could take over; with a disk
+// that fails nobody can go on.
+func (s *Server) trouble(n *node, err error) {
+	err = fmt.Errorf("metadata server %d in %s: %w", s.identity.Node, s.config.Dir, err)
+	if errors.Is(err, raftstore.ErrHangs) && n.alone() {
+		s.log.Error("the disk is slow", "error", err)
+		return
+	}
+	n.transport.shut()
+	s.fail(err)
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -17,12 +18,12 @@ import (
 
 // Raft's times and sizes.
 const (
-	// aloneTimeout is all of Raft's timeouts where there is one server: it has nobody to wait for.
-	aloneTimeout = 30 * time.Millisecond
-	// heartbeatTimeout, electionTimeout and leaderLease are those of several.
+	// A leader that is killed is replaced after one to two heartbeatTimeouts; one that cannot reach a majority for leaderLease steps down.
 	heartbeatTimeout = time.Second
 	electionTimeout  = time.Second
 	leaderLease      = 500 * time.Millisecond
+	// hangLimit is how long an operation on the log may take until the server gives up.
+	hangLimit = 4 * time.Second
 
 	snapshotEvery     = 2 * time.Minute
 	snapshotThreshold = 8192 // entries; so many at most are applied again at a start
@@ -41,22 +42,22 @@ type node struct {
 	raft    *raft.Raft
 	machine *fsm.Machine
 	store   *raftstore.Store
+	watched *raftstore.Watched
+	started atomic.Bool // raft is there
 	// transport is closed with the node.
-	transport raft.Transport
+	transport *gate
 }
 
 func serverID(n uint64) raft.ServerID { return raft.ServerID(strconv.FormatUint(n, 10)) }
 
-// raftConfig returns Raft's configuration for a cluster of so many metadata servers.
-func raftConfig(id raft.ServerID, voters int, log hclog.Logger) *raft.Config {
+// raftConfig returns Raft's configuration.
+func raftConfig(id raft.ServerID, log hclog.Logger) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID, c.Logger = id, log
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = heartbeatTimeout, electionTimeout, leaderLease
-	if voters <= 1 {
-		c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = aloneTimeout, aloneTimeout, aloneTimeout
-	}
 	c.SnapshotInterval, c.SnapshotThreshold, c.TrailingLogs = snapshotEvery, snapshotThreshold, trailingLogs
 	c.MaxAppendEntries = maxAppend
+	c.ShutdownOnRemove = false // who is removed is told so, and ends with the reason
 	c.NoLegacyTelemetry = true
 	return c
 }
@@ -74,12 +75,13 @@ func bootstrap(dir string, id *identity) (err error) {
 	}
 	address, transport := raft.NewInmemTransport(raft.ServerAddress(id.Address))
 	first := raft.Configuration{Servers: []raft.Server{{ID: serverID(id.Node), Address: address}}}
-	return raft.BootstrapCluster(raftConfig(serverID(id.Node), 1, hclog.NewNullLogger()), store, store, snapshots, transport, first)
+	return raft.BootstrapCluster(raftConfig(serverID(id.Node), hclog.NewNullLogger()), store, store, snapshots, transport, first)
 }
 
-// startNode starts Raft on a folder.
-func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger) (n *node, err error) {
-	n = &node{id: serverID(id.Node), transport: transport}
+// startNode starts Raft on a folder. trouble is told when the disk that the log is on fails or hangs.
+func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, trouble func(*node, error)) (n *node, err error) {
+	n = &node{id: serverID(id.Node), transport: &gate{Transport: transport}}
+	watched := n
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -89,6 +91,7 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 	if n.store, err = raftstore.Open(filepath.Join(dir, raftFile)); err != nil {
 		return n, err
 	}
+	n.watched = raftstore.Watch(n.store, hangLimit, func(err error) { trouble(watched, err) })
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(dir, snapshotDir), snapshotsKept, log)
 	if err != nil {
 		return n, fmt.Errorf("snapshots: %w", err)
@@ -96,44 +99,84 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 	if n.machine, err = fsm.New(filepath.Join(dir, machineFile)); err != nil {
 		return n, err
 	}
-	voters, err := votersIn(n.store, snapshots)
+	servers, err := configurationIn(n.store, snapshots)
 	if err != nil {
 		return n, err
 	}
-	cache, err := raft.NewLogCache(logCache, n.store)
-	if err != nil {
-		return n, err
-	}
-	if n.raft, err = raft.NewRaft(raftConfig(n.id, voters, log), n.machine, cache, n.store, snapshots, transport); err != nil {
-		return n, fmt.Errorf("start raft: %w", err)
-	}
-	return n, nil
+	return n, n.start(servers, snapshots, log)
 }
 
-// votersIn counts the servers of the newest configuration in the log, else in the newest snapshot.
-func votersIn(store *raftstore.Store, snapshots raft.SnapshotStore) (int, error) {
+// start starts Raft on stores that are open. The only server of a cluster has nobody to wait for: it stands for election at once.
+func (n *node) start(servers []raft.Server, snapshots raft.SnapshotStore, log hclog.Logger) error {
+	cache, err := raft.NewLogCache(logCache, n.watched)
+	if err != nil {
+		return err
+	}
+	config := raftConfig(n.id, log)
+	alone := len(servers) == 1 && servers[0].ID == n.id
+	if alone {
+		config.HeartbeatTimeout++
+		config.ElectionTimeout++
+	}
+	if n.raft, err = raft.NewRaft(config, n.machine, cache, n.watched, snapshots, n.transport); err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.started.Store(true)
+	if !alone {
+		return nil
+	}
+	// A shorter timeout makes Raft look at once whether it has expired.
+	now := n.raft.ReloadableConfig()
+	now.HeartbeatTimeout, now.ElectionTimeout = heartbeatTimeout, electionTimeout
+	return n.raft.ReloadConfig(now)
+}
+
+// configurationIn returns the servers of the newest configuration in the log, else in the newest snapshot.
+func configurationIn(store *raftstore.Store, snapshots raft.SnapshotStore) ([]raft.Server, error) {
 	first, err := store.FirstIndex()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	last, err := store.LastIndex()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	for i := last; i >= first && i > 0; i-- {
 		var l raft.Log
 		if err := store.GetLog(i, &l); err != nil {
-			return 0, fmt.Errorf("raft entry %d: %w", i, err)
+			return nil, fmt.Errorf("raft entry %d: %w", i, err)
 		}
 		if l.Type == raft.LogConfiguration {
-			return len(raft.DecodeConfiguration(l.Data).Servers), nil
+			return raft.DecodeConfiguration(l.Data).Servers, nil
 		}
 	}
 	list, err := snapshots.List()
 	if err != nil || len(list) == 0 {
-		return 0, err
+		return nil, err
 	}
-	return len(list[0].Configuration.Servers), nil
+	return list[0].Configuration.Servers, nil
+}
+
+// voters counts the servers that vote.
+func (n *node) voters() (count int) {
+	for _, s := range n.servers() {
+		if s.Suffrage == raft.Voter {
+			count++
+		}
+	}
+	return count
+}
+
+// alone tells whether nobody else could take over. It may be called at any time.
+func (n *node) alone() bool { return !n.started.Load() || n.voters() < 2 }
+
+// servers are those of Raft's newest configuration.
+func (n *node) servers() []raft.Server {
+	f := n.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
 }
 
 // close stops Raft and closes the stores.
@@ -142,9 +185,7 @@ func (n *node) close() error {
 	if n.raft != nil {
 		errs = append(errs, n.raft.Shutdown().Error())
 	}
-	if c, ok := n.transport.(raft.WithClose); ok {
-		errs = append(errs, c.Close())
-	}
+	errs = append(errs, n.transport.Close())
 	if n.machine != nil {
 		errs = append(errs, n.machine.Close())
 	}

@@ -25,7 +25,16 @@ func route[In, Out any](ctx context.Context, s *Server, in *In, call func(*leade
 	if l == nil {
 		return nil, s.notLeader()
 	}
-	return call(l, ctx, in)
+	return call(l.Leader, ctx, in)
+}
+
+// routeMembers does the same for what concerns the metadata servers themselves.
+func routeMembers[In, Out any](ctx context.Context, s *Server, in *In, call func(*membership, context.Context, *In) (*Out, error)) (*Out, error) {
+	l := s.leader.Load()
+	if l == nil {
+		return nil, s.notLeader()
+	}
+	return call(l.members, ctx, in)
 }
 
 func (r *streams) Attach(stream grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]) error {
@@ -98,4 +107,21 @@ func (r *router) SetConfig(ctx context.Context, in *metapb.SetConfigRequest) (*m
 
 func (r *router) CreateServer(ctx context.Context, in *metapb.CreateServerRequest) (*metapb.CreateServerReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).CreateServer)
+}
+
+// Members is answered by every server, from what it knows.
+func (r *router) Members(context.Context, *metapb.MembersRequest) (*metapb.MembersReply, error) {
+	return r.server.members()
+}
+
+func (r *router) JoinMds(ctx context.Context, in *metapb.JoinMdsRequest) (*metapb.JoinMdsReply, error) {
+	return routeMembers(ctx, r.server, in, (*membership).join)
+}
+
+func (r *router) PresentMds(ctx context.Context, in *metapb.PresentMdsRequest) (*metapb.PresentMdsReply, error) {
+	return routeMembers(ctx, r.server, in, (*membership).present)
+}
+
+func (r *router) RemoveMds(ctx context.Context, in *metapb.RemoveMdsRequest) (*metapb.RemoveMdsReply, error) {
+	return routeMembers(ctx, r.server, in, (*membership).remove)
 }

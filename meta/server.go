@@ -3,6 +3,8 @@
 // # The folder
 //
 //	mds.json     who this server is (identity.go); written once, last
+//	peers.json   client addresses of the other metadata servers, when last heard of
+//	removed      there once the server has been told that it was removed from the cluster
 //	raft.db      the Raft log and Raft's own values (package raftstore)
 //	snapshots/   Raft's snapshots of the state machine
 //	fsm.db       the state machine (package fsm): made anew at each start from the newest snapshot and the log
@@ -14,8 +16,14 @@
 // leader.Leader of one term, whose proposals are worth nothing in any other. Every server answers, those that do not lead with the address of the
 // one that does.
 //
-// Goroutines: Raft's and gRPC's own; one that follows leadership (begin and end a leader.Leader). Locks: none; the current leader is an
-// atomic pointer.
+// Who is a metadata server is in the state machine (fsm/members.go); Raft's configuration follows it (reconcile.go). A new server is
+// numbered by make-mds (join.go), presents itself to the leader when it is started and every second from then on (presence.go), is
+// added without a vote, and gets its vote when it has caught up.
+//
+// A server whose log cannot be written, or hangs, is shut up (gate.go) and fails: the others elect another leader.
+//
+// Goroutines: Raft's and gRPC's own; one that follows leadership (begin and end a leader.Leader), one that presents this server, and while it
+// leads one that reconciles. Locks: membership.mu, load.mu, passwords.mu, nothing is called under them; the current leader is an atomic pointer.
 package meta
 
 import (
@@ -76,9 +84,13 @@ type Server struct {
 	listener net.Listener
 	grpc     *grpc.Server
 	metrics  *metrics
-	leader   atomic.Pointer[leader.Leader]
+	leader   atomic.Pointer[leading]
+	load     *load
+
+	passwords passwords
 
 	stop    context.CancelFunc
+	absent  chan struct{} // presence has ended
 	stopped chan struct{} // the follower of leadership has ended
 	failed  chan struct{}
 	failure error
@@ -87,15 +99,23 @@ type Server struct {
 	closed  error
 }
 
+// leading is what there is while this server leads.
+type leading struct {
+	*leader.Leader
+	members *membership
+	end     context.CancelFunc
+}
+
 // Start runs the metadata server of a folder until Close. It returns when it listens; a single server leads a moment later.
 func Start(ctx context.Context, c Config) (s *Server, err error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s = &Server{config: c, log: c.Logger, stopped: make(chan struct{}), failed: make(chan struct{}), stop: func() {}}
+	s = &Server{config: c, log: c.Logger, stopped: make(chan struct{}), absent: make(chan struct{}), failed: make(chan struct{}), stop: func() {}}
 	defer func() {
 		if err != nil {
 			close(s.stopped)
+			close(s.absent)
 			err = errors.Join(err, s.Close())
 			s = nil
 		}
@@ -106,12 +126,16 @@ func Start(ctx context.Context, c Config) (s *Server, err error) {
 	if s.identity, err = readIdentity(c.Dir); err != nil {
 		return s, err
 	}
+	if wasRemoved(c.Dir) {
+		return s, removedError(c.Dir, s.identity)
+	}
 	if s.config.Address == "" {
 		s.config.Address = s.identity.Address
 	}
 	if err := s.listen(); err != nil {
 		return s, err
 	}
+	s.load = newLoad(s.node.watched.Written)
 	s.metrics = newMetrics(s)
 	if err := s.metrics.register(c.Registry); err != nil {
 		return s, err
@@ -120,6 +144,7 @@ func Start(ctx context.Context, c Config) (s *Server, err error) {
 	var follow context.Context
 	follow, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go s.follow(follow)
+	go s.presence(follow)
 	return s, nil
 }
 
@@ -155,6 +180,12 @@ func (s *Server) fail(err error) {
 	})
 }
 
+// breakDown fails a server that runs; the others hear nothing of it any more, and elect another leader if it was.
+func (s *Server) breakDown(err error) {
+	s.node.transport.shut()
+	s.fail(err)
+}
+
 // Close stops the server; what was committed is durable.
 func (s *Server) Close() error {
 	s.closing.Do(func() { s.closed = s.shutDown() })
@@ -162,6 +193,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) shutDown() error {
+	s.handOver()
 	s.stop()
 	if s.grpc != nil {
 		s.grpc.Stop()
@@ -169,6 +201,7 @@ func (s *Server) shutDown() error {
 		_ = s.listener.Close()
 	}
 	<-s.stopped
+	<-s.absent
 	if s.metrics != nil {
 		s.metrics.unregister(s.config.Registry)
 	}
@@ -207,6 +240,8 @@ func (s *Server) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.failed:
+			return
 		case leads := <-s.node.raft.LeaderCh():
 			s.depose()
 			retry = nil
@@ -227,6 +262,7 @@ func (s *Server) follow(ctx context.Context) {
 
 func (s *Server) depose() {
 	if l := s.leader.Swap(nil); l != nil {
+		l.end()
 		l.Close()
 		s.log.Info("leads no more")
 	}
@@ -241,18 +277,38 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.introduce(ctx, t); err != nil {
 		return err
 	}
-	s.leader.Store(leader.New(t, s.log))
+	t.members = newMembership(t)
+	alive, end := context.WithCancel(ctx)
+	go t.members.run(alive)
+	s.leader.Store(&leading{leader.New(t, s.log), t.members, end})
 	s.log.Info("leads", "term", t.number, "clients", s.ClientAddr())
 	return nil
 }
 
+// handOver lets another server lead before this one ends, if this one leads: nobody has to wait for an election then.
+func (s *Server) handOver() {
+	if s.node == nil || s.node.raft == nil || s.node.raft.State() != raft.Leader || s.node.voters() < 2 {
+		return
+	}
+	select {
+	case <-s.failed:
+		return
+	default:
+	}
+	if err := s.node.raft.LeadershipTransfer().Error(); err != nil {
+		s.log.Info("leadership could not be handed over", "error", err)
+	}
+}
+
 // introduce commits the cluster's name, once, and where clients reach this server, when that is new.
 func (s *Server) introduce(ctx context.Context, t *term) error {
-	var named, known bool
+	var named, known, removed bool
 	me := &fsmpb.SetMember{Id: string(s.node.id), Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version}
 	err := t.View(func(v *fsm.View) error {
 		_, id := v.Cluster()
 		named = id != nil
+		_, err := v.Member(s.identity.Node)
+		removed = isRemoved(err)
 		for _, m := range v.MetadataServers() {
 			known = known || m.Id == me.Id && m.Address == me.Address && m.ClientAddress == me.ClientAddress && m.Version == me.Version
 		}
@@ -263,7 +319,7 @@ func (s *Server) introduce(ctx context.Context, t *term) error {
 		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: i.Cluster, ClusterId: i.ClusterID[:],
 			PasswordSalt: i.PasswordSalt, PasswordHash: i.PasswordHash, PasswordRounds: i.PasswordRounds}}})
 	}
-	if err == nil && !known {
+	if err == nil && !known && !removed {
 		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: me}})
 	}
 	return err

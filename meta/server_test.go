@@ -179,13 +179,8 @@ func TestTheLogIsCompactedAndTheStateComesBackFromTheSnapshot(t *testing.T) {
 // three starts a cluster of three on transports in memory.
 func three(t *testing.T) (servers []*Server, transports []*raft.InmemTransport) {
 	t.Helper()
-	first := create(t)
-	id, err := readIdentity(first)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for i := range 3 {
-		_, transport := raft.NewInmemTransport(raft.ServerAddress(fmt.Sprint("mds", i+1)))
+		_, transport := raft.NewInmemTransport(raft.ServerAddress(fmt.Sprintf("mds%d:1", i+1)))
 		transports = append(transports, transport)
 	}
 	for _, a := range transports {
@@ -193,27 +188,34 @@ func three(t *testing.T) (servers []*Server, transports []*raft.InmemTransport) 
 			a.Connect(b.LocalAddr(), b)
 		}
 	}
-	for i := range 3 {
-		dir := first
-		if i > 0 {
-			dir = t.TempDir()
-			copied := *id
-			copied.Node = uint64(i + 1)
-			if err := writeIdentity(dir, &copied); err != nil {
-				t.Fatal(err)
-			}
+	first := filepath.Join(t.TempDir(), "mds")
+	if err := Create(first, CreateOptions{Cluster: "pcs1", Password: "secret", Address: "mds1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	servers = append(servers, start(t, Config{Dir: first, Transport: transports[0], ClientAddress: "127.0.0.1:0"}))
+	leads(t, servers[0])
+	for i := 1; i < 3; i++ {
+		dir := filepath.Join(t.TempDir(), "mds")
+		o := JoinOptions{Cluster: "pcs1", Password: "secret", Address: string(transports[i].LocalAddr()), MDS: []string{servers[0].ClientAddr()}}
+		if n, err := Join(within(t), dir, o); err != nil || n != uint64(i+1) {
+			t.Fatal(n, err)
 		}
-		servers = append(servers, start(t, Config{Dir: dir, Transport: transports[i]}))
-		if i == 0 {
-			leads(t, servers[0])
-			continue
-		}
-		f := servers[0].node.raft.AddVoter(serverID(uint64(i+1)), transports[i].LocalAddr(), 0, patience)
-		if err := f.Error(); err != nil {
-			t.Fatal(err)
+		servers = append(servers, start(t, Config{Dir: dir, Transport: transports[i], ClientAddress: "127.0.0.1:0"}))
+	}
+	await(t, "all three vote", func() bool { return servers[0].node.voters() == 3 })
+	return servers, transports
+}
+
+// await waits until the condition holds.
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for ctx := within(t); !condition(); {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not in time: %s", what)
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	return servers, transports
 }
 
 // leads waits until one of the servers leads, and returns it.

@@ -43,7 +43,14 @@ func files() []*metapb.FileInfo {
 func status() *metapb.StatusReply {
 	return &metapb.StatusReply{
 		Cluster: "pcs1", ClusterId: []byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
-		Mds: []*metapb.Mds{{Id: 1, Address: "127.0.0.1:2510", ClientAddress: "127.0.0.1:2511", Leader: true}},
+		Mds: []*metapb.Mds{
+			{Id: 1, Address: "10.30.17.38:2510", ClientAddress: "10.30.17.38:2511", Leader: true, Version: "0.1", State: metapb.Mds_AVAIL,
+				Load: &metapb.MdsLoad{UptimeSeconds: 17*86400 + 6*3600, Memory: 64 << 20, LogTime: 0.0123, Commits: 41.6, Cpu: 0.071}},
+			{Id: 2, Address: "10.30.45.12:2510", ClientAddress: "10.30.45.12:2511", Version: "0.1", State: metapb.Mds_AVAIL,
+				Load: &metapb.MdsLoad{UptimeSeconds: 3*3600 + 120, Memory: 50 << 20}},
+			{Id: 4, Address: "10.30.10.15:2510", State: metapb.Mds_JOINING, Behind: 40, Version: "0.1", Load: &metapb.MdsLoad{UptimeSeconds: 7}},
+			{Id: 5, Address: "10.30.10.16:2510", State: metapb.Mds_UNAVAIL, Version: "0.1"},
+		},
 		Servers: []*metapb.Server{
 			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40},
 			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1},
@@ -54,6 +61,8 @@ func status() *metapb.StatusReply {
 
 func TestPrintedFormIsStable(t *testing.T) {
 	for name, write := range map[string]func(*bytes.Buffer) error{
+		"mds.txt":      func(b *bytes.Buffer) error { return MDSTable(b, NewMDS(status())) },
+		"mds.json":     func(b *bytes.Buffer) error { return JSON(b, NewMDS(status())) },
 		"volumes.txt":  func(b *bytes.Buffer) error { return VolumeTable(b, NewVolumes(files())) },
 		"volumes.json": func(b *bytes.Buffer) error { return JSON(b, NewVolumes(files())) },
 		"attr.txt":     func(b *bytes.Buffer) error { return VolumeAttributes(b, NewVolume(files()[1])) },

@@ -43,15 +43,6 @@ type Chunks struct {
 	Replicating uint64 `json:"replicating"`
 }
 
-// MDS is one metadata server.
-type MDS struct {
-	ID      uint64 `json:"id"`
-	Leader  bool   `json:"leader"`
-	Address string `json:"address"`
-	Client  string `json:"client_address"`
-	Version string `json:"version,omitempty"`
-}
-
 // CS is one chunk server.
 type CS struct {
 	ID       uint32 `json:"id"`
@@ -80,7 +71,7 @@ func NewStatus(s *metapb.StatusReply) Status {
 		MDS: []MDS{}, CS: []CS{}, Config: s.GetConfig(),
 	}
 	for _, m := range s.GetMds() {
-		view.MDS = append(view.MDS, MDS{m.GetId(), m.GetLeader(), m.GetAddress(), m.GetClientAddress(), m.GetVersion()})
+		view.MDS = append(view.MDS, newMDS(m))
 	}
 	for _, c := range s.GetServers() {
 		server := newCS(c)
@@ -132,7 +123,7 @@ func StatusText(w io.Writer, s Status) error {
 	if _, err := io.WriteString(w, lines.String()+"\n"); err != nil {
 		return err
 	}
-	if err := s.writeMDS(w); err != nil {
+	if err := MDSTable(w, s.MDS); err != nil {
 		return err
 	}
 	if len(s.CS) == 0 {
@@ -152,7 +143,7 @@ func (s Status) writeSummary(w io.Writer) {
 	}
 	fmt.Fprintf(w, "Cluster '%s': %s\n", s.Cluster, s.Health)
 	fmt.Fprintf(w, "Space: %s free %s of %s\n", mark(s.Space.Free > 0), size.Format(s.Space.Free), size.Format(s.Space.Total))
-	fmt.Fprintf(w, "MDS nodes: %d\n", len(s.MDS))
+	fmt.Fprintf(w, "MDS nodes: %d of %d\n", s.mdsUp(), len(s.MDS))
 	fmt.Fprintf(w, "CS nodes:  %d (%d avail, %d inactive, %d offline)\n", len(s.CS), s.count("active"), s.count("inactive"), s.count("offline"))
 	c := s.Chunks
 	fmt.Fprintf(w, "Chunks: %s %s healthy, %s degraded, %s blocked, %s offline, %s replicating\n", mark(c.Blocked+c.Offline == 0),
@@ -174,18 +165,6 @@ func (c Chunks) share(n uint64) string {
 		percent = n * 100 / c.Total
 	}
 	return fmt.Sprintf("%d (%d%%)", n, percent)
-}
-
-func (s Status) writeMDS(w io.Writer) error {
-	rows := make([][]string, 0, len(s.MDS))
-	for _, m := range s.MDS {
-		leader := ""
-		if m.Leader {
-			leader = "M"
-		}
-		rows = append(rows, []string{leader, strconv.FormatUint(m.ID, 10), m.Address, m.Client})
-	}
-	return Table(w, []string{" ", ">MDSID", "ADDRESS", "CLIENTS"}, rows)
 }
 
 func (s Status) writeCS(w io.Writer) error {

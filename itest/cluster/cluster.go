@@ -56,6 +56,9 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := c.AwaitMDS(ctx, len(c.MDS)); err != nil {
+		return err
+	}
 	c.CS = make([]*Process, c.options.Servers)
 	for i := range c.CS {
 		if err := c.makeCS(ctx, i); err != nil {

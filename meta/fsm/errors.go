@@ -18,6 +18,12 @@ var (
 	ErrUnsettled = errors.New("the file is not settled at this epoch")
 	// ErrUnknownServer: no chunk server has the number.
 	ErrUnknownServer = errors.New("no such chunk server")
+	// ErrUnknownMember: no metadata server has the number, or ever had.
+	ErrUnknownMember = errors.New("no such metadata server")
+	// ErrRemoved: the metadata server was removed; its number is never given again.
+	ErrRemoved = errors.New("the metadata server was removed from the cluster")
+	// ErrLastMember: the cluster would be left without a metadata server.
+	ErrLastMember = errors.New("the last metadata server")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrCommand: an entry of the log that cannot be decoded.

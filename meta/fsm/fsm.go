@@ -3,7 +3,8 @@
 //
 // # Format (version 1): buckets of one bbolt database. Numbers in keys are big endian.
 //
-//	"cluster"   fixed keys: version, applied (index of the last entry applied), last-node, last-server (counters, u64), name, id, password
+//	"cluster"   fixed keys: version, applied (index of the last entry applied), last-node, last-server, last-member (counters, u64), name, id,
+//	            password, recovered (how often a majority was given up: u64)
 //	"config"    parameter -> value
 //	"servers"   server u32 -> fsmpb.Server
 //	"members"   Raft id -> fsmpb.Member: the metadata servers and where clients reach them

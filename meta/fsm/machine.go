@@ -41,6 +41,8 @@ var (
 	appliedKey    = []byte("applied")
 	lastNodeKey   = []byte("last-node")
 	lastServerKey = []byte("last-server")
+	lastMemberKey = []byte("last-member")
+	recoveredKey  = []byte("recovered")
 	nameKey       = []byte("name")
 	idKey         = []byte("id")
 	passwordKey   = []byte("password")
@@ -211,6 +213,12 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.forget(c.Forget)
 	case *fsmpb.Command_SetMember:
 		return nil, tx.setMember(c.SetMember)
+	case *fsmpb.Command_JoinMember:
+		return tx.joinMember(c.JoinMember)
+	case *fsmpb.Command_RemoveMember:
+		return nil, tx.removeMember(c.RemoveMember)
+	case *fsmpb.Command_Recovered:
+		return nil, tx.recovered(c.Recovered)
 	}
 	return nil, ErrCommand
 }

@@ -51,14 +51,6 @@ func (tx *txn) updateServer(c *fsmpb.UpdateServer) error {
 	return nil
 }
 
-func (tx *txn) setMember(c *fsmpb.SetMember) error {
-	if c.Id == "" || len(c.Id) > MaxHost || len(c.Address) > MaxHost || len(c.ClientAddress) > MaxHost || len(c.Version) > MaxHost {
-		return fmt.Errorf("metadata server %q: %w", shorten(c.Id), ErrInvalid)
-	}
-	tx.putMessage(tx.members, []byte(c.Id), &fsmpb.Member{Id: c.Id, Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version})
-	return nil
-}
-
 // setConfig sets parameters; an empty value sets the default again. Names and values were checked by the leader (package config).
 func (tx *txn) setConfig(c *fsmpb.SetConfig) error {
 	for name, value := range c.Set {

@@ -158,18 +158,6 @@ func (v *View) Servers() (out []*fsmpb.Server) {
 	return out
 }
 
-// MetadataServers returns the metadata servers that have led.
-func (v *View) MetadataServers() (out []*fsmpb.Member) {
-	_ = v.members.ForEach(func(k, _ []byte) error {
-		m := &fsmpb.Member{}
-		if v.getMessage(v.members, k, m) {
-			out = append(out, m)
-		}
-		return nil
-	})
-	return out
-}
-
 // Config returns the parameters that were set.
 func (v *View) Config() map[string]string {
 	out := map[string]string{}

@@ -79,6 +79,58 @@ func (Server_State) EnumDescriptor() ([]byte, []int) {
 	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14, 0}
 }
 
+type Mds_State int32
+
+const (
+	Mds_UNKNOWN Mds_State = 0
+	Mds_AVAIL   Mds_State = 1
+	Mds_JOINING Mds_State = 2
+	Mds_UNAVAIL Mds_State = 3
+)
+
+// Enum value maps for Mds_State.
+var (
+	Mds_State_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "AVAIL",
+		2: "JOINING",
+		3: "UNAVAIL",
+	}
+	Mds_State_value = map[string]int32{
+		"UNKNOWN": 0,
+		"AVAIL":   1,
+		"JOINING": 2,
+		"UNAVAIL": 3,
+	}
+)
+
+func (x Mds_State) Enum() *Mds_State {
+	p := new(Mds_State)
+	*p = x
+	return p
+}
+
+func (x Mds_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mds_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_metapb_meta_proto_enumTypes[1].Descriptor()
+}
+
+func (Mds_State) Type() protoreflect.EnumType {
+	return &file_meta_metapb_meta_proto_enumTypes[1]
+}
+
+func (x Mds_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mds_State.Descriptor instead.
+func (Mds_State) EnumDescriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31, 0}
+}
+
 type NotLeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
@@ -2143,6 +2195,9 @@ type Mds struct {
 	ClientAddress string                 `protobuf:"bytes,3,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	Leader        bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	State         Mds_State              `protobuf:"varint,6,opt,name=state,proto3,enum=pstorage.meta.v1.Mds_State" json:"state,omitempty"`
+	Load          *MdsLoad               `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	Behind        uint64                 `protobuf:"varint,8,opt,name=behind,proto3" json:"behind,omitempty"` // entries of the log that it lacked when last heard from
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2212,6 +2267,569 @@ func (x *Mds) GetVersion() string {
 	return ""
 }
 
+func (x *Mds) GetState() Mds_State {
+	if x != nil {
+		return x.State
+	}
+	return Mds_UNKNOWN
+}
+
+func (x *Mds) GetLoad() *MdsLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *Mds) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+type MdsLoad struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UptimeSeconds uint64                 `protobuf:"varint,1,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
+	Memory        uint64                 `protobuf:"varint,2,opt,name=memory,proto3" json:"memory,omitempty"` // memory: resident bytes
+	// Over the last seconds: share of the time spent writing the log, entries written per second, share of one processor.
+	LogTime       float64 `protobuf:"fixed64,3,opt,name=log_time,json=logTime,proto3" json:"log_time,omitempty"`
+	Commits       float64 `protobuf:"fixed64,4,opt,name=commits,proto3" json:"commits,omitempty"`
+	Cpu           float64 `protobuf:"fixed64,5,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MdsLoad) Reset() {
+	*x = MdsLoad{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MdsLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MdsLoad) ProtoMessage() {}
+
+func (x *MdsLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
+func (*MdsLoad) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *MdsLoad) GetUptimeSeconds() uint64 {
+	if x != nil {
+		return x.UptimeSeconds
+	}
+	return 0
+}
+
+func (x *MdsLoad) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *MdsLoad) GetLogTime() float64 {
+	if x != nil {
+		return x.LogTime
+	}
+	return 0
+}
+
+func (x *MdsLoad) GetCommits() float64 {
+	if x != nil {
+		return x.Commits
+	}
+	return 0
+}
+
+func (x *MdsLoad) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+type MembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MembersRequest) Reset() {
+	*x = MembersRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersRequest) ProtoMessage() {}
+
+func (x *MembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
+func (*MembersRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+}
+
+type MembersReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	ClientAddresses []string               `protobuf:"bytes,1,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
+	Leader          string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"` // client address, empty if unknown
+	Term            uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`    // of what leader says
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *MembersReply) Reset() {
+	*x = MembersReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MembersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MembersReply) ProtoMessage() {}
+
+func (x *MembersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
+func (*MembersReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *MembersReply) GetClientAddresses() []string {
+	if x != nil {
+		return x.ClientAddresses
+	}
+	return nil
+}
+
+func (x *MembersReply) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *MembersReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// A join that is asked for again with the same nonce gets the same number.
+type JoinMdsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Password      string                 `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	ClientAddress string                 `protobuf:"bytes,4,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,6,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinMdsRequest) Reset() {
+	*x = JoinMdsRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinMdsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinMdsRequest) ProtoMessage() {}
+
+func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
+func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *JoinMdsRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *JoinMdsRequest) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *JoinMdsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *JoinMdsRequest) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *JoinMdsRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *JoinMdsRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+type JoinMdsReply struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId       []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClientAddresses []string               `protobuf:"bytes,3,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *JoinMdsReply) Reset() {
+	*x = JoinMdsReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinMdsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinMdsReply) ProtoMessage() {}
+
+func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
+func (*JoinMdsReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *JoinMdsReply) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *JoinMdsReply) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *JoinMdsReply) GetClientAddresses() []string {
+	if x != nil {
+		return x.ClientAddresses
+	}
+	return nil
+}
+
+type PresentMdsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	ClusterId     []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	ClientAddress string                 `protobuf:"bytes,4,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry applied
+	Load          *MdsLoad               `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresentMdsRequest) Reset() {
+	*x = PresentMdsRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresentMdsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresentMdsRequest) ProtoMessage() {}
+
+func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
+func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *PresentMdsRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PresentMdsRequest) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
+}
+
+func (x *PresentMdsRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PresentMdsRequest) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *PresentMdsRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *PresentMdsRequest) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *PresentMdsRequest) GetLoad() *MdsLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+type PresentMdsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Removed       bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PresentMdsReply) Reset() {
+	*x = PresentMdsReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PresentMdsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PresentMdsReply) ProtoMessage() {}
+
+func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
+func (*PresentMdsReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *PresentMdsReply) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+type RemoveMdsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMdsRequest) Reset() {
+	*x = RemoveMdsRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMdsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMdsRequest) ProtoMessage() {}
+
+func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *RemoveMdsRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *RemoveMdsRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RemoveMdsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMdsReply) Reset() {
+	*x = RemoveMdsReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMdsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMdsReply) ProtoMessage() {}
+
+func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
+func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+}
+
 type SetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Set           map[string]string      `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -2221,7 +2839,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2851,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2864,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -2265,7 +2883,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2895,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2908,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -2310,7 +2928,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2322,7 +2940,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2335,7 +2953,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -2363,7 +2981,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2993,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +3006,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -2429,7 +3047,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +3059,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +3072,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -2573,7 +3191,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2585,7 +3203,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2598,7 +3216,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Register) GetId() uint32 {
@@ -2660,7 +3278,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +3290,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +3303,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -2715,7 +3333,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +3345,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +3358,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -2795,7 +3413,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +3425,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +3438,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -2900,7 +3518,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2912,7 +3530,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2925,7 +3543,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -2976,7 +3594,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2988,7 +3606,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3001,7 +3619,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -3060,7 +3678,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3072,7 +3690,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3085,7 +3703,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -3134,7 +3752,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3764,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3777,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -3203,7 +3821,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3215,7 +3833,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3228,7 +3846,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Command) GetId() uint64 {
@@ -3378,7 +3996,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +4008,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +4021,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -3428,7 +4046,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +4058,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +4071,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -3514,7 +4132,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3526,7 +4144,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3539,7 +4157,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -3558,7 +4176,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +4188,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +4201,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -3602,7 +4220,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +4232,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +4245,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -3653,7 +4271,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3665,7 +4283,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3678,7 +4296,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -3732,7 +4350,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3744,7 +4362,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3757,7 +4375,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -3776,7 +4394,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3788,7 +4406,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3801,7 +4419,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -3823,7 +4441,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3835,7 +4453,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3848,7 +4466,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -3878,7 +4496,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3890,7 +4508,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3903,7 +4521,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Result) GetId() uint64 {
@@ -3945,7 +4563,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3957,7 +4575,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3970,7 +4588,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -4176,13 +4794,59 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aclients\x18\x0e \x01(\x04R\aclients\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
 	"\x03Mds\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\x89\x01\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x121\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x1b.pstorage.meta.v1.Mds.StateR\x05state\x12-\n" +
+	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\x12\x16\n" +
+	"\x06behind\x18\b \x01(\x04R\x06behind\"9\n" +
+	"\x05State\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\t\n" +
+	"\x05AVAIL\x10\x01\x12\v\n" +
+	"\aJOINING\x10\x02\x12\v\n" +
+	"\aUNAVAIL\x10\x03\"\x8f\x01\n" +
+	"\aMdsLoad\x12%\n" +
+	"\x0euptime_seconds\x18\x01 \x01(\x04R\ruptimeSeconds\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x19\n" +
+	"\blog_time\x18\x03 \x01(\x01R\alogTime\x12\x18\n" +
+	"\acommits\x18\x04 \x01(\x01R\acommits\x12\x10\n" +
+	"\x03cpu\x18\x05 \x01(\x01R\x03cpu\"\x10\n" +
+	"\x0eMembersRequest\"e\n" +
+	"\fMembersReply\x12)\n" +
+	"\x10client_addresses\x18\x01 \x03(\tR\x0fclientAddresses\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\"\xb7\x01\n" +
+	"\x0eJoinMdsRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
+	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
+	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
+	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"h\n" +
+	"\fJoinMdsReply\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12)\n" +
+	"\x10client_addresses\x18\x03 \x03(\tR\x0fclientAddresses\"\xe6\x01\n" +
+	"\x11PresentMdsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
+	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
+	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12-\n" +
+	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\"+\n" +
+	"\x0fPresentMdsReply\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\"8\n" +
+	"\x10RemoveMdsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
+	"\x0eRemoveMdsReply\"\x89\x01\n" +
 	"\x10SetConfigRequest\x12=\n" +
 	"\x03set\x18\x01 \x03(\v2+.pstorage.meta.v1.SetConfigRequest.SetEntryR\x03set\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
@@ -4316,7 +4980,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\xc9\t\n" +
+	"movedBytes2\x8c\f\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -4333,7 +4997,12 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04Drop\x12\x1d.pstorage.meta.v1.DropRequest\x1a\x1b.pstorage.meta.v1.DropReply\x12H\n" +
 	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12Q\n" +
 	"\tSetConfig\x12\".pstorage.meta.v1.SetConfigRequest\x1a .pstorage.meta.v1.SetConfigReply\x12Z\n" +
-	"\fCreateServer\x12%.pstorage.meta.v1.CreateServerRequest\x1a#.pstorage.meta.v1.CreateServerReply2V\n" +
+	"\fCreateServer\x12%.pstorage.meta.v1.CreateServerRequest\x1a#.pstorage.meta.v1.CreateServerReply\x12K\n" +
+	"\aMembers\x12 .pstorage.meta.v1.MembersRequest\x1a\x1e.pstorage.meta.v1.MembersReply\x12K\n" +
+	"\aJoinMds\x12 .pstorage.meta.v1.JoinMdsRequest\x1a\x1e.pstorage.meta.v1.JoinMdsReply\x12T\n" +
+	"\n" +
+	"PresentMds\x12#.pstorage.meta.v1.PresentMdsRequest\x1a!.pstorage.meta.v1.PresentMdsReply\x12Q\n" +
+	"\tRemoveMds\x12\".pstorage.meta.v1.RemoveMdsRequest\x1a .pstorage.meta.v1.RemoveMdsReply2V\n" +
 	"\fChunkServers\x12F\n" +
 	"\x06Attach\x12\x1c.pstorage.meta.v1.FromServer\x1a\x1a.pstorage.meta.v1.ToServer(\x010\x01B\x16Z\x14pstorage/meta/metapbb\x06proto3"
 
@@ -4349,166 +5018,187 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 	return file_meta_metapb_meta_proto_rawDescData
 }
 
-var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
+var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),            // 0: pstorage.meta.v1.Server.State
-	(*NotLeader)(nil),            // 1: pstorage.meta.v1.NotLeader
-	(*Attributes)(nil),           // 2: pstorage.meta.v1.Attributes
-	(*FileInfo)(nil),             // 3: pstorage.meta.v1.FileInfo
-	(*CreateRequest)(nil),        // 4: pstorage.meta.v1.CreateRequest
-	(*RemoveRequest)(nil),        // 5: pstorage.meta.v1.RemoveRequest
-	(*RemoveReply)(nil),          // 6: pstorage.meta.v1.RemoveReply
-	(*ListRequest)(nil),          // 7: pstorage.meta.v1.ListRequest
-	(*ListReply)(nil),            // 8: pstorage.meta.v1.ListReply
-	(*LookupRequest)(nil),        // 9: pstorage.meta.v1.LookupRequest
-	(*SetAttributesRequest)(nil), // 10: pstorage.meta.v1.SetAttributesRequest
-	(*ResizeRequest)(nil),        // 11: pstorage.meta.v1.ResizeRequest
-	(*Client)(nil),               // 12: pstorage.meta.v1.Client
-	(*OpenRequest)(nil),          // 13: pstorage.meta.v1.OpenRequest
-	(*OpenReply)(nil),            // 14: pstorage.meta.v1.OpenReply
-	(*Server)(nil),               // 15: pstorage.meta.v1.Server
-	(*Held)(nil),                 // 16: pstorage.meta.v1.Held
-	(*RenewRequest)(nil),         // 17: pstorage.meta.v1.RenewRequest
-	(*RenewReply)(nil),           // 18: pstorage.meta.v1.RenewReply
-	(*SettledRequest)(nil),       // 19: pstorage.meta.v1.SettledRequest
-	(*SettledReply)(nil),         // 20: pstorage.meta.v1.SettledReply
-	(*CloseFileRequest)(nil),     // 21: pstorage.meta.v1.CloseFileRequest
-	(*CloseFileReply)(nil),       // 22: pstorage.meta.v1.CloseFileReply
-	(*Chunk)(nil),                // 23: pstorage.meta.v1.Chunk
-	(*GetChunksRequest)(nil),     // 24: pstorage.meta.v1.GetChunksRequest
-	(*GetChunksReply)(nil),       // 25: pstorage.meta.v1.GetChunksReply
-	(*AllocateRequest)(nil),      // 26: pstorage.meta.v1.AllocateRequest
-	(*AllocateReply)(nil),        // 27: pstorage.meta.v1.AllocateReply
-	(*DropRequest)(nil),          // 28: pstorage.meta.v1.DropRequest
-	(*DropReply)(nil),            // 29: pstorage.meta.v1.DropReply
-	(*StatusRequest)(nil),        // 30: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),          // 31: pstorage.meta.v1.StatusReply
-	(*Mds)(nil),                  // 32: pstorage.meta.v1.Mds
-	(*SetConfigRequest)(nil),     // 33: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),       // 34: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),  // 35: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),    // 36: pstorage.meta.v1.CreateServerReply
-	(*FromServer)(nil),           // 37: pstorage.meta.v1.FromServer
-	(*Register)(nil),             // 38: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),        // 39: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),              // 40: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),            // 41: pstorage.meta.v1.Heartbeat
-	(*Trouble)(nil),              // 42: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),             // 43: pstorage.meta.v1.ToServer
-	(*Admission)(nil),            // 44: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),              // 45: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),              // 46: pstorage.meta.v1.Command
-	(*Prepare)(nil),              // 47: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),         // 48: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                // 49: pstorage.meta.v1.Raise
-	(*Demote)(nil),               // 50: pstorage.meta.v1.Demote
-	(*Remove)(nil),               // 51: pstorage.meta.v1.Remove
-	(*Pull)(nil),                 // 52: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),           // 53: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),              // 54: pstorage.meta.v1.Promote
-	(*Absolve)(nil),              // 55: pstorage.meta.v1.Absolve
-	(*Result)(nil),               // 56: pstorage.meta.v1.Result
-	(*Progress)(nil),             // 57: pstorage.meta.v1.Progress
-	nil,                          // 58: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                          // 59: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                          // 60: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(Mds_State)(0),               // 1: pstorage.meta.v1.Mds.State
+	(*NotLeader)(nil),            // 2: pstorage.meta.v1.NotLeader
+	(*Attributes)(nil),           // 3: pstorage.meta.v1.Attributes
+	(*FileInfo)(nil),             // 4: pstorage.meta.v1.FileInfo
+	(*CreateRequest)(nil),        // 5: pstorage.meta.v1.CreateRequest
+	(*RemoveRequest)(nil),        // 6: pstorage.meta.v1.RemoveRequest
+	(*RemoveReply)(nil),          // 7: pstorage.meta.v1.RemoveReply
+	(*ListRequest)(nil),          // 8: pstorage.meta.v1.ListRequest
+	(*ListReply)(nil),            // 9: pstorage.meta.v1.ListReply
+	(*LookupRequest)(nil),        // 10: pstorage.meta.v1.LookupRequest
+	(*SetAttributesRequest)(nil), // 11: pstorage.meta.v1.SetAttributesRequest
+	(*ResizeRequest)(nil),        // 12: pstorage.meta.v1.ResizeRequest
+	(*Client)(nil),               // 13: pstorage.meta.v1.Client
+	(*OpenRequest)(nil),          // 14: pstorage.meta.v1.OpenRequest
+	(*OpenReply)(nil),            // 15: pstorage.meta.v1.OpenReply
+	(*Server)(nil),               // 16: pstorage.meta.v1.Server
+	(*Held)(nil),                 // 17: pstorage.meta.v1.Held
+	(*RenewRequest)(nil),         // 18: pstorage.meta.v1.RenewRequest
+	(*RenewReply)(nil),           // 19: pstorage.meta.v1.RenewReply
+	(*SettledRequest)(nil),       // 20: pstorage.meta.v1.SettledRequest
+	(*SettledReply)(nil),         // 21: pstorage.meta.v1.SettledReply
+	(*CloseFileRequest)(nil),     // 22: pstorage.meta.v1.CloseFileRequest
+	(*CloseFileReply)(nil),       // 23: pstorage.meta.v1.CloseFileReply
+	(*Chunk)(nil),                // 24: pstorage.meta.v1.Chunk
+	(*GetChunksRequest)(nil),     // 25: pstorage.meta.v1.GetChunksRequest
+	(*GetChunksReply)(nil),       // 26: pstorage.meta.v1.GetChunksReply
+	(*AllocateRequest)(nil),      // 27: pstorage.meta.v1.AllocateRequest
+	(*AllocateReply)(nil),        // 28: pstorage.meta.v1.AllocateReply
+	(*DropRequest)(nil),          // 29: pstorage.meta.v1.DropRequest
+	(*DropReply)(nil),            // 30: pstorage.meta.v1.DropReply
+	(*StatusRequest)(nil),        // 31: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),          // 32: pstorage.meta.v1.StatusReply
+	(*Mds)(nil),                  // 33: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),              // 34: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),       // 35: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),         // 36: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),       // 37: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),         // 38: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),    // 39: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),      // 40: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),     // 41: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),       // 42: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),     // 43: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),       // 44: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),  // 45: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),    // 46: pstorage.meta.v1.CreateServerReply
+	(*FromServer)(nil),           // 47: pstorage.meta.v1.FromServer
+	(*Register)(nil),             // 48: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),        // 49: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),              // 50: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),            // 51: pstorage.meta.v1.Heartbeat
+	(*Trouble)(nil),              // 52: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),             // 53: pstorage.meta.v1.ToServer
+	(*Admission)(nil),            // 54: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),              // 55: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),              // 56: pstorage.meta.v1.Command
+	(*Prepare)(nil),              // 57: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),         // 58: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                // 59: pstorage.meta.v1.Raise
+	(*Demote)(nil),               // 60: pstorage.meta.v1.Demote
+	(*Remove)(nil),               // 61: pstorage.meta.v1.Remove
+	(*Pull)(nil),                 // 62: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),           // 63: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),              // 64: pstorage.meta.v1.Promote
+	(*Absolve)(nil),              // 65: pstorage.meta.v1.Absolve
+	(*Result)(nil),               // 66: pstorage.meta.v1.Result
+	(*Progress)(nil),             // 67: pstorage.meta.v1.Progress
+	nil,                          // 68: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                          // 69: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                          // 70: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
-	2,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
-	2,  // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
-	2,  // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	3,  // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
-	2,  // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	12, // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
-	3,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
-	15, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
+	3,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
+	3,  // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
+	3,  // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	4,  // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
+	3,  // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	13, // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
+	4,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
+	16, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
 	0,  // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	12, // 9: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	16, // 10: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	3,  // 11: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	12, // 12: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	12, // 13: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	23, // 14: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	15, // 15: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	12, // 16: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	23, // 17: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	15, // 18: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	12, // 19: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	23, // 20: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	23, // 21: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	15, // 22: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	32, // 23: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	58, // 24: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	59, // 25: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	60, // 26: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	38, // 27: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	39, // 28: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	41, // 29: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	56, // 30: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	57, // 31: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	42, // 32: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	40, // 33: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	44, // 34: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	46, // 35: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	45, // 36: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 37: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 38: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	47, // 39: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	49, // 40: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	50, // 41: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	51, // 42: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	52, // 43: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	55, // 44: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	53, // 45: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	54, // 46: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	48, // 47: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	45, // 48: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 49: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 50: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 51: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 52: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 53: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	45, // 54: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	4,  // 55: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	5,  // 56: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	7,  // 57: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	9,  // 58: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	10, // 59: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	11, // 60: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	13, // 61: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	17, // 62: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	19, // 63: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	21, // 64: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	24, // 65: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	26, // 66: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	28, // 67: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	30, // 68: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	33, // 69: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	35, // 70: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	37, // 71: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	3,  // 72: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	6,  // 73: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	8,  // 74: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	3,  // 75: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	3,  // 76: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	3,  // 77: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	14, // 78: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	18, // 79: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	20, // 80: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	22, // 81: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	25, // 82: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	27, // 83: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	29, // 84: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	31, // 85: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	34, // 86: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	36, // 87: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	43, // 88: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	72, // [72:89] is the sub-list for method output_type
-	55, // [55:72] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	13, // 9: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	17, // 10: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	4,  // 11: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	13, // 12: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	13, // 13: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	24, // 14: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	16, // 15: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	13, // 16: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	24, // 17: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	16, // 18: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	13, // 19: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	24, // 20: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	24, // 21: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	16, // 22: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	33, // 23: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	68, // 24: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	1,  // 25: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	34, // 26: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	34, // 27: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	69, // 28: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	70, // 29: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	48, // 30: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	49, // 31: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	51, // 32: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	66, // 33: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	67, // 34: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	52, // 35: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	50, // 36: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	54, // 37: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	56, // 38: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	55, // 39: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 40: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 41: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	57, // 42: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	59, // 43: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	60, // 44: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	61, // 45: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	62, // 46: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	65, // 47: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	63, // 48: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	64, // 49: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	58, // 50: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	55, // 51: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 52: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 53: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 54: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 55: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 56: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	55, // 57: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	5,  // 58: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	6,  // 59: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	8,  // 60: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	10, // 61: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	11, // 62: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	12, // 63: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	14, // 64: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	18, // 65: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	20, // 66: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	22, // 67: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	25, // 68: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	27, // 69: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	29, // 70: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	31, // 71: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	43, // 72: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	45, // 73: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	35, // 74: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	37, // 75: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	39, // 76: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	41, // 77: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	47, // 78: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	4,  // 79: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	7,  // 80: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	9,  // 81: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	4,  // 82: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	4,  // 83: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	4,  // 84: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	15, // 85: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	19, // 86: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	21, // 87: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	23, // 88: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	26, // 89: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	28, // 90: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	30, // 91: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	32, // 92: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	44, // 93: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	46, // 94: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	36, // 95: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	38, // 96: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	40, // 97: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	42, // 98: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	53, // 99: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	79, // [79:100] is the sub-list for method output_type
+	58, // [58:79] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -4516,7 +5206,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[36].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[45].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -4524,11 +5214,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Progress)(nil),
 		(*FromServer_Trouble)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[42].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[51].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[45].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[54].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -4543,8 +5233,8 @@ func file_meta_metapb_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   60,
+			NumEnums:      2,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -38,6 +38,10 @@ const (
 	Meta_Status_FullMethodName        = "/pstorage.meta.v1.Meta/Status"
 	Meta_SetConfig_FullMethodName     = "/pstorage.meta.v1.Meta/SetConfig"
 	Meta_CreateServer_FullMethodName  = "/pstorage.meta.v1.Meta/CreateServer"
+	Meta_Members_FullMethodName       = "/pstorage.meta.v1.Meta/Members"
+	Meta_JoinMds_FullMethodName       = "/pstorage.meta.v1.Meta/JoinMds"
+	Meta_PresentMds_FullMethodName    = "/pstorage.meta.v1.Meta/PresentMds"
+	Meta_RemoveMds_FullMethodName     = "/pstorage.meta.v1.Meta/RemoveMds"
 )
 
 // MetaClient is the client API for Meta service.
@@ -69,6 +73,11 @@ type MetaClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error)
 	CreateServer(ctx context.Context, in *CreateServerRequest, opts ...grpc.CallOption) (*CreateServerReply, error)
+	// Metadata servers. Members is answered by every server, from what it knows; the others by the leader.
+	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersReply, error)
+	JoinMds(ctx context.Context, in *JoinMdsRequest, opts ...grpc.CallOption) (*JoinMdsReply, error)
+	PresentMds(ctx context.Context, in *PresentMdsRequest, opts ...grpc.CallOption) (*PresentMdsReply, error)
+	RemoveMds(ctx context.Context, in *RemoveMdsRequest, opts ...grpc.CallOption) (*RemoveMdsReply, error)
 }
 
 type metaClient struct {
@@ -239,6 +248,46 @@ func (c *metaClient) CreateServer(ctx context.Context, in *CreateServerRequest, 
 	return out, nil
 }
 
+func (c *metaClient) Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MembersReply)
+	err := c.cc.Invoke(ctx, Meta_Members_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) JoinMds(ctx context.Context, in *JoinMdsRequest, opts ...grpc.CallOption) (*JoinMdsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(JoinMdsReply)
+	err := c.cc.Invoke(ctx, Meta_JoinMds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) PresentMds(ctx context.Context, in *PresentMdsRequest, opts ...grpc.CallOption) (*PresentMdsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PresentMdsReply)
+	err := c.cc.Invoke(ctx, Meta_PresentMds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) RemoveMds(ctx context.Context, in *RemoveMdsRequest, opts ...grpc.CallOption) (*RemoveMdsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveMdsReply)
+	err := c.cc.Invoke(ctx, Meta_RemoveMds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MetaServer is the server API for Meta service.
 // All implementations must embed UnimplementedMetaServer
 // for forward compatibility.
@@ -268,6 +317,11 @@ type MetaServer interface {
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error)
 	CreateServer(context.Context, *CreateServerRequest) (*CreateServerReply, error)
+	// Metadata servers. Members is answered by every server, from what it knows; the others by the leader.
+	Members(context.Context, *MembersRequest) (*MembersReply, error)
+	JoinMds(context.Context, *JoinMdsRequest) (*JoinMdsReply, error)
+	PresentMds(context.Context, *PresentMdsRequest) (*PresentMdsReply, error)
+	RemoveMds(context.Context, *RemoveMdsRequest) (*RemoveMdsReply, error)
 	mustEmbedUnimplementedMetaServer()
 }
 
@@ -325,6 +379,18 @@ func (UnimplementedMetaServer) SetConfig(context.Context, *SetConfigRequest) (*S
 }
 func (UnimplementedMetaServer) CreateServer(context.Context, *CreateServerRequest) (*CreateServerReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateServer not implemented")
+}
+func (UnimplementedMetaServer) Members(context.Context, *MembersRequest) (*MembersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Members not implemented")
+}
+func (UnimplementedMetaServer) JoinMds(context.Context, *JoinMdsRequest) (*JoinMdsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method JoinMds not implemented")
+}
+func (UnimplementedMetaServer) PresentMds(context.Context, *PresentMdsRequest) (*PresentMdsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method PresentMds not implemented")
+}
+func (UnimplementedMetaServer) RemoveMds(context.Context, *RemoveMdsRequest) (*RemoveMdsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMds not implemented")
 }
 func (UnimplementedMetaServer) mustEmbedUnimplementedMetaServer() {}
 func (UnimplementedMetaServer) testEmbeddedByValue()              {}
@@ -635,6 +701,78 @@ func _Meta_CreateServer_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_Members_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Members(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Members_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Members(ctx, req.(*MembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_JoinMds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(JoinMdsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).JoinMds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_JoinMds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).JoinMds(ctx, req.(*JoinMdsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_PresentMds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PresentMdsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).PresentMds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_PresentMds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).PresentMds(ctx, req.(*PresentMdsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_RemoveMds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMdsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).RemoveMds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_RemoveMds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).RemoveMds(ctx, req.(*RemoveMdsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Meta_ServiceDesc is the grpc.ServiceDesc for Meta service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -705,6 +843,22 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateServer",
 			Handler:    _Meta_CreateServer_Handler,
+		},
+		{
+			MethodName: "Members",
+			Handler:    _Meta_Members_Handler,
+		},
+		{
+			MethodName: "JoinMds",
+			Handler:    _Meta_JoinMds_Handler,
+		},
+		{
+			MethodName: "PresentMds",
+			Handler:    _Meta_PresentMds_Handler,
+		},
+		{
+			MethodName: "RemoveMds",
+			Handler:    _Meta_RemoveMds_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -47,6 +47,9 @@ type Command struct {
 	//	*Command_Swept
 	//	*Command_SetMember
 	//	*Command_Forget
+	//	*Command_JoinMember
+	//	*Command_RemoveMember
+	//	*Command_Recovered
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -240,6 +243,33 @@ func (x *Command) GetForget() *Forget {
 	return nil
 }
 
+func (x *Command) GetJoinMember() *JoinMember {
+	if x != nil {
+		if x, ok := x.Command.(*Command_JoinMember); ok {
+			return x.JoinMember
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveMember() *RemoveMember {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RemoveMember); ok {
+			return x.RemoveMember
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecovered() *Recovered {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Recovered); ok {
+			return x.Recovered
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -308,6 +338,18 @@ type Command_Forget struct {
 	Forget *Forget `protobuf:"bytes,16,opt,name=forget,proto3,oneof"`
 }
 
+type Command_JoinMember struct {
+	JoinMember *JoinMember `protobuf:"bytes,40,opt,name=join_member,json=joinMember,proto3,oneof"`
+}
+
+type Command_RemoveMember struct {
+	RemoveMember *RemoveMember `protobuf:"bytes,41,opt,name=remove_member,json=removeMember,proto3,oneof"`
+}
+
+type Command_Recovered struct {
+	Recovered *Recovered `protobuf:"bytes,42,opt,name=recovered,proto3,oneof"`
+}
+
 func (*Command_Init) isCommand_Command() {}
 
 func (*Command_Create) isCommand_Command() {}
@@ -339,6 +381,12 @@ func (*Command_Swept) isCommand_Command() {}
 func (*Command_SetMember) isCommand_Command() {}
 
 func (*Command_Forget) isCommand_Command() {}
+
+func (*Command_JoinMember) isCommand_Command() {}
+
+func (*Command_RemoveMember) isCommand_Command() {}
+
+func (*Command_Recovered) isCommand_Command() {}
 
 // Init is the first command of a cluster.
 type Init struct {
@@ -1696,6 +1744,172 @@ func (x *ForgetChunk) GetIndex() uint32 {
 	return 0
 }
 
+// JoinMember numbers a new metadata server; the number replaces (not 0) has never run and is given up. The same nonce gets the same number.
+type JoinMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	ClientAddress string                 `protobuf:"bytes,2,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Replaces      uint64                 `protobuf:"varint,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinMember) Reset() {
+	*x = JoinMember{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinMember) ProtoMessage() {}
+
+func (x *JoinMember) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinMember.ProtoReflect.Descriptor instead.
+func (*JoinMember) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *JoinMember) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *JoinMember) GetClientAddress() string {
+	if x != nil {
+		return x.ClientAddress
+	}
+	return ""
+}
+
+func (x *JoinMember) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *JoinMember) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *JoinMember) GetReplaces() uint64 {
+	if x != nil {
+		return x.Replaces
+	}
+	return 0
+}
+
+type RemoveMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMember) Reset() {
+	*x = RemoveMember{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMember) ProtoMessage() {}
+
+func (x *RemoveMember) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
+func (*RemoveMember) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RemoveMember) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Recovered: the cluster goes on with this metadata server alone, by an administrator's decision.
+type Recovered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Recovered) Reset() {
+	*x = Recovered{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovered) ProtoMessage() {}
+
+func (x *Recovered) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovered.ProtoReflect.Descriptor instead.
+func (*Recovered) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Recovered) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 type SetMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1708,7 +1922,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[23]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1934,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[23]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1947,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{23}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetMember) GetId() string {
@@ -1785,7 +1999,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[24]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +2011,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[24]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +2024,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{24}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -1910,7 +2124,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[25]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2136,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[25]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2149,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{25}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Server) GetId() uint32 {
@@ -1979,13 +2193,14 @@ type Member struct {
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	ClientAddress string                 `protobuf:"bytes,3,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Nonce         []byte                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2212,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2225,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Member) GetId() string {
@@ -2041,11 +2256,18 @@ func (x *Member) GetVersion() string {
 	return ""
 }
 
+func (x *Member) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
 var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xfb\a\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xcc\t\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -2066,7 +2288,11 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x05swept\x18\x0e \x01(\v2\x1b.pstorage.meta.fsm.v1.SweptH\x00R\x05swept\x12@\n" +
 	"\n" +
 	"set_member\x18\x0f \x01(\v2\x1f.pstorage.meta.fsm.v1.SetMemberH\x00R\tsetMember\x126\n" +
-	"\x06forget\x18\x10 \x01(\v2\x1c.pstorage.meta.fsm.v1.ForgetH\x00R\x06forgetB\t\n" +
+	"\x06forget\x18\x10 \x01(\v2\x1c.pstorage.meta.fsm.v1.ForgetH\x00R\x06forget\x12C\n" +
+	"\vjoin_member\x18( \x01(\v2 .pstorage.meta.fsm.v1.JoinMemberH\x00R\n" +
+	"joinMember\x12I\n" +
+	"\rremove_member\x18) \x01(\v2\".pstorage.meta.fsm.v1.RemoveMemberH\x00R\fremoveMember\x12?\n" +
+	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecoveredB\t\n" +
 	"\acommand\"\xb2\x01\n" +
 	"\x04Init\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
@@ -2172,7 +2398,18 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06chunks\x18\x02 \x03(\v2!.pstorage.meta.fsm.v1.ForgetChunkR\x06chunks\"7\n" +
 	"\vForgetChunk\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"v\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\x99\x01\n" +
+	"\n" +
+	"JoinMember\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
+	"\x0eclient_address\x18\x02 \x01(\tR\rclientAddress\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05nonce\x18\x04 \x01(\fR\x05nonce\x12\x1a\n" +
+	"\breplaces\x18\x05 \x01(\x04R\breplaces\"\x1e\n" +
+	"\fRemoveMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x1b\n" +
+	"\tRecovered\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"v\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
@@ -2198,12 +2435,13 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x18\n" +
-	"\acreated\x18\x05 \x01(\x03R\acreated\"s\n" +
+	"\acreated\x18\x05 \x01(\x03R\acreated\"\x89\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversionB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
 
 var (
 	file_meta_fsm_fsmpb_command_proto_rawDescOnce sync.Once
@@ -2217,7 +2455,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),       // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),          // 1: pstorage.meta.fsm.v1.Init
@@ -2242,11 +2480,14 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*SweptBlock)(nil),    // 20: pstorage.meta.fsm.v1.SweptBlock
 	(*Forget)(nil),        // 21: pstorage.meta.fsm.v1.Forget
 	(*ForgetChunk)(nil),   // 22: pstorage.meta.fsm.v1.ForgetChunk
-	(*SetMember)(nil),     // 23: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),          // 24: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),        // 25: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),        // 26: pstorage.meta.fsm.v1.Member
-	nil,                   // 27: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*JoinMember)(nil),    // 23: pstorage.meta.fsm.v1.JoinMember
+	(*RemoveMember)(nil),  // 24: pstorage.meta.fsm.v1.RemoveMember
+	(*Recovered)(nil),     // 25: pstorage.meta.fsm.v1.Recovered
+	(*SetMember)(nil),     // 26: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),          // 27: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),        // 28: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),        // 29: pstorage.meta.fsm.v1.Member
+	nil,                   // 30: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -2263,24 +2504,27 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	23, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	26, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
-	2,  // 16: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 17: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 18: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 19: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 20: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 21: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	27, // 22: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 23: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 24: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	2,  // 25: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 26: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
+	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
+	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
+	2,  // 19: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 20: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 21: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 22: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 23: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 24: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	30, // 25: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 26: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 27: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	2,  // 28: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 29: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -2305,6 +2549,9 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_Swept)(nil),
 		(*Command_SetMember)(nil),
 		(*Command_Forget)(nil),
+		(*Command_JoinMember)(nil),
+		(*Command_RemoveMember)(nil),
+		(*Command_Recovered)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2312,7 +2559,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,116 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Backend is what can be watched: a Store, or a test's.
+type Backend interface {
+	raft.LogStore
+	raft.StableStore
+}
+
+// ErrHangs: an operation of the disk takes too long.
+var ErrHangs = errors.New("the disk hangs")
+
+// Watched times every operation of a backend and counts the writes. It may be used from any goroutine.
+type Watched struct {
+	backend Backend
+	limit   time.Duration
+	trouble func(error)
+
+	writes  atomic.Uint64
+	writing atomic.Int64 // ns
+}
+
+// Watch calls trouble as soon as an operation has been under way for longer than the limit (ErrHangs), and when one has failed: what a disk
+// holds after a write that failed nobody knows. trouble may be called more than once, from any goroutine, and must not wait.
+func Watch(b Backend, limit time.Duration, trouble func(error)) *Watched {
+	return &Watched{backend: b, limit: limit, trouble: trouble}
+}
+
+// Written tells how many writes there were, and how long all of them took.
+func (w *Watched) Written() (count uint64, took time.Duration) {
+	return w.writes.Load(), time.Duration(w.writing.Load())
+}
+
+func (w *Watched) time(what string, f func() error) error {
+	alarm := time.AfterFunc(w.limit, func() {
+		w.trouble(fmt.Errorf("%s of the raft log has not ended after %v: %w", what, w.limit, ErrHangs))
+	})
+	defer alarm.Stop()
+	err := f()
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && err.Error() != ErrKeyNotFound.Error() {
+		w.trouble(fmt.Errorf("%s of the raft log: %w", what, err))
+	}
+	return err
+}
+
+func (w *Watched) write(f func() error) error {
+	start := time.Now()
+	defer func() {
+		w.writes.Add(1)
+		w.writing.Add(int64(time.Since(start)))
+	}()
+	return w.time("write", f)
+}
+
+func read[T any](w *Watched, f func() (T, error)) (out T, err error) {
+	err = w.time("read", func() (err error) { out, err = f(); return err })
+	return out, err
+}
+
+// FirstIndex is Store's.
+func (w *Watched) FirstIndex() (uint64, error) { return read(w, w.backend.FirstIndex) }
+
+// LastIndex is Store's.
+func (w *Watched) LastIndex() (uint64, error) { return read(w, w.backend.LastIndex) }
+
+// GetLog is Store's.
+func (w *Watched) GetLog(index uint64, out *raft.Log) error {
+	return w.time("read", func() error { return w.backend.GetLog(index, out) })
+}
+
+// StoreLog is Store's.
+func (w *Watched) StoreLog(l *raft.Log) error {
+	return w.write(func() error { return w.backend.StoreLog(l) })
+}
+
+// StoreLogs is Store's.
+func (w *Watched) StoreLogs(logs []*raft.Log) error {
+	return w.write(func() error { return w.backend.StoreLogs(logs) })
+}
+
+// DeleteRange is Store's. It goes by many transactions, so it is not held to the limit.
+func (w *Watched) DeleteRange(min, max uint64) error {
+	err := w.backend.DeleteRange(min, max)
+	if err != nil {
+		w.trouble(fmt.Errorf("entries %d to %d of the raft log cannot be deleted: %w", min, max, err))
+	}
+	return err
+}
+
+// Set is Store's.
+func (w *Watched) Set(key, value []byte) error {
+	return w.write(func() error { return w.backend.Set(key, value) })
+}
+
+// Get is Store's.
+func (w *Watched) Get(key []byte) ([]byte, error) {
+	return read(w, func() ([]byte, error) { return w.backend.Get(key) })
+}
+
+// SetUint64 is Store's.
+func (w *Watched) SetUint64(key []byte, n uint64) error {
+	return w.write(func() error { return w.backend.SetUint64(key, n) })
+}
+
+// GetUint64 is Store's.
+func (w *Watched) GetUint64(key []byte) (uint64, error) {
+	return read(w, func() (uint64, error) { return w.backend.GetUint64(key) })
+}
