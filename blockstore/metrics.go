@@ -2,6 +2,7 @@ package blockstore
 
 import (
 	"math/bits"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,19 +81,19 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, v := range (*Client)(c).open() {
-		m := &v.metrics
+		m, name := &v.metrics, strings.TrimPrefix(v.path, "/")
 		for op, n := range map[string]*counters{"read": &m.reads, "write": &m.writes, "zero": &m.zeroes} {
 			count, sum, buckets := n.histogram()
-			out <- prometheus.MustNewConstHistogram(descLatency, count, sum, buckets, v.path, op)
-			out <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(n.bytes.Load()), v.path, op)
+			out <- prometheus.MustNewConstHistogram(descLatency, count, sum, buckets, name, op)
+			out <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(n.bytes.Load()), name, op)
 		}
 		v.setsMu.Lock()
 		stuck := len(v.stuck)
 		v.setsMu.Unlock()
-		out <- prometheus.MustNewConstMetric(descStuck, prometheus.GaugeValue, float64(stuck), v.path)
+		out <- prometheus.MustNewConstMetric(descStuck, prometheus.GaugeValue, float64(stuck), name)
 		for d, n := range map[*prometheus.Desc]int64{descFlushes: m.flushes.Load(), descErrors: m.errors.Load(), descDropped: m.dropped.Load(),
 			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load()} {
-			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), v.path)
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), name)
 		}
 	}
 }

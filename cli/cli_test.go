@@ -104,6 +104,19 @@ func TestRemoveAsksFirst(t *testing.T) {
 	}
 }
 
+func TestFoldersAreMadeAndRemovedWithoutAQuestion(t *testing.T) {
+	s := newSession(t)
+	if r := s.run("", "mkdir", "logs", "--replicas", "2:1"); r.code != exitOK || r.out != "created logs/\n" || !s.meta.files["/logs"].Directory {
+		t.Error(r)
+	}
+	if r := s.run("", "mkdir", "logs"); r.code != exitRefused {
+		t.Error(r)
+	}
+	if r := s.run("", "rm", "logs"); r.code != exitOK || s.meta.files["/logs"] != nil {
+		t.Error(r)
+	}
+}
+
 func TestRemoveWithoutATerminalNamesTheFlag(t *testing.T) {
 	s := newSession(t)
 	s.run("", "create", "demo", "-s", "1G")

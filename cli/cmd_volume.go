@@ -45,7 +45,7 @@ func (a *app) createCommand() *cobra.Command {
 		Use: "create NAME -s SIZE", Short: "Create a thin volume",
 		Long: "Create a volume. It takes no space until it is written to. What is not given is inherited from its folder.",
 		Example: `  pstorage -c pcs1 create demo -s 10G
-  pstorage -c pcs1 create logs/web -s 1T --replicas 2:1 --chunk-size 16M`,
+  pstorage -c pcs1 create logs/web -s 1T --replicas 2:1 --chunk-size 16M    # after: mkdir logs`,
 		Args: exactly("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := volumePath(args[0])
@@ -94,10 +94,37 @@ func (a *app) create(cmd *cobra.Command, request *metapb.CreateRequest) error {
 			return a.explain("create "+request.Path[1:], err)
 		}
 		return a.show(print.NewVolume(file), func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "created %s, %s\n", request.Path[1:], size.Format(file.GetSize()))
+			name := request.Path[1:] + "/"
+			if !request.Directory {
+				name = request.Path[1:] + ", " + size.Format(file.GetSize())
+			}
+			_, err := fmt.Fprintf(w, "created %s\n", name)
 			return err
 		})
 	})
+}
+
+func (a *app) makeFolderCommand() *cobra.Command {
+	var options volumeOptions
+	cmd := &cobra.Command{
+		Use: "mkdir NAME", Short: "Make a folder for volumes",
+		Long:    "Make a folder. What is given holds for all that will be in it, unless a volume has its own.",
+		Example: "  pstorage -c pcs1 mkdir logs --replicas 2:1\n  pstorage -c pcs1 create logs/web -s 1T",
+		Args:    exactly("NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := volumePath(args[0])
+			if err != nil {
+				return err
+			}
+			request := &metapb.CreateRequest{Path: path, Directory: true}
+			if request.Attributes, err = options.attributes(); err != nil {
+				return err
+			}
+			return a.create(cmd, request)
+		},
+	}
+	options.flags(cmd)
+	return cmd
 }
 
 func (a *app) listCommand() *cobra.Command {
@@ -125,8 +152,8 @@ func (a *app) listCommand() *cobra.Command {
 func (a *app) removeCommand() *cobra.Command {
 	var yes, force bool
 	cmd := &cobra.Command{
-		Use: "rm NAME", Short: "Remove a volume and its data",
-		Long: "Remove a volume and all its data. It asks first, and refuses while the volume is in use.",
+		Use: "rm NAME", Short: "Remove a volume and its data, or an empty folder",
+		Long: "Remove a volume and all its data, or an empty folder. It asks first, and refuses while the volume is in use.",
 		Example: `  pstorage -c pcs1 rm demo
   pstorage -c pcs1 rm demo --yes      # from a script
   pstorage -c pcs1 rm demo --force    # even if a client has it open: that client gets errors`,
@@ -169,6 +196,9 @@ func (a *app) confirmRemove(cmd *cobra.Command, path string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if file.GetDirectory() {
+		return nil // it goes only if it is empty
 	}
 	return a.confirm(fmt.Sprintf("Remove volume %s (%s, %d chunks written) and all its data?", path[1:], size.Format(file.GetSize()), file.GetChunks()), "--yes (or --force)")
 }

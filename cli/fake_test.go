@@ -37,7 +37,7 @@ func (f *fakeMeta) Create(_ context.Context, r *metapb.CreateRequest, _ ...grpc.
 	}
 	effective := &metapb.Attributes{ReplicasNorm: 3, ReplicasMin: 2, FailureDomain: "host", ChunkSize: 64 << 20}
 	merge(effective, r.Attributes)
-	f.files[r.Path] = &metapb.FileInfo{Path: r.Path, Id: uint64(len(f.files) + 1), Size: r.Size, Own: r.Attributes, Effective: effective, Clean: true}
+	f.files[r.Path] = &metapb.FileInfo{Path: r.Path, Id: uint64(len(f.files) + 1), Size: r.Size, Directory: r.Directory, Own: r.Attributes, Effective: effective, Clean: true}
 	return f.files[r.Path], f.err
 }
 

@@ -38,7 +38,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(),
 		a.makeMDSCommand(), a.mdsdCommand(), a.removeMDSCommand(), a.makeCSCommand(), a.csdCommand(), a.targetdCommand(),
-		a.createCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(),
+		a.createCommand(), a.makeFolderCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(),
 		a.statCommand(), a.listServicesCommand(),
 		a.csCheckCommand(), a.csDumpCommand(),
 		a.versionCommand(), a.benchTargetCommand(),

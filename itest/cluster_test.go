@@ -85,6 +85,23 @@ func TestWholeClusterKeepsDataOverARestart(t *testing.T) {
 	}
 }
 
+func TestVolumesInFoldersAreServedOverNBD(t *testing.T) {
+	c := newCluster(t, cluster.Options{})
+	command(t, c, "mkdir", "logs", "--replicas", "2:1")
+	command(t, c, "create", "logs/web", "-s", "64M", "--chunk-size", "1M")
+	client := connect(t, c.NBD("logs/web"))
+	defer client.Close()
+	if err := check.New(32*mib, 4).Run(client, 200, nil); err != nil {
+		t.Fatal(err)
+	}
+	if out := command(t, c, "ls", "-R"); !strings.Contains(out, "logs/web") || !strings.Contains(out, "2:1") {
+		t.Errorf("ls printed\n%s", out)
+	}
+	if _, err := c.Run(newContext(t), "rm", "logs", "--yes"); err == nil {
+		t.Error("a folder with a volume in it was removed")
+	}
+}
+
 // The volume's client learns of the removal at different moments: by its next renewal, by its writes, or not before it closes.
 func TestVolumeRemovedWhileInUseLetsTheTargetEndCleanly(t *testing.T) {
 	c := newCluster(t, cluster.Options{})

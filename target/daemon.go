@@ -60,7 +60,7 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
-	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsi.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
+	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsi.Config{Catalog: topLevel{cfg.Catalog}, Logger: d.log, Registry: cfg.Registry})}
 	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork)
 	if err == nil {
 		err = d.iscsi.listen(ctx, cfg.ISCSI, cfg.InsecureNetwork)

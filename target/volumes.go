@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,10 @@ const (
 	rpcTime = 5 * time.Second
 )
 
-// Volumes is the catalog of a cluster's volumes: the regular files in the root of its namespace.
+// lunFolder holds the LUNs of registered iSCSI targets, which are served as those alone.
+const lunFolder = "iscsi/"
+
+// Volumes is the catalog of a cluster's volumes: the regular files of its namespace. A volume's name is its path without the first slash.
 type Volumes struct {
 	meta metapb.MetaClient
 	open func(ctx context.Context, path string) (block.Device, error)
@@ -64,7 +68,7 @@ func (v *Volumes) List(ctx context.Context) ([]block.VolumeInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	reply, err := v.meta.List(ctx, &metapb.ListRequest{Path: "/"})
+	reply, err := v.meta.List(ctx, &metapb.ListRequest{Path: "/", Recursive: true})
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -126,12 +130,28 @@ func describe(cluster uuid.UUID, name string, f *metapb.FileInfo) block.VolumeIn
 	return block.VolumeInfo{Name: name, Size: int64(f.Size), ID: id}
 }
 
-func volumePath(name string) (path string, ok bool) {
-	return "/" + name, name != "" && name != "." && name != ".." && !strings.Contains(name, "/")
+func volumePath(name string) (clean string, ok bool) {
+	clean = path.Clean("/" + name)
+	return clean, clean == "/"+name && clean != "/" && !strings.HasPrefix(name, lunFolder)
 }
 
 func volumeName(path string) (name string, ok bool) {
 	name = strings.TrimPrefix(path, "/")
 	_, ok = volumePath(name)
 	return name, ok
+}
+
+// topLevel is the part of a catalog that iSCSI serves: a target's name has no slashes (RFC 7143, 4.2.7.2).
+type topLevel struct{ block.Catalog }
+
+func (t topLevel) List(ctx context.Context) ([]block.VolumeInfo, error) {
+	all, err := t.Catalog.List(ctx)
+	return slices.DeleteFunc(all, func(v block.VolumeInfo) bool { return strings.Contains(v.Name, "/") }), err
+}
+
+func (t topLevel) Open(ctx context.Context, name string) (block.Device, block.VolumeInfo, error) {
+	if strings.Contains(name, "/") {
+		return nil, block.VolumeInfo{}, block.ErrNotFound
+	}
+	return t.Catalog.Open(ctx, name)
 }

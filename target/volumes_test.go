@@ -45,7 +45,7 @@ func (c *cluster) Status(context.Context, *metapb.StatusRequest, ...grpc.CallOpt
 func (c *cluster) List(_ context.Context, r *metapb.ListRequest, _ ...grpc.CallOption) (*metapb.ListReply, error) {
 	reply := &metapb.ListReply{}
 	for _, f := range c.files {
-		if r.Path == "/" && strings.Count(f.Path, "/") == 1 {
+		if r.Path == "/" && (r.Recursive || strings.Count(f.Path, "/") == 1) {
 			reply.Files = append(reply.Files, f)
 		}
 	}
@@ -131,20 +131,22 @@ func mustOpen(t *testing.T, v *Volumes, name string) block.Device {
 	return d
 }
 
-func TestVolumesAreTheFilesInTheRoot(t *testing.T) {
-	c := newCluster("/b", "/dir/", "/a", "/dir/c")
+func TestVolumesAreTheFilesOfTheNamespace(t *testing.T) {
+	c := newCluster("/b", "/dir/", "/a", "/dir/c", "/iscsi/", "/iscsi/t/1")
 	v := newVolumes(c, c.open)
 	all, err := v.List(t.Context())
-	if err != nil || len(all) != 2 || all[0].Name != "a" || all[1].Name != "b" {
-		t.Fatal(all, err)
+	if got := names(all); err != nil || !slices.Equal(got, []string{"a", "b", "dir/c"}) {
+		t.Fatal(got, err)
 	}
-	if one, err := v.Lookup(t.Context(), "a"); err != nil || one != all[0] {
-		t.Error(one, err)
+	for _, info := range all {
+		if one, err := v.Lookup(t.Context(), info.Name); err != nil || one != info {
+			t.Error(one, err)
+		}
 	}
 	if all[0].ID == all[1].ID {
 		t.Error("two volumes have one number")
 	}
-	for _, name := range []string{"", ".", "..", "dir", "dir/c", "/a", "none"} {
+	for _, name := range []string{"", ".", "..", "dir", "dir/", "dir/../a", "/a", "dir//c", "none", "iscsi/t/1"} {
 		if _, err := v.Lookup(t.Context(), name); !errors.Is(err, block.ErrNotFound) {
 			t.Errorf("lookup of %q: %v", name, err)
 		}
@@ -152,6 +154,29 @@ func TestVolumesAreTheFilesInTheRoot(t *testing.T) {
 	if c.opened() != 0 {
 		t.Error("looking at volumes opened them")
 	}
+}
+
+func names(all []block.VolumeInfo) (out []string) {
+	for _, v := range all {
+		out = append(out, v.Name)
+	}
+	return out
+}
+
+func TestOverISCSIOnlyVolumesInTheRootAreServed(t *testing.T) {
+	c := newCluster("/a", "/dir/", "/dir/c")
+	v := topLevel{newVolumes(c, c.open)}
+	if all, err := v.List(t.Context()); err != nil || !slices.Equal(names(all), []string{"a"}) {
+		t.Error(all, err)
+	}
+	if _, _, err := v.Open(t.Context(), "dir/c"); !errors.Is(err, block.ErrNotFound) {
+		t.Error(err)
+	}
+	d, _, err := v.Open(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
 }
 
 func TestNumberOfAVolumeNeverChanges(t *testing.T) {
