@@ -86,13 +86,18 @@ func (r checkReport) text(w io.Writer) error {
 }
 
 func (a *app) csDumpCommand() *cobra.Command {
-	return &cobra.Command{
+	var sums bool
+	cmd := &cobra.Command{
 		Use: "cs-dump DIR [CHUNK]", Short: "Show what a stopped chunk server holds",
-		Long:    "Show a stopped chunk server's state and replicas, or the layers of one chunk. CHUNK is FILE.INDEX, as cs-check and logs name it.",
-		Example: "  pstorage cs-dump /pstorage/pcs1-cs\n  pstorage cs-dump /pstorage/pcs1-cs 7.0",
+		Long: `Show a stopped chunk server's state and replicas, or the layers of one chunk. CHUNK is FILE.INDEX, as cs-check and logs name it.
+With --sums, one line per replica and layer with a sum of its table: replicas that are equal have equal sums.`,
+		Example: "  pstorage cs-dump /pstorage/pcs1-cs\n  pstorage cs-dump /pstorage/pcs1-cs 7.0\n  pstorage cs-dump --sums /pstorage/pcs1-cs",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 || len(args) > 2 {
 				return usagef("DIR and perhaps a CHUNK are needed")
+			}
+			if sums && len(args) > 1 {
+				return usagef("--sums shows all chunks: leave CHUNK out")
 			}
 			return nil
 		},
@@ -109,9 +114,29 @@ func (a *app) csDumpCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if sums {
+				return a.csSums(args[0])
+			}
 			return a.csDump(args[0], identity, id)
 		},
 	}
+	cmd.Flags().BoolVar(&sums, "sums", false, "a sum of each replica's table, to compare replicas on several servers")
+	return cmd
+}
+
+func (a *app) csSums(dir string) error {
+	sums, err := store.Sums(disk.OS{}, filepath.Join(dir, "store"))
+	if err != nil {
+		return err
+	}
+	return a.show(sums, func(w io.Writer) error {
+		for _, sum := range sums {
+			if _, err := fmt.Fprintln(w, sum); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (a *app) csDump(dir string, identity cs.Identity, id *chunk.ID) error {

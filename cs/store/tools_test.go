@@ -141,6 +141,25 @@ func TestDumpTellsWhatIsThere(t *testing.T) {
 	wantErr(t, Dump(m, "cs", out, &chunk.ID{File: 1}), ErrNoChunk)
 }
 
+func TestEqualReplicasHaveEqualSums(t *testing.T) {
+	sums := func(last uint64) []LayerSum {
+		s, m := memStore(t, idA)
+		must(t, write(s, idA, access, 0, pattern(1, bs)))
+		must(t, write(s, idA, access, bs, pattern(last, bs)))
+		must(t, s.Close())
+		found, err := Sums(m, "cs")
+		must(t, err)
+		return found
+	}
+	one, same, other := sums(2), sums(2), sums(3)
+	if len(one) != 1 || one[0] != same[0] || one[0].State != InSync.String() {
+		t.Errorf("%v and %v: want one line each, and equal ones", one, same)
+	}
+	if one[0].Sum == other[0].Sum {
+		t.Error("replicas with other data have the same sum")
+	}
+}
+
 func TestMissingOrForeignFileIsDamage(t *testing.T) {
 	s, m := memStore(t, idA, idB)
 	a, b := s.layerName(idA, 1), s.layerName(idB, 1)

@@ -33,8 +33,9 @@ type Cluster struct {
 	CS          []*Process
 	Targets     *Process
 
-	csDirs  []string
-	options Options
+	csDirs       []string
+	mdsAddresses []string
+	options      Options
 }
 
 // New makes a cluster in a folder and starts all of it.
@@ -86,6 +87,7 @@ func (c *Cluster) makeMDS(ctx context.Context, i int) error {
 	if i == 0 {
 		args = append(args, "-I")
 	}
+	c.mdsAddresses = append(c.mdsAddresses, address)
 	if _, err := c.RunAt(ctx, at, append(args, at.flags()...)...); err != nil {
 		return err
 	}
@@ -216,4 +218,3 @@ func (c *Cluster) Stop() error {
 	}
 	return errors.Join(errs...)
 }
-

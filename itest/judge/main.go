@@ -1,7 +1,7 @@
 // Command judge runs the acceptance runs that take longer than continuous integration has: everything that a user's data go
 // through, in full size, with the outcome of each on one line.
 //
-//	go run ./itest/judge [-only REGEX] [-binary bin/pstorage] [-crashes 20] [-fio 4G]
+//	go run ./itest/judge [-only REGEX] [-binary bin/pstorage] [-crashes 20] [-fio 4G] [-faults 2m]
 //
 // Stalls are reported and judged here, not in tests: how long a machine takes depends on the machine.
 package main
@@ -28,6 +28,9 @@ type judge struct {
 	bytes   int64 // of the fio runs
 	copied  int64 // of the copies
 	seed    uint64
+
+	mds       int // of the clusters that suffer faults
+	faultTime time.Duration
 }
 
 // trial is one acceptance run. What it returns is said behind its name.
@@ -41,6 +44,7 @@ var trials = []trial{
 	{"fio", (*judge).fio},
 	{"fio-kill", (*judge).fioKill},
 	{"crash", (*judge).crash},
+	{"faults", (*judge).faults},
 	{"conformance", (*judge).conformance},
 	{"guest-iscsi", (*judge).guestISCSI},
 	{"guest-nbd", (*judge).guestNBD},
@@ -55,6 +59,8 @@ func run() int {
 	copied := flag.String("copy", "1G", "bytes that are copied")
 	flag.StringVar(&j.binary, "binary", "bin/pstorage", "the program to judge")
 	flag.IntVar(&j.crashes, "crashes", 20, "rounds of the crash loop")
+	flag.IntVar(&j.mds, "mds", 1, "metadata servers of the cluster that faults are done to")
+	flag.DurationVar(&j.faultTime, "faults", 2*time.Minute, "how long faults are done, one every 10 s")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
 	if err := j.complete(*fio, *copied); err != nil {

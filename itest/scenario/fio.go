@@ -100,3 +100,24 @@ func parseFio(text []byte) (result FioResult, err error) {
 	}
 	return result, nil
 }
+
+// FioUntil writes to a volume with fio, in requests of 4 to 256 KiB, 16 at a time, with flushes among them, and reads all of it back
+// against checksums; again and again until stop is closed.
+func FioUntil(ctx context.Context, uri, dir string, bytes int64, stop <-chan struct{}) (total FioResult, rounds int, err error) {
+	mixed := strconv.FormatInt(bytes*10/7&^(1<<20-1), 10)
+	for {
+		select {
+		case <-stop:
+			return total, rounds, nil
+		default:
+		}
+		one, err := Fio(ctx, dir, "--ioengine=nbd", "--uri="+uri, "--iodepth=16", "--randrepeat=0", "--verify_fatal=1", "--verify_state_save=0",
+			"--name=mixed", "--rw=randrw", "--rwmixread=30", "--bsrange=4k-256k", "--size="+mixed, "--fsync=32", "--verify=crc32c", "--verify_backlog=256")
+		if err != nil {
+			return total, rounds, fmt.Errorf("round %d: %w", rounds+1, err)
+		}
+		rounds++
+		total.Read, total.Written = total.Read+one.Read, total.Written+one.Written
+		total.Longest = max(total.Longest, one.Longest)
+	}
+}

@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// wholeTime is what a cluster may take to have all replicas again after faults.
+const wholeTime = 2 * time.Minute
+
 // ErrTool: a program that the scenario drives is not installed.
 var ErrTool = errors.New("not installed (make test installs it)")
 
