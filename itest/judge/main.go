@@ -59,7 +59,7 @@ func run() int {
 	copied := flag.String("copy", "1G", "bytes that are copied")
 	flag.StringVar(&j.binary, "binary", "bin/pstorage", "the program to judge")
 	flag.IntVar(&j.crashes, "crashes", 20, "rounds of the crash loop")
-	flag.IntVar(&j.mds, "mds", 1, "metadata servers of the cluster that faults are done to")
+	flag.IntVar(&j.mds, "mds", 3, "metadata servers of the cluster that faults are done to")
 	flag.DurationVar(&j.faultTime, "faults", 2*time.Minute, "how long faults are done, one every 10 s")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
