@@ -3,7 +3,7 @@ module pstorage
 go 1.26.8
 
 require (
-	github.com/dustin/go-humanize v1.1.0
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/google/uuid v1.6.0
 	github.com/hashicorp/go-hclog v1.6.3
 	github.com/hashicorp/raft v1.8.0

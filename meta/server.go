@@ -46,6 +46,7 @@ import (
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/leader"
+	"pstorage/meta/rules"
 )
 
 // Version of the software, told to others.
@@ -72,6 +73,7 @@ type Config struct {
 	// Listener and Transport take the place of the addresses (tests).
 	Listener  net.Listener
 	Transport raft.Transport
+	LeftOut   rules.Set
 }
 
 // Server is a metadata server that runs.
@@ -168,6 +170,9 @@ func (s *Server) ClientAddr() string { return s.listener.Addr().String() }
 
 // Leading tells whether this server answers clients now.
 func (s *Server) Leading() bool { return s.leader.Load() != nil }
+
+// View reads this server's copy of the state machine, which may lag behind the leader's.
+func (s *Server) View(read func(*fsm.View) error) error { return s.node.machine.View(read) }
 
 // Failed is closed when the server cannot go on (its database has failed); Close tells why.
 func (s *Server) Failed() <-chan struct{} { return s.failed }

@@ -1,0 +1,315 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"pstorage/blockstore"
+	"pstorage/blockstore/block"
+	"pstorage/blockstore/blocktest"
+	"pstorage/cs/wire"
+	"pstorage/meta/client"
+)
+
+const (
+	openTimeout = 20 * time.Second
+	maxLife     = 25 * time.Second // of a client's process, about
+	idle        = 300 * time.Millisecond
+	maxDepth    = 4
+)
+
+// volume is a file that clients use.
+type volume struct {
+	number int
+	path   string
+
+	mu      sync.Mutex
+	size    int64
+	deleted bool
+}
+
+func (v *volume) state() (size int64, deleted bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.size, v.deleted
+}
+
+// clientHost is a machine on which client processes follow one another.
+type clientHost struct {
+	s           *Sim
+	name        string
+	number      int
+	incarnation uint64
+	rand        *rand.Rand
+
+	mu   sync.Mutex
+	live *process
+}
+
+// process is one client process.
+type process struct {
+	host  *clientHost
+	meta  *client.Client
+	store *blockstore.Client
+	done  chan struct{} // it was killed
+	once  sync.Once
+	ended sync.Once
+}
+
+// begin starts a process.
+func (c *clientHost) begin() (*process, error) {
+	m, err := c.s.metaClient(c.name)
+	if err != nil {
+		return nil, err
+	}
+	c.incarnation++
+	id := blockstore.Identity{ID: [16]byte{byte(c.number), 'c'}, Incarnation: c.incarnation}
+	dial := c.s.dialer(c.name)
+	b, err := blockstore.New(blockstore.Config{Meta: m, Identity: id, Host: c.name, Logger: c.s.trace.logger(c.name),
+		LeftOut: c.s.options.LeftOut, Dial: func(ctx context.Context, addr string, hello wire.Hello) (blockstore.Conn, error) {
+			conn, err := dial(ctx, addr, hello)
+			if err != nil {
+				return nil, err
+			}
+			return conn, nil
+		}})
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	p := &process{host: c, meta: m, store: b, done: make(chan struct{})}
+	c.mu.Lock()
+	c.live = p
+	c.mu.Unlock()
+	return p, nil
+}
+
+// kill ends the process: nothing more of it gets out. What is left of it is cleared away.
+func (p *process) kill() {
+	p.once.Do(func() {
+		p.host.s.trace.logf(p.host.name, "killed")
+		p.host.s.net.kill(p.host.name, false)
+		close(p.done)
+	})
+}
+
+// end clears the process away.
+func (p *process) end() {
+	p.ended.Do(func() {
+		err := p.store.Close()
+		p.host.s.trace.logf(p.host.name, "ended: %v", err)
+		_ = p.meta.Close()
+		p.host.s.net.kill(p.host.name, false)
+		p.host.mu.Lock()
+		p.host.live = nil
+		p.host.mu.Unlock()
+	})
+}
+
+func (c *clientHost) process() *process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live
+}
+
+// run has processes use volumes until the run's workload ends.
+func (c *clientHost) run() {
+	for !c.s.stopping() {
+		if err := c.life(); err != nil {
+			c.s.trace.logf(c.name, "%v", err)
+		}
+		c.s.pause(time.Duration(c.rand.Int64N(int64(2 * time.Second))))
+	}
+}
+
+// life is that of one process: it opens a volume, uses it for a while, and closes it or dies.
+func (c *clientHost) life() error {
+	p, err := c.begin()
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	v := c.s.chooseVolume(c.rand)
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	dev, err := p.store.Open(ctx, v.path, blockstore.OpenOptions{})
+	if err != nil {
+		return err
+	}
+	c.s.opened(v)
+	lifetime := time.NewTimer(time.Second + time.Duration(c.rand.Int64N(int64(maxLife))))
+	defer lifetime.Stop()
+	u := &user{p: p, v: v, dev: dev, stop: make(chan struct{})}
+	var workers sync.WaitGroup
+	for range 1 + c.rand.IntN(maxDepth) {
+		r := rand.New(rand.NewPCG(c.rand.Uint64(), 1))
+		workers.Go(func() { u.work(r) })
+	}
+	select {
+	case <-lifetime.C:
+	case <-p.done:
+	case <-c.s.stopped:
+	}
+	close(u.stop)
+	if c.rand.IntN(3) == 0 {
+		p.kill()
+	}
+	select {
+	case <-p.done:
+	default:
+		c.s.trace.logf(c.name, "closes volume %d: %v", v.number, dev.Close())
+	}
+	p.end()
+	workers.Wait()
+	return nil
+}
+
+// user is a process with an open volume.
+type user struct {
+	p    *process
+	v    *volume
+	dev  block.Device
+	stop chan struct{}
+}
+
+func (u *user) work(r *rand.Rand) {
+	for {
+		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(idle)))
+		select {
+		case <-u.stop:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		for range 1 + r.IntN(3) {
+			u.request(r)
+		}
+	}
+}
+
+// request makes one request of the workload.
+func (u *user) request(r *rand.Rand) {
+	switch n := r.IntN(100); {
+	case n < 40:
+		u.read(place(r, u.dev.Size()))
+	case n < 78:
+		u.write(r, r.IntN(12) == 0)
+	case n < 84:
+		u.zero(r)
+	case n < 97:
+		u.flush()
+	default:
+		u.grow(r)
+	}
+}
+
+// hot are the blocks of each chunk that are used, some side by side. A few of them meet often, and so cheaply.
+var hot = []int64{0, 1, 2, 3, 97, 98, 255}
+
+// place chooses a range of sectors among the hot blocks.
+func place(r *rand.Rand, size int64) (first, count int64) {
+	chunk := r.Int64N(size / chunkSize)
+	at := r.IntN(len(hot))
+	first = chunk*chunkSectors + hot[at]*blockSectors
+	blocks := int64(1)
+	for at+int(blocks) < len(hot) && hot[at+int(blocks)] == hot[at]+blocks && r.IntN(2) == 0 {
+		blocks++
+	}
+	count = blocks * blockSectors
+	if r.IntN(3) == 0 { // not whole blocks
+		skip := r.Int64N(blockSectors)
+		first, count = first+skip, max(1, count-skip-r.Int64N(blockSectors))
+	}
+	return first, count
+}
+
+func (u *user) op(k kind, first, count int64) *op {
+	return &op{kind: k, client: u.p.host.number, volume: u.v.number, first: first, count: count}
+}
+
+// do makes a request and reports whether it succeeded. It may fail only for a reason that the run gave.
+func (u *user) do(r *block.Request) bool {
+	blocktest.Do(u.dev, r)
+	switch {
+	case r.Err == nil:
+		return true
+	case errors.Is(r.Err, block.ErrLostLease), errors.Is(r.Err, block.ErrClosed):
+	default:
+		u.p.host.s.failed(u.p.host.name, "%v of volume %d at %d: %v", r.Op, u.v.number, r.Offset, r.Err)
+	}
+	return false
+}
+
+func (u *user) read(first, count int64) {
+	h := u.p.host.s.history
+	o := u.op(read, first, count)
+	r := blocktest.Read(first*block.SectorSize, count*block.SectorSize)
+	h.begin(o)
+	if !u.do(r) {
+		return
+	}
+	ids, err := readSectors(r.Data, first)
+	if err != nil {
+		u.p.host.s.wrong("volume %d: %v", u.v.number, err)
+		return
+	}
+	o.ids = ids
+	h.end(o)
+}
+
+func (u *user) write(r *rand.Rand, durable bool) {
+	first, count := place(r, u.dev.Size())
+	h := u.p.host.s.history
+	o := u.op(write, first, count)
+	o.durable = durable
+	h.begin(o)
+	data := make([]byte, count*block.SectorSize)
+	fillSectors(data, o.ids[0], first)
+	req := blocktest.Write(first*block.SectorSize, data)
+	if durable {
+		req.Flags = block.FUA
+	}
+	if u.do(req) {
+		h.end(o)
+	}
+}
+
+func (u *user) zero(r *rand.Rand) {
+	first, count := place(r, u.dev.Size())
+	h := u.p.host.s.history
+	o := u.op(write, first, count)
+	o.ids = []uint64{0}
+	h.begin(o)
+	how := block.WriteZeroes
+	if r.IntN(2) == 0 {
+		how = block.Discard
+	}
+	if u.do(blocktest.Zero(how, first*block.SectorSize, count*block.SectorSize)) {
+		h.end(o)
+	}
+}
+
+func (u *user) flush() {
+	h := u.p.host.s.history
+	o := u.op(flush, 0, 0)
+	h.begin(o)
+	if u.do(&block.Request{Op: block.Flush}) {
+		h.end(o)
+	}
+}
+
+const maxSize = 5 * chunkSize
+
+// grow makes the volume larger by a chunk.
+func (u *user) grow(r *rand.Rand) {
+	size := u.dev.Size() + chunkSize
+	if size > maxSize || r.IntN(4) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := u.p.store.Resize(ctx, u.v.path, size)
+	u.p.host.s.trace.logf(u.p.host.name, "resizes volume %d to %d: %v", u.v.number, size, err)
+}

@@ -1,0 +1,51 @@
+package sim
+
+import "testing"
+
+// play makes a history of one sector from requests in the order of their clock; equal letters of begin and end belong together.
+func play(ops ...*op) *history {
+	h := &history{}
+	for _, o := range ops {
+		o.count = 1
+		h.ops = append(h.ops, o)
+	}
+	return h
+}
+
+func at(k kind, id uint64, call, ret int64) *op { return &op{kind: k, ids: []uint64{id}, call: call, ret: ret, client: int(call)} }
+
+func TestHistoriesAreJudged(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		good bool
+		h    *history
+	}{
+		{"nothing written reads as zeros", true, play(at(read, 0, 1, 2))},
+		{"the last write is read", true, play(at(write, 1, 1, 2), at(write, 2, 3, 4), at(read, 2, 5, 6))},
+		{"an old value comes back", false, play(at(write, 1, 1, 2), at(write, 2, 3, 4), at(read, 1, 5, 6))},
+		{"a write was lost", false, play(at(write, 1, 1, 2), at(read, 0, 3, 4))},
+		{"one in flight may be seen or not", true, play(at(write, 1, 1, 10), at(read, 0, 2, 3), at(read, 1, 4, 5))},
+		{"but not unseen again", false, play(at(write, 1, 1, 10), at(read, 1, 2, 3), at(read, 0, 4, 5))},
+		{"one that failed may come late", true, play(at(write, 1, 1, 0), at(read, 0, 2, 3), at(read, 1, 4, 5))},
+		{"what a lost power took", true, play(at(write, 1, 1, 2), at(loss, 0, 3, 4), at(read, 0, 5, 6))},
+		{"or left", true, play(at(write, 1, 1, 2), at(loss, 0, 3, 4), at(read, 1, 5, 6))},
+		{"but not both", false, play(at(write, 1, 1, 2), at(loss, 0, 3, 4), at(read, 0, 5, 6), at(read, 1, 7, 8))},
+		{"a flushed write survives", false, play(at(write, 1, 1, 2), at(flush, 0, 3, 4), at(loss, 0, 5, 6), at(read, 0, 7, 8))},
+		{"a flush in flight covers nothing yet", true, play(at(write, 1, 1, 2), at(flush, 0, 3, 0), at(loss, 0, 5, 6), at(read, 0, 7, 8))},
+		{"a later write may be lost", true, play(at(write, 1, 1, 2), at(flush, 0, 3, 4), at(write, 2, 5, 6), at(loss, 0, 7, 8), at(read, 1, 9, 10))},
+		{"not the one before it", false, play(at(write, 1, 1, 2), at(flush, 0, 3, 4), at(write, 2, 5, 6), at(loss, 0, 7, 8), at(read, 0, 9, 10))},
+		{"of the volatile ones any comes back", true, play(at(write, 1, 1, 2), at(write, 2, 3, 4), at(loss, 0, 5, 6), at(read, 1, 7, 8))},
+	} {
+		if wrong := c.h.check(); c.good != (len(wrong) == 0) {
+			t.Errorf("%s: want %v, found %q", c.name, c.good, wrong)
+		}
+	}
+}
+
+func TestADurableWriteSurvives(t *testing.T) {
+	w := at(write, 1, 1, 2)
+	w.durable = true
+	if len(play(w, at(loss, 0, 3, 4), at(read, 0, 5, 6)).check()) != 1 {
+		t.Error("lost, and not noticed")
+	}
+}

@@ -1,0 +1,43 @@
+package sim
+
+import (
+	"os"
+	"strconv"
+	"testing"
+)
+
+// seeds are those that the environment asks for: SEED=N one alone, SEEDS=N the first N; else so many.
+func seeds(t *testing.T, usual int) (list []uint64) {
+	if n, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+		return []uint64{n}
+	}
+	if n, err := strconv.Atoi(os.Getenv("SEEDS")); err == nil {
+		usual = n
+	}
+	for i := range usual {
+		list = append(list, uint64(i+1))
+	}
+	return list
+}
+
+// report fails the test with what a run has found.
+func report(t *testing.T, seed uint64, r Result) {
+	t.Helper()
+	if len(r.Wrong) == 0 {
+		return
+	}
+	for _, w := range r.Wrong[:min(len(r.Wrong), 5)] {
+		t.Errorf("seed %d: %s", seed, w)
+	}
+	t.Fatalf("%d findings; the last events:\n%s", len(r.Wrong), r.Trace)
+}
+
+func TestWithoutFaultsNothingIsLost(t *testing.T) {
+	for _, seed := range seeds(t, 3) {
+		r := Run(t, Options{Seed: seed})
+		report(t, seed, r)
+		if r.Reads < 300 || r.Writes < 300 {
+			t.Errorf("seed %d: only %d reads and %d writes", seed, r.Reads, r.Writes)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"pstorage/blockstore"
+	"pstorage/blockstore/block"
+	"pstorage/cs/chunk"
+	"pstorage/cs/store"
+	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/metapb"
+)
+
+const (
+	healthTime = 5 * time.Minute // for the cluster to be whole again
+	sweepTime  = 2 * time.Minute // for what belongs to nothing to be gone
+	readsEach  = 3               // of each block, so that most replicas are asked
+)
+
+// verify looks at what is left once all faults are gone.
+func (s *Sim) verify() error {
+	admin, err := s.metaClient("admin")
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	ctx := context.Background()
+	if err := s.await(healthTime, "the cluster is whole", func() string { return s.unhealthy(ctx, admin) }); err != nil {
+		return err
+	}
+	for _, v := range s.allVolumes() {
+		if err := s.readAll(v); err != nil {
+			return err
+		}
+	}
+	if err := s.await(sweepTime, "servers hold what they should and nothing else", s.leftovers); err != nil {
+		return err
+	}
+	s.compareReplicas()
+	s.checkState()
+	for _, v := range s.allVolumes() {
+		if _, err := admin.Remove(ctx, &metapb.RemoveRequest{Path: v.path}); err != nil {
+			return err
+		}
+	}
+	return s.await(sweepTime, "what was deleted is gone", s.leftovers)
+}
+
+// unhealthy says what the cluster lacks; empty: nothing.
+func (s *Sim) unhealthy(ctx context.Context, admin metapb.MetaClient) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	st, err := admin.Status(ctx, &metapb.StatusRequest{})
+	if err != nil {
+		return err.Error()
+	}
+	active := 0
+	for _, c := range st.Servers {
+		if c.State == metapb.Server_ACTIVE && c.Suspects == 0 {
+			active++
+		}
+	}
+	if active != chunkServers || st.Healthy != st.Chunks {
+		return fmt.Sprintf("%d chunk servers without suspects; of %d chunks %d healthy, %d degraded, %d unwritable, %d lost, %d syncing", active,
+			st.Chunks, st.Healthy, st.Degraded, st.Unwritable, st.Lost, st.Syncing)
+	}
+	return ""
+}
+
+// readAll reads every block in use as a last client does. Its reads are part of the history.
+func (s *Sim) readAll(v *volume) error {
+	host := s.newClientHost(99)
+	p, err := host.begin()
+	if err != nil {
+		return err
+	}
+	defer p.end()
+	ctx, cancel := context.WithTimeout(context.Background(), healthTime)
+	defer cancel()
+	dev, err := p.store.Open(ctx, v.path, blockstore.OpenOptions{})
+	if err != nil {
+		return fmt.Errorf("the last open: %w", err)
+	}
+	hung := time.AfterFunc(healthTime, p.kill)
+	defer hung.Stop()
+	u := &user{p: p, v: v, dev: dev}
+	for range readsEach {
+		for c := range dev.Size() / chunkSize {
+			for _, b := range hot {
+				u.read(c*chunkSectors+b*blockSectors, blockSectors)
+			}
+		}
+	}
+	r := rand.New(rand.NewPCG(s.options.Seed, 3))
+	u.write(r, false)
+	u.flush()
+	if err := dev.Close(); err != nil {
+		return fmt.Errorf("the last close: %w", err)
+	}
+	return nil
+}
+
+// view reads the state of the metadata server that has applied most.
+func (s *Sim) view(read func(*fsm.View)) {
+	var best *mds
+	most := uint64(0)
+	for _, m := range s.mds {
+		_ = m.server.View(func(v *fsm.View) error {
+			if a := v.Applied(); best == nil || a > most {
+				best, most = m, a
+			}
+			return nil
+		})
+	}
+	if err := best.server.View(func(v *fsm.View) error { read(v); return nil }); err != nil {
+		s.wrong("%s: %v", best.name, err)
+	}
+}
+
+// records lists all chunks.
+func (s *Sim) records() map[fsm.ChunkKey]fsm.Chunk {
+	out := map[fsm.ChunkKey]fsm.Chunk{}
+	s.view(func(v *fsm.View) {
+		v.Files(func(id uint64, n *fsmpb.Node) bool {
+			v.Chunks(id, 0, func(index uint32, c *fsm.Chunk) bool {
+				out[fsm.ChunkKey{File: id, Index: index}] = fsm.Chunk{Version: c.Version, Insync: slices.Clone(c.Insync), Syncing: slices.Clone(c.Syncing)}
+				return true
+			})
+			return true
+		})
+	})
+	return out
+}
+
+// leftovers says what a server has that it should not have, or lacks.
+func (s *Sim) leftovers() (found string) {
+	records := s.records()
+	has := map[fsm.ChunkKey]int{}
+	for _, c := range s.servers {
+		c.store.Inventory(func(r store.Replica) bool {
+			k := fsm.ChunkKey{File: r.ID.File, Index: r.ID.Index}
+			rec := records[k]
+			if r.State != store.InSync || r.Suspect != store.Sound || !slices.Contains(rec.Insync, c.id) || r.Version != rec.Version {
+				found = fmt.Sprintf("%s (%d) has %+v where the record is %+v", c.name, c.id, r, rec)
+			}
+			has[k]++
+			return true
+		})
+	}
+	for k, rec := range records {
+		if has[k] != len(rec.Insync) || len(rec.Syncing) > 0 {
+			found = fmt.Sprintf("chunk %v has %d replicas where the record is %+v", k, has[k], rec)
+		}
+	}
+	return found
+}
+
+// compareReplicas reads every chunk from the disks of all its in-sync replicas.
+func (s *Sim) compareReplicas() {
+	for k, rec := range s.records() {
+		var first *contents
+		for _, c := range s.servers {
+			if !slices.Contains(rec.Insync, c.id) {
+				continue
+			}
+			got, err := c.contents(k, rec.Version)
+			if err == nil && first != nil {
+				err = first.differs(got)
+			}
+			if err != nil {
+				s.wrong("chunk %v on %s: %v", k, c.name, err)
+			}
+			if first == nil {
+				first = got
+			}
+		}
+	}
+}
+
+// contents is a replica's blocks.
+type contents struct {
+	codes []uint32
+	data  []byte
+}
+
+func (c *chunkServer) contents(k fsm.ChunkKey, version uint64) (*contents, error) {
+	id := chunk.ID{File: k.File, Index: k.Index}
+	out := &contents{codes: make([]uint32, chunkSize/block.Size)}
+	a := store.Access{Version: version, Layer: 1 << 30, Peer: true}
+	var err error
+	if out.data, err = c.store.Read(id, a, 0, chunkSize, out.codes, nil, false); err != nil {
+		return out, err
+	}
+	rest := out.data
+	for i, code := range out.codes {
+		if code <= chunk.Zeros {
+			continue
+		}
+		if sum := chunk.BlockSum(id, uint32(i), rest[:block.Size]); sum != code {
+			return out, fmt.Errorf("block %d does not match its sum", i)
+		}
+		rest = rest[block.Size:]
+	}
+	return out, nil
+}
+
+func (c *contents) differs(o *contents) error {
+	for i := range c.codes {
+		a, b := c.codes[i], o.codes[i]
+		if a != b && (a > chunk.Zeros || b > chunk.Zeros) {
+			return fmt.Errorf("block %d differs from another replica's", i)
+		}
+	}
+	return nil
+}
+
+// checkState checks every metadata server's state.
+func (s *Sim) checkState() {
+	for _, m := range s.mds {
+		if err := m.server.View(func(v *fsm.View) error { return v.Check() }); err != nil {
+			s.wrong("%s: %v", m.name, err)
+		}
+	}
+}
+
+// failed is called for a request that failed for another reason than that its process lost the volume.
+func (s *Sim) failed(who, format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	s.trace.logf(who, "%v", err)
+	if errors.Is(err, block.ErrCorrupt) || !s.mayFail() {
+		s.wrong("%s: %v", who, err)
+	}
+}
