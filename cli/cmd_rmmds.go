@@ -48,7 +48,7 @@ servers do. -f removes it all the same: then nothing can be changed in the clust
 func (a *app) removeMDS(ctx context.Context, meta metapb.MetaClient, in *metapb.RemoveMdsRequest) error {
 	_, err := meta.RemoveMds(ctx, in)
 	if status.Code(err) == codes.NotFound {
-		return coded(exitNotFound, fmt.Errorf("there is no metadata server %d: list-services -M shows them", in.Id))
+		return coded(exitNotFound, fmt.Errorf("%s: list-services -M shows them", status.Convert(err).Message()))
 	}
 	if err != nil {
 		return a.explain(fmt.Sprintf("remove metadata server %d", in.Id), err)

@@ -45,6 +45,16 @@ func (c *careful) Remove(ctx context.Context, in *metapb.RemoveRequest, opts ...
 	return out, err
 }
 
+// RemoveMds of what an earlier attempt has removed has worked.
+func (c *careful) RemoveMds(ctx context.Context, in *metapb.RemoveMdsRequest, opts ...grpc.CallOption) (*metapb.RemoveMdsReply, error) {
+	ctx, seen := watch(ctx)
+	out, err := c.MetaClient.RemoveMds(ctx, in, opts...)
+	if status.Code(err) == codes.NotFound && seen.ambiguous {
+		return &metapb.RemoveMdsReply{}, nil
+	}
+	return out, err
+}
+
 // Create of what an earlier attempt has created, and nobody has used yet, has worked.
 func (c *careful) Create(ctx context.Context, in *metapb.CreateRequest, opts ...grpc.CallOption) (*metapb.FileInfo, error) {
 	ctx, seen := watch(ctx)

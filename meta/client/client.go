@@ -7,14 +7,18 @@
 // unchanged. Invariant: a call is answered by one server's reply; UNAVAILABLE is returned only when the context has
 // ended (with the last server's reason), never because one server was asked too early.
 //
-// Every call begins at the server that led last. A NotLeader detail names the next to try; without one, the list is walked. Between
+// Every call begins at the server that led last. A NotLeader detail names the next to try; without one, the list is walked. A server that
+// does not answer soon is doubted: the others are asked who leads, and if that is another one the call goes on there (doubt.go). Between
 // rounds the call backs off, a little longer each time. Calls without a deadline are repeated until they work or are cancelled.
 //
-// What is repeated may have been done the first time: all calls but Create, Remove and CreateServer do no harm then. A Remove that
+// What is repeated may have been done the first time: all calls but Create, Remove, RemoveMds and CreateServer do no harm then. A Remove that
 // then finds nothing has worked; a Create that then finds the file, as it would have made it, too; a number of a chunk
 // server may be lost.
 //
-// Locks: Client.mu guards the connections and the current server; nothing blocks under it. No goroutines of its own.
+// The list of servers is the leader's own, asked for with the first call, whenever another leads, and now and then.
+//
+// Locks: Client.mu guards the connections, the list and the current server; nothing blocks under it. Goroutines: per stream one that asks the
+// others who leads; for a moment, those that ask.
 package client
 
 import (
@@ -58,11 +62,21 @@ type Client struct {
 
 	dial []grpc.DialOption
 
+	given   []string       // addresses that it was made with
+	learned func([]string) // told when the leader names other servers than before
+	alive   context.Context
+	end     context.CancelFunc
+
 	mu     sync.Mutex
 	list   []string // addresses to try, in order
 	conns  map[string]*grpc.ClientConn
 	now    string // the server to ask first
+	term   uint64 // the latest that was heard of
 	closed bool
+
+	refreshing  bool
+	refreshed   time.Time // when the list was asked for
+	refreshedAt string    // and from whom
 }
 
 // Option changes how a Client is made.
@@ -73,12 +87,18 @@ func WithDialOptions(options ...grpc.DialOption) Option {
 	return func(c *Client) { c.dial = append(c.dial, options...) }
 }
 
+// WithLearned has f told the servers' addresses whenever they are others than before. f must not call the client.
+func WithLearned(f func(addresses []string)) Option {
+	return func(c *Client) { c.learned = f }
+}
+
 // New returns a client of the metadata servers at the client addresses HOST:PORT (discovery.Resolve gives them). It connects with the first call.
 func New(addrs []string, options ...Option) (*Client, error) {
 	if len(addrs) == 0 {
 		return nil, ErrNoServers
 	}
 	c := &Client{
+		given: append([]string(nil), addrs...),
 		list:  append([]string(nil), addrs...),
 		now:   addrs[0],
 		conns: map[string]*grpc.ClientConn{},
@@ -87,6 +107,7 @@ func New(addrs []string, options ...Option) (*Client, error) {
 	for _, o := range options {
 		o(c)
 	}
+	c.alive, c.end = context.WithCancel(context.Background())
 	c.MetaClient = &careful{MetaClient: metapb.NewMetaClient(c)}
 	c.ChunkServersClient = metapb.NewChunkServersClient(c)
 	for _, a := range addrs {
@@ -117,6 +138,7 @@ func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	c.end()
 	var errs []error
 	for _, conn := range c.conns {
 		errs = append(errs, conn.Close())

@@ -27,6 +27,25 @@ type fake struct {
 	calls int
 	say   func(call int) error // nil: do it
 	files map[string]*metapb.FileInfo
+
+	members *metapb.MembersReply // nil: not answered
+	hang    chan struct{}        // not nil: calls wait for it
+}
+
+// Members is answered without being counted.
+func (f *fake) Members(context.Context, *metapb.MembersRequest) (*metapb.MembersReply, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.members == nil {
+		return nil, status.Error(codes.Unavailable, "scripted")
+	}
+	return f.members, nil
+}
+
+func (f *fake) tell(term uint64, leader string, all ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.members = &metapb.MembersReply{Term: term, Leader: leader, ClientAddresses: all}
 }
 
 func serve(t *testing.T, say func(call int) error) *fake {
@@ -51,6 +70,9 @@ func (f *fake) count() int {
 }
 
 func (f *fake) called() error {
+	if f.hang != nil {
+		<-f.hang
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
@@ -255,5 +277,117 @@ func TestAClosedClientSaysSo(t *testing.T) {
 	}
 	if _, err := New(nil); !errors.Is(err, ErrNoServers) {
 		t.Errorf("%v", err)
+	}
+}
+
+// stopped is a server that takes calls and never answers, as one that was sent SIGSTOP.
+func stopped(t *testing.T) *fake {
+	t.Helper()
+	f := serve(t, always(nil))
+	f.hang = make(chan struct{})
+	t.Cleanup(func() { close(f.hang) })
+	return f
+}
+
+func TestACallThatHangsAtADeposedLeaderGoesToTheNewOne(t *testing.T) {
+	old, leader := stopped(t), serve(t, always(nil))
+	third := serve(t, always(notLeading("")))
+	for _, f := range []*fake{leader, third} {
+		f.tell(2, leader.address)
+	}
+	c, ctx := newClient(t, old.address, third.address, leader.address)
+	if r, err := c.Status(ctx, &metapb.StatusRequest{}); err != nil || r.Cluster != leader.address {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if c.Leader() != leader.address {
+		t.Errorf("the next call begins at %s", c.Leader())
+	}
+}
+
+// A server that takes its time is not left as long as the others say that it leads.
+func TestASlowLeaderIsWaitedFor(t *testing.T) {
+	slow, other := stopped(t), serve(t, always(notLeading("")))
+	other.tell(3, slow.address)
+	c, ctx := newClient(t, slow.address, other.address)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Status(ctx, &metapb.StatusRequest{})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("answered by nobody: %v", err)
+	case <-time.After(2 * doubtAfter):
+	}
+	slow.hang <- struct{}{}
+	if err := <-done; err != nil || other.count() != 0 {
+		t.Errorf("%v; the other was called %d times", err, other.count())
+	}
+}
+
+func TestAnAnswerOfAnEarlierTermIsNotBelieved(t *testing.T) {
+	a, b := serve(t, always(nil)), serve(t, always(nil))
+	a.tell(5, a.address)
+	b.tell(4, b.address) // cut off since term 4
+	c, ctx := newClient(t, a.address, b.address)
+	if l := c.askAll(ctx, "elsewhere"); l != a.address {
+		t.Errorf("%s is believed", l)
+	}
+	if l := c.askOne(ctx, a.address); l != "" {
+		t.Errorf("%s of term 4 is believed after term 5", l)
+	}
+}
+
+func TestAStreamToADeposedLeaderEnds(t *testing.T) {
+	old, leader := stopped(t), serve(t, always(nil))
+	leader.tell(2, leader.address)
+	c, ctx := newClient(t, old.address, leader.address)
+	s, err := c.Attach(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Recv(); status.Code(err) != codes.Unavailable {
+		t.Fatalf("%v, want Unavailable", err)
+	}
+	if c.Leader() != leader.address {
+		t.Errorf("the next stream goes to %s", c.Leader())
+	}
+}
+
+func TestTheServersThatTheLeaderNamesAreLearned(t *testing.T) {
+	leader, next := serve(t, always(nil)), serve(t, always(nil))
+	leader.tell(1, leader.address, leader.address, next.address)
+	learned := make(chan []string, 1)
+	c, err := New([]string{leader.address}, WithLearned(func(a []string) { learned <- a }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx := t.Context()
+	if _, err := c.Status(ctx, &metapb.StatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-learned; len(got) != 2 || got[1] != next.address {
+		t.Fatalf("learned %v", got)
+	}
+	// The one that the client was given is gone; it finds the other.
+	leader.mu.Lock()
+	leader.say = always(lost())
+	leader.mu.Unlock()
+	if r, err := c.Status(ctx, &metapb.StatusRequest{}); err != nil || r.Cluster != next.address {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+func TestACallWhoseTimeIsUpLeavesTheServerThatDidNotAnswer(t *testing.T) {
+	silent, leader := stopped(t), serve(t, always(nil))
+	c, _ := newClient(t, silent.address, leader.address)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Status(short, &metapb.StatusRequest{}); err == nil {
+		t.Fatal("a server that hangs has answered")
+	}
+	if r, err := c.Status(t.Context(), &metapb.StatusRequest{}); err != nil || r.Cluster != leader.address {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -15,13 +15,13 @@ import (
 
 // Invoke is one unary call, repeated until a leader has answered it or the context has ended.
 func (c *Client) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	return c.repeat(ctx, func(conn *grpc.ClientConn) error {
+	return c.repeat(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		return conn.Invoke(ctx, method, args, reply, opts...)
 	})
 }
 
 // repeat runs one attempt after the other. A hint is followed at once; after each full round it pauses.
-func (c *Client) repeat(ctx context.Context, attempt func(*grpc.ClientConn) error) error {
+func (c *Client) repeat(ctx context.Context, call func(context.Context, *grpc.ClientConn) error) error {
 	wait, hops := firstPause, 0
 	for {
 		address := c.Leader()
@@ -29,13 +29,25 @@ func (c *Client) repeat(ctx context.Context, attempt func(*grpc.ClientConn) erro
 		if err != nil {
 			return err
 		}
-		if err = attempt(conn); status.Code(err) != codes.Unavailable {
+		err, leader := c.attempt(ctx, address, func(ctx context.Context) error { return call(ctx, conn) })
+		switch {
+		case status.Code(err) == codes.Unavailable:
+		case err == nil:
+			c.refresh(address)
+			return nil
+		default:
+			if ctx.Err() != nil {
+				c.missed(address, "") // it may never answer: the next call begins elsewhere
+			}
 			return err
 		}
 		if attempts := attemptsOf(ctx); attempts != nil {
 			attempts.failed(err)
 		}
 		hint, follower := notLeader(err)
+		if leader != "" {
+			hint = leader
+		}
 		var wrapped bool
 		if follower || !answered(err) {
 			wrapped = c.missed(address, hint)
@@ -84,26 +96,12 @@ func (c *Client) NewStream(ctx context.Context, desc *grpc.StreamDesc, method st
 	if err != nil {
 		return nil, err
 	}
-	s, err := conn.NewStream(ctx, desc, method, opts...)
+	s, err := c.newStream(ctx, address, func(ctx context.Context) (grpc.ClientStream, error) {
+		return conn.NewStream(ctx, desc, method, opts...)
+	})
 	if err != nil {
 		c.missed(address, "")
 		return nil, err
 	}
-	return &stream{ClientStream: s, client: c, address: address}, nil
-}
-
-// stream notices when its server does not lead.
-type stream struct {
-	grpc.ClientStream
-	client  *Client
-	address string
-}
-
-func (s *stream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	if status.Code(err) == codes.Unavailable {
-		hint, _ := notLeader(err)
-		s.client.missed(s.address, hint)
-	}
-	return err
+	return s, nil
 }

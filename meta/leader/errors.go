@@ -39,7 +39,7 @@ var statusCodes = []struct {
 	{config.ErrUnknown, codes.InvalidArgument},
 	{config.ErrValue, codes.InvalidArgument},
 	{fsm.ErrUnknownMember, codes.NotFound},
-	{fsm.ErrRemoved, codes.FailedPrecondition},
+	{fsm.ErrRemoved, codes.NotFound},
 	{fsm.ErrLastMember, codes.FailedPrecondition},
 	{fsm.ErrNotHolder, codes.FailedPrecondition},
 	{fsm.ErrNotEmpty, codes.FailedPrecondition},
