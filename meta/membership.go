@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// presentEvery is how often a server that does not lead tells the leader of itself.
+	// presentEvery is how often a server that does not lead tells the leader of itself; joiningEvery, while it has no vote.
 	presentEvery = time.Second
+	joiningEvery = 200 * time.Millisecond
 	// upFor is how long after that it counts as up.
 	upFor = 3 * time.Second
 	// caughtUpRounds: so many times in a row a server must have had all that was committed one round before, to be given a vote.
@@ -35,6 +36,7 @@ const (
 // made to follow that (reconcile.go), by one goroutine. What is heard from members is memory of this leader alone.
 type membership struct {
 	t     *term
+	alive context.Context // until the term ends
 	began time.Time
 	kick  chan struct{} // there may be something to reconcile
 
@@ -51,8 +53,8 @@ type heard struct {
 	load   *metapb.MdsLoad
 }
 
-func newMembership(t *term) *membership {
-	return &membership{t: t, began: time.Now(), kick: make(chan struct{}, 1), heard: map[uint64]*heard{}}
+func newMembership(alive context.Context, t *term) *membership {
+	return &membership{t: t, alive: alive, began: time.Now(), kick: make(chan struct{}, 1), heard: map[uint64]*heard{}}
 }
 
 func (m *membership) kicked() {
@@ -217,7 +219,7 @@ func (p *passwords) match(password string, want *fsmpb.Init) bool {
 
 // remove takes a metadata server out. It returns when Raft has let go of it.
 func (m *membership) remove(ctx context.Context, in *metapb.RemoveMdsRequest) (*metapb.RemoveMdsReply, error) {
-	if err := m.removable(in); err != nil {
+	if err := m.removable(ctx, in); err != nil {
 		return nil, leader.Status(err)
 	}
 	if serverID(in.Id) == m.t.node.id {
@@ -235,7 +237,7 @@ func (m *membership) remove(ctx context.Context, in *metapb.RemoveMdsRequest) (*
 }
 
 // removable refuses what would leave the cluster without a majority that is up.
-func (m *membership) removable(in *metapb.RemoveMdsRequest) error {
+func (m *membership) removable(ctx context.Context, in *metapb.RemoveMdsRequest) error {
 	var members int
 	err := m.t.View(func(v *fsm.View) error {
 		members = len(v.MetadataServers())
@@ -250,7 +252,7 @@ func (m *membership) removable(in *metapb.RemoveMdsRequest) error {
 	case in.Force:
 		return nil
 	}
-	left := electorate(m.peers(), func(p peer) bool { return p.id != in.Id })
+	left := electorate(probe(ctx, m.peers()), func(p peer) bool { return p.id != in.Id })
 	if left.majorityUp() {
 		return nil
 	}

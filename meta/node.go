@@ -78,10 +78,15 @@ func bootstrap(dir string, id *identity) (err error) {
 	return raft.BootstrapCluster(raftConfig(serverID(id.Node), hclog.NewNullLogger()), store, store, snapshots, transport, first)
 }
 
+// disk is the ways in which the one that the log is on may be another than usual.
+type disk struct {
+	wrap func(raftstore.Backend) raftstore.Backend // in tests: fails, hangs; nil: nothing
+	hang time.Duration                             // 0: hangLimit
+}
+
 // startNode starts Raft on a folder. trouble is told when the disk that the log is on fails or hangs.
-func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, trouble func(*node, error)) (n *node, err error) {
+func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, trouble func(*node, error)) (n *node, err error) {
 	n = &node{id: serverID(id.Node), transport: &gate{Transport: transport}}
-	watched := n
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -91,7 +96,7 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 	if n.store, err = raftstore.Open(filepath.Join(dir, raftFile)); err != nil {
 		return n, err
 	}
-	n.watched = raftstore.Watch(n.store, hangLimit, func(err error) { trouble(watched, err) })
+	n.watched = d.watch(n, trouble)
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(filepath.Join(dir, snapshotDir), snapshotsKept, log)
 	if err != nil {
 		return n, fmt.Errorf("snapshots: %w", err)
@@ -104,6 +109,17 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 		return n, err
 	}
 	return n, n.start(servers, snapshots, log)
+}
+
+func (d disk) watch(n *node, trouble func(*node, error)) *raftstore.Watched {
+	var backend raftstore.Backend = n.store
+	if d.wrap != nil {
+		backend = d.wrap(backend)
+	}
+	if d.hang == 0 {
+		d.hang = hangLimit
+	}
+	return raftstore.Watch(backend, d.hang, func(err error) { trouble(n, err) })
 }
 
 // start starts Raft on stores that are open. The only server of a cluster has nobody to wait for: it stands for election at once.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"pstorage/meta/client"
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
@@ -24,8 +26,6 @@ func isRemoved(err error) bool { return errors.Is(err, fsm.ErrRemoved) }
 // how its load is known, and how one that was removed learns of it.
 func (s *Server) presence(ctx context.Context) {
 	defer close(s.absent)
-	tick := time.NewTicker(presentEvery)
-	defer tick.Stop()
 	var c *client.Client
 	var known []string
 	defer func() { closeClient(c) }()
@@ -49,9 +49,18 @@ func (s *Server) presence(ctx context.Context) {
 			return
 		case <-s.failed:
 			return
-		case <-tick.C:
+		case <-time.After(s.pauseBetween()):
 		}
 	}
+}
+
+func (s *Server) pauseBetween() time.Duration {
+	for _, r := range s.node.servers() {
+		if r.ID == s.node.id && r.Suffrage == raft.Voter {
+			return presentEvery
+		}
+	}
+	return joiningEvery
 }
 
 func closeClient(c *client.Client) {

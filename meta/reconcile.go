@@ -2,20 +2,26 @@ package meta
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"pstorage/meta/client"
 	"pstorage/meta/fsm"
 )
 
 // reconcileEvery is how often Raft's configuration is compared with the members, if nothing happens before.
 const reconcileEvery = 500 * time.Millisecond
 
+// probeTimeout is how long a server may take to answer to count as up.
+const probeTimeout = time.Second
+
 // peer is a metadata server as the leader sees it.
 type peer struct {
 	id         uint64
 	address    string
+	clients    string // its address for clients
 	self       bool
 	member     bool // of the cluster, by the state machine
 	removed    bool // was a member
@@ -103,7 +109,7 @@ func (m *membership) peers() (out []peer) {
 	_ = m.t.View(func(v *fsm.View) error {
 		for _, member := range v.MetadataServers() {
 			p := entry(raft.ServerID(member.Id))
-			p.member, p.address = true, member.Address
+			p.member, p.address, p.clients = true, member.Address, member.ClientAddress
 		}
 		for i := range out {
 			if !out[i].member {
@@ -116,25 +122,46 @@ func (m *membership) peers() (out []peer) {
 	return out
 }
 
+// probe asks all of them: up is who answers now.
+func probe(ctx context.Context, peers []peer) []peer {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range peers {
+		if p := &peers[i]; !p.self && p.up {
+			all.Go(func() {
+				_, err := client.Ask(ctx, p.clients)
+				p.up = err == nil
+			})
+		}
+	}
+	all.Wait()
+	return peers
+}
+
 // run lets Raft's configuration follow the members, until the term ends.
-func (m *membership) run(ctx context.Context) {
+func (m *membership) run() {
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-m.alive.Done():
 			return
 		case <-m.kick:
 		case <-tick.C:
 		}
-		for ctx.Err() == nil && m.step() {
+		for m.alive.Err() == nil && m.step() {
 		}
 	}
 }
 
 // step does what is next; it tells whether there may be more to do.
 func (m *membership) step() bool {
-	c := decide(m.peers())
+	peers := m.peers()
+	c := decide(peers)
+	if c.kind == addVoter { // up a moment ago is not enough for that
+		c = decide(probe(m.alive, peers))
+	}
 	if c.kind == "" {
 		return false
 	}

@@ -74,6 +74,7 @@ type Config struct {
 	Listener  net.Listener
 	Transport raft.Transport
 	LeftOut   rules.Set
+	disk      disk
 }
 
 // Server is a metadata server that runs.
@@ -122,10 +123,10 @@ func Start(ctx context.Context, c Config) (s *Server, err error) {
 			s = nil
 		}
 	}()
-	if s.lock, err = lockDir(c.Dir); err != nil {
+	if s.identity, err = readIdentity(c.Dir); err != nil {
 		return s, err
 	}
-	if s.identity, err = readIdentity(c.Dir); err != nil {
+	if s.lock, err = lockDir(c.Dir); err != nil {
 		return s, err
 	}
 	if wasRemoved(c.Dir) {
@@ -282,9 +283,9 @@ func (s *Server) begin(ctx context.Context) error {
 	if err := s.introduce(ctx, t); err != nil {
 		return err
 	}
-	t.members = newMembership(t)
 	alive, end := context.WithCancel(ctx)
-	go t.members.run(alive)
+	t.members = newMembership(alive, t)
+	go t.members.run()
 	s.leader.Store(&leading{leader.New(t, s.log), t.members, end})
 	s.log.Info("leads", "term", t.number, "clients", s.ClientAddr())
 	return nil

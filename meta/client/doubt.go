@@ -116,6 +116,17 @@ func (c *Client) others(address string) []string {
 	return slices.DeleteFunc(slices.Clone(c.list), func(a string) bool { return a == address })
 }
 
+// Ask asks the metadata server at one client address who the others are and who leads, on a connection of its own: whether that server
+// answers now is what the caller wants to know.
+func Ask(ctx context.Context, address string) (*metapb.MembersReply, error) {
+	c, err := New([]string{address})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.membersAt(ctx, address)
+}
+
 // membersAt asks one server, once.
 func (c *Client) membersAt(ctx context.Context, address string) (*metapb.MembersReply, error) {
 	conn, err := c.conn(address)

@@ -63,6 +63,14 @@ func wrap(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_Swept{Swept: c}}
 	case *fsmpb.Forget:
 		return &fsmpb.Command{Command: &fsmpb.Command_Forget{Forget: c}}
+	case *fsmpb.SetMember:
+		return &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: c}}
+	case *fsmpb.JoinMember:
+		return &fsmpb.Command{Command: &fsmpb.Command_JoinMember{JoinMember: c}}
+	case *fsmpb.RemoveMember:
+		return &fsmpb.Command{Command: &fsmpb.Command_RemoveMember{RemoveMember: c}}
+	case *fsmpb.Recovered:
+		return &fsmpb.Command{Command: &fsmpb.Command_Recovered{Recovered: c}}
 	}
 	panic(fmt.Sprintf("%T", c))
 }

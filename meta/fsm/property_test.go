@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -22,7 +23,9 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 14).Draw(t, "kind") {
+	switch rapid.IntRange(0, 15).Draw(t, "kind") {
+	case 15:
+		return drawMember(t)
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
 	case 1:
@@ -53,6 +56,20 @@ func drawCommand(t *rapid.T) any {
 				Index: index, Version: rapid.Uint64Range(1, 4).Draw(t, "version"), Corrupt: rapid.Bool().Draw(t, "corrupt"),
 				Drop: servers("drop", 0, 2), Syncing: servers("syncing", 0, 1), Promote: servers("promote", 0, 1)}}}}}
 	}
+}
+
+func drawMember(t *rapid.T) any {
+	n := rapid.Uint64Range(0, 4).Draw(t, "member")
+	address := fmt.Sprint("mds", n)
+	switch rapid.IntRange(0, 3).Draw(t, "member command") {
+	case 0:
+		return &fsmpb.JoinMember{Address: address, Nonce: []byte{byte(rapid.IntRange(0, 3).Draw(t, "nonce"))}, Replaces: rapid.Uint64Range(0, 2).Draw(t, "replaces")}
+	case 1:
+		return &fsmpb.RemoveMember{Id: n}
+	case 2:
+		return &fsmpb.SetMember{Id: fmt.Sprint(n), Address: address}
+	}
+	return &fsmpb.Recovered{Id: n}
 }
 
 func drawAttributes(t *rapid.T) *fsmpb.Attributes {

@@ -1,0 +1,78 @@
+package raftstore
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// slowDisk is a backend whose writes take a while, or fail.
+type slowDisk struct {
+	*raft.InmemStore
+	takes time.Duration
+	fails error
+}
+
+func (s *slowDisk) StoreLogs(logs []*raft.Log) error {
+	time.Sleep(s.takes)
+	if s.fails != nil {
+		return s.fails
+	}
+	return s.InmemStore.StoreLogs(logs)
+}
+
+func TestADiskThatHangsIsNoticedWhileItDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &slowDisk{InmemStore: raft.NewInmemStore(), takes: time.Hour}
+		var found []error
+		w := Watch(disk, 4*time.Second, func(err error) { found = append(found, err) })
+		done := make(chan error, 1)
+		go func() { done <- w.StoreLogs([]*raft.Log{entry(1)}) }()
+		time.Sleep(4*time.Second - 1)
+		synctest.Wait()
+		if len(found) != 0 {
+			t.Fatalf("too early: %v", found)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if len(found) != 1 || !errors.Is(found[0], ErrHangs) || len(done) != 0 {
+			t.Fatalf("found %v; the write has ended: %v", found, len(done) == 1)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n, took := w.Written(); n != 1 || took != time.Hour {
+			t.Errorf("%d writes took %v", n, took)
+		}
+	})
+}
+
+func TestWhatEndsInTimeIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &slowDisk{InmemStore: raft.NewInmemStore(), takes: 3 * time.Second}
+		w := Watch(disk, 4*time.Second, func(err error) { t.Errorf("trouble: %v", err) })
+		if err := w.StoreLogs([]*raft.Log{entry(1)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.GetLog(2, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) {
+			t.Error(err)
+		}
+		if _, err := w.Get([]byte("absent")); err == nil {
+			t.Error("an absent value was found")
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+func TestAWriteThatFailedIsTrouble(t *testing.T) {
+	lost := errors.New("input/output error")
+	disk := &slowDisk{InmemStore: raft.NewInmemStore(), fails: lost}
+	var found error
+	w := Watch(disk, time.Second, func(err error) { found = err })
+	if err := w.StoreLogs([]*raft.Log{entry(1)}); !errors.Is(err, lost) || !errors.Is(found, lost) {
+		t.Errorf("returned %v, reported %v", err, found)
+	}
+}
