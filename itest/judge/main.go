@@ -31,6 +31,8 @@ type judge struct {
 
 	mds       int // of the clusters that suffer faults
 	faultTime time.Duration
+	faultHold time.Duration
+	kinds     string
 }
 
 // trial is one acceptance run. What it returns is said behind its name.
@@ -61,6 +63,8 @@ func run() int {
 	flag.IntVar(&j.crashes, "crashes", 20, "rounds of the crash loop")
 	flag.IntVar(&j.mds, "mds", 3, "metadata servers of the cluster that faults are done to")
 	flag.DurationVar(&j.faultTime, "faults", 2*time.Minute, "how long faults are done, one every 10 s")
+	flag.DurationVar(&j.faultHold, "hold", 6500*time.Millisecond, "how long each fault lasts (a chunk server may be silent for some 5 s)")
+	flag.StringVar(&j.kinds, "kinds", "", "kinds of fault whose name this `REGEX` matches")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
 	if err := j.complete(*fio, *copied); err != nil {
