@@ -36,6 +36,8 @@ type Volume struct {
 	MaxSize int // bytes of the largest request
 	// Trims says that some requests discard or zero.
 	Trims bool
+	// Cuts says that the power may fail: what was not flushed may then be gone.
+	Cuts bool
 
 	random *rand.Rand
 	now    []uint32 // last acknowledged write of each sector
@@ -44,6 +46,9 @@ type Volume struct {
 	write  uint32   // number of the last write
 	Writes int      // acknowledged
 	Bytes  int64    // written and acknowledged
+
+	older    map[int64][]replaced // with Cuts: what each sector may fall back to
+	sequence int                  // of acknowledgements
 }
 
 // New models a volume's first bytes, which must be zeros now.
@@ -76,6 +81,7 @@ func fill(sector []byte, index int64, write uint32) {
 // request is what the checker keeps of one in flight.
 type request struct {
 	first, count int64
+	flushes      int // of a flush: the acknowledgements before it was sent, which it makes durable
 }
 
 // Run sends requests until stop is closed or as many as given have been sent, then waits for all of them. The error is the first
@@ -143,7 +149,7 @@ func (v *Volume) choose(r request) *nbd.Op {
 		op.Command, op.Data = nbd.CmdRead, make([]byte, op.Length)
 		v.claim(r, none)
 	case dice < 34:
-		*op, r.count = nbd.Op{Command: nbd.CmdFlush}, 0
+		*op, r.count, r.flushes = nbd.Op{Command: nbd.CmdFlush}, 0, v.sequence
 	case dice < 44 && v.Trims:
 		op.Command = nbd.CmdTrim
 		if dice < 39 {
@@ -180,11 +186,14 @@ func (v *Volume) finish(op *nbd.Op) error {
 	}
 	switch op.Command {
 	case nbd.CmdFlush:
+		v.flushed(r.flushes)
 		return nil
 	case nbd.CmdRead:
 		return v.compare(op.Data, r.first)
 	}
+	v.sequence++
 	for i := r.first; i < r.first+r.count; i++ {
+		v.replace(i)
 		v.now[i], v.next[i] = v.next[i], none
 	}
 	v.Writes++
@@ -194,22 +203,38 @@ func (v *Volume) finish(op *nbd.Op) error {
 
 // compare checks what was read from sector first on.
 func (v *Volume) compare(data []byte, first int64) error {
-	var want [Sector]byte
+	return v.compareWith(data, first, v.allowed)
+}
+
+// compareWith checks it against what allowed lists for a sector.
+func (v *Volume) compareWith(data []byte, first int64, allowed func(int64) []uint32) error {
 	for i := range int64(len(data)) / Sector {
 		got, sector := data[i*Sector:(i+1)*Sector], first+i
-		fill(want[:], sector, v.now[sector])
-		if string(got) == string(want[:]) {
-			continue
+		if _, ok := which(got, sector, allowed(sector)); !ok {
+			return fmt.Errorf("%w in sector %d (byte %d): acknowledged is write %d, cut off %d, allowed %d, found write %d of sector %d, beginning % x", ErrWrong, sector, sector*Sector,
+				v.now[sector], int32(v.next[sector]), allowed(sector), binary.LittleEndian.Uint64(got[8:]), binary.LittleEndian.Uint64(got), got[:32])
 		}
-		if v.next[sector] != none {
-			if fill(want[:], sector, v.next[sector]); string(got) == string(want[:]) {
-				continue
-			}
-		}
-		return fmt.Errorf("%w in sector %d (byte %d): acknowledged is write %d, cut off %d, found write %d of sector %d, beginning % x", ErrWrong, sector, sector*Sector,
-			v.now[sector], int32(v.next[sector]), binary.LittleEndian.Uint64(got[8:]), binary.LittleEndian.Uint64(got), got[:32])
 	}
 	return nil
+}
+
+// allowed are the writes one of which a sector must hold.
+func (v *Volume) allowed(sector int64) []uint32 {
+	if v.next[sector] == none {
+		return v.now[sector : sector+1]
+	}
+	return []uint32{v.now[sector], v.next[sector]}
+}
+
+// which finds the write that left a sector as it is.
+func which(got []byte, sector int64, writes []uint32) (write uint32, ok bool) {
+	var want [Sector]byte
+	for _, write := range writes {
+		if fill(want[:], sector, write); string(got) == string(want[:]) {
+			return write, true
+		}
+	}
+	return 0, false
 }
 
 // verifySize is how much Verify reads at once.
@@ -217,7 +242,9 @@ const verifySize = 1 << 20
 
 // Verify reads everything twice: what is found must be allowed, and must not change from one reading to the next. What was
 // cut off is known afterwards.
-func (v *Volume) Verify(c *nbd.Client) error {
+func (v *Volume) Verify(c *nbd.Client) error { return v.verify(c, v.allowed) }
+
+func (v *Volume) verify(c *nbd.Client, allowed func(int64) []uint32) error {
 	total := int64(len(v.now)) * Sector
 	first, second := make([]byte, verifySize), make([]byte, verifySize)
 	for at := int64(0); at < total; at += verifySize {
@@ -226,28 +253,24 @@ func (v *Volume) Verify(c *nbd.Client) error {
 			if err := c.Read(data, at); err != nil {
 				return err
 			}
-			if err := v.compare(data, at/Sector); err != nil {
+			if err := v.compareWith(data, at/Sector, allowed); err != nil {
 				return err
 			}
 		}
 		if string(first[:n]) != string(second[:n]) {
 			return fmt.Errorf("%w: reading twice at %d gave different bytes", ErrWrong, at)
 		}
-		v.adopt(first[:n], at/Sector)
+		v.adopt(first[:n], at/Sector, allowed)
 	}
 	return nil
 }
 
 // adopt takes what was found as what is there.
-func (v *Volume) adopt(data []byte, first int64) {
-	var want [Sector]byte
+func (v *Volume) adopt(data []byte, first int64, allowed func(int64) []uint32) {
 	for i := range int64(len(data)) / Sector {
 		sector := first + i
-		if v.next[sector] == none {
-			continue
-		}
-		if fill(want[:], sector, v.next[sector]); string(data[i*Sector:(i+1)*Sector]) == string(want[:]) {
-			v.now[sector] = v.next[sector]
+		if candidates := allowed(sector); len(candidates) > 1 {
+			v.now[sector], _ = which(data[i*Sector:(i+1)*Sector], sector, candidates)
 		}
 		v.next[sector] = none
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -13,7 +14,17 @@ import (
 
 // State is what `stat` shows.
 func (c *Cluster) State(ctx context.Context) (state print.Status, err error) {
-	out, err := c.Run(ctx, "stat", "--json")
+	return parseState(c.Run(ctx, "stat", "--json"))
+}
+
+// State is what `stat` shows.
+func (u *Up) State(ctx context.Context) (state print.Status, err error) {
+	command := exec.CommandContext(ctx, u.Binary, "-b", u.mds, "stat", "--json")
+	out, err := command.Output()
+	return parseState(string(out), err)
+}
+
+func parseState(out string, err error) (state print.Status, _ error) {
 	if err != nil {
 		return state, err
 	}
@@ -47,11 +58,20 @@ const pollEvery = 200 * time.Millisecond
 
 // WaitWhole waits until no chunk lacks a replica, every chunk server is there, and nothing is suspect.
 func (c *Cluster) WaitWhole(ctx context.Context, limit time.Duration) error {
+	return waitWhole(ctx, limit, c.State)
+}
+
+// WaitWhole waits for the same.
+func (u *Up) WaitWhole(ctx context.Context, limit time.Duration) error {
+	return waitWhole(ctx, limit, u.State)
+}
+
+func waitWhole(ctx context.Context, limit time.Duration, ask func(context.Context) (print.Status, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	lacks := errors.New("the cluster does not answer")
 	for {
-		state, err := c.State(ctx)
+		state, err := ask(ctx)
 		switch {
 		case err == nil && lack(state) == nil:
 			return nil

@@ -9,6 +9,7 @@ import (
 type Up struct {
 	*Process
 	Dir, Binary string
+	mds         string
 	args        []string
 }
 
@@ -18,7 +19,7 @@ func StartUp(ctx context.Context, binary, dir string, args ...string) (*Up, erro
 	if err != nil {
 		return nil, err
 	}
-	u := &Up{Dir: dir, Binary: binary}
+	u := &Up{Dir: dir, Binary: binary, mds: mds}
 	u.args = append([]string{binary, "up", "--data", dir, "--nbd", "127.0.0.1:0", "--iscsi", "127.0.0.1:0", "--mds", mds}, args...)
 	return u, u.Again(ctx)
 }

@@ -29,6 +29,7 @@ type judge struct {
 	copied  int64 // of the copies
 	seed    uint64
 
+	cuts      int // of power
 	mds       int // of the clusters that suffer faults
 	faultTime time.Duration
 	faultHold time.Duration
@@ -47,6 +48,7 @@ var trials = []trial{
 	{"fio-kill", (*judge).fioKill},
 	{"crash", (*judge).crash},
 	{"faults", (*judge).faults},
+	{"power", (*judge).power},
 	{"conformance", (*judge).conformance},
 	{"guest-iscsi", (*judge).guestISCSI},
 	{"guest-nbd", (*judge).guestNBD},
@@ -65,6 +67,7 @@ func run() int {
 	flag.DurationVar(&j.faultTime, "faults", 2*time.Minute, "how long faults are done, one every 10 s")
 	flag.DurationVar(&j.faultHold, "hold", 6500*time.Millisecond, "how long each fault lasts (a chunk server may be silent for some 5 s)")
 	flag.StringVar(&j.kinds, "kinds", "", "kinds of fault whose name this `REGEX` matches")
+	flag.IntVar(&j.cuts, "cuts", 20, "power cuts")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
 	if err := j.complete(*fio, *copied); err != nil {

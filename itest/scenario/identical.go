@@ -17,13 +17,13 @@ type Compared struct{ Layers, Replicas int }
 
 // Identical checks stopped chunk servers' folders offline: every block matches its checksum, nothing is open or suspect, and
 // all replicas of a chunk that are in sync are equal, and at least as many as wanted.
-func Identical(ctx context.Context, c *cluster.Cluster, dirs []string, wanted int) (found Compared, err error) {
+func Identical(ctx context.Context, binary string, dirs []string, wanted int) (found Compared, err error) {
 	replicas := map[string][]store.LayerSum{}
 	for _, dir := range dirs {
-		if err := sound(ctx, c, dir); err != nil {
+		if err := sound(ctx, binary, dir); err != nil {
 			return found, err
 		}
-		sums, err := sumsOf(ctx, c, dir)
+		sums, err := sumsOf(ctx, binary, dir)
 		if err != nil {
 			return found, err
 		}
@@ -58,8 +58,8 @@ func different(list []store.LayerSum) bool {
 }
 
 // sound runs cs-check.
-func sound(ctx context.Context, c *cluster.Cluster, dir string) error {
-	out, err := c.Run(ctx, "cs-check", "--json", dir)
+func sound(ctx context.Context, binary, dir string) error {
+	out, err := run(ctx, binary, "cs-check", "--json", dir)
 	if err != nil {
 		return err
 	}
@@ -73,8 +73,8 @@ func sound(ctx context.Context, c *cluster.Cluster, dir string) error {
 	return nil
 }
 
-func sumsOf(ctx context.Context, c *cluster.Cluster, dir string) (sums []store.LayerSum, err error) {
-	out, err := c.Run(ctx, "cs-dump", "--sums", "--json", dir)
+func sumsOf(ctx context.Context, binary, dir string) (sums []store.LayerSum, err error) {
+	out, err := run(ctx, binary, "cs-dump", "--sums", "--json", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -103,5 +103,5 @@ func StopIdentical(ctx context.Context, c *cluster.Cluster, wanted int) (found C
 	if err := errors.Join(errs...); err != nil {
 		return found, err
 	}
-	return Identical(ctx, c, dirs, wanted)
+	return Identical(ctx, c.Binary, dirs, wanted)
 }
