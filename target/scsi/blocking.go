@@ -19,6 +19,8 @@ func (t *Task) execute(ctx context.Context) {
 	switch t.cmd.op {
 	case opReserveOut:
 		t.lu.reserveOut(t)
+	case opMaintenanceOut:
+		t.lu.setGroups(ctx, t)
 	default:
 		t.Req.Err = t.lbaStatus(ctx)
 		t.complete()

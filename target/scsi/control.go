@@ -2,8 +2,6 @@ package scsi
 
 import (
 	"encoding/binary"
-
-	"pstorage/blockstore/block"
 )
 
 func controlCommands() []command {
@@ -16,15 +14,15 @@ func controlCommands() []command {
 	}
 	return []command{
 		plain(opTestUnitReady, "TEST UNIT READY", medium|persistFree, []byte{opTestUnitReady, 0, 0, 0, 0, 0x07}, prepareNothing, startNothing),
-		plain(opRequestSense, "REQUEST SENSE", anyTime|reserveFree, []byte{opRequestSense, 0x01, 0, 0, 0xff, 0x07}, allocation1, startRequestSense),
-		plain(opInquiry, "INQUIRY", anyTime|reserveFree, []byte{opInquiry, 0x01, 0xff, 0xff, 0xff, 0x07}, prepareAllocation(3), startInquiry),
-		plain(opReportLUNs, "REPORT LUNS", anyTime|reserveFree,
+		plain(opRequestSense, "REQUEST SENSE", anyTime|anyState|reserveFree, []byte{opRequestSense, 0x01, 0, 0, 0xff, 0x07}, allocation1, startRequestSense),
+		plain(opInquiry, "INQUIRY", anyTime|anyState|reserveFree, []byte{opInquiry, 0x01, 0xff, 0xff, 0xff, 0x07}, prepareAllocation(3), startInquiry),
+		plain(opReportLUNs, "REPORT LUNS", anyTime|anyState|reserveFree,
 			[]byte{opReportLUNs, 0, 0xff, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x07}, allocation4(6), startReportLUNs),
-		plain(opModeSense6, "MODE SENSE(6)", 0, []byte{opModeSense6, 0x08, 0xff, 0xff, 0xff, 0x07}, allocation1, startModeSense),
-		plain(opModeSense10, "MODE SENSE(10)", 0, []byte{opModeSense10, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x07}, prepareAllocation(7), startModeSense),
-		plain(opModeSelect6, "MODE SELECT(6)", 0, []byte{opModeSelect6, 0x11, 0, 0, 0xff, 0x07}, prepareModeSelect, startModeSelect),
-		plain(opModeSelect10, "MODE SELECT(10)", 0, []byte{opModeSelect10, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}, prepareModeSelect, startModeSelect),
-		plain(opLogSense, "LOG SENSE", persistFree, []byte{opLogSense, 0, 0x3f, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0x07}, prepareAllocation(7), startLogSense),
+		plain(opModeSense6, "MODE SENSE(6)", inStandby, []byte{opModeSense6, 0x08, 0xff, 0xff, 0xff, 0x07}, allocation1, startModeSense),
+		plain(opModeSense10, "MODE SENSE(10)", inStandby, []byte{opModeSense10, 0x18, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0x07}, prepareAllocation(7), startModeSense),
+		plain(opModeSelect6, "MODE SELECT(6)", inStandby, []byte{opModeSelect6, 0x11, 0, 0, 0xff, 0x07}, prepareModeSelect, startModeSelect),
+		plain(opModeSelect10, "MODE SELECT(10)", inStandby, []byte{opModeSelect10, 0x11, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}, prepareModeSelect, startModeSelect),
+		plain(opLogSense, "LOG SENSE", persistFree|inStandby, []byte{opLogSense, 0, 0x3f, 0xff, 0, 0xff, 0xff, 0xff, 0xff, 0x07}, prepareAllocation(7), startLogSense),
 		plain(opStartStop, "START STOP UNIT", 0, []byte{opStartStop, 0x01, 0, 0x0f, 0xf7, 0x07}, prepareStartStop, startStartStop),
 		plain(opPreventAllow, "PREVENT ALLOW MEDIUM REMOVAL", 0, []byte{opPreventAllow, 0, 0, 0, 0x03, 0x07}, prepareNothing, startPreventAllow),
 		plain(opReadCapacity10, "READ CAPACITY(10)", medium|persistFree,
@@ -32,10 +30,10 @@ func controlCommands() []command {
 		{op: opServiceIn16, action: saReadCapacity16, name: "READ CAPACITY(16)", traits: medium | persistFree,
 			usage:   []byte{opServiceIn16, saReadCapacity16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x07},
 			prepare: allocation4(10), start: startReadCapacity16},
-		{op: opMaintenanceIn, action: saReportOpcodes, name: "REPORT SUPPORTED OPERATION CODES", traits: persistFree,
+		{op: opMaintenanceIn, action: saReportOpcodes, name: "REPORT SUPPORTED OPERATION CODES", traits: persistFree | anyState,
 			usage:   []byte{opMaintenanceIn, saReportOpcodes, 0x87, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0x07},
 			prepare: allocation4(6), start: startReportOpcodes},
-		{op: opMaintenanceIn, action: saReportTMF, name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", traits: persistFree,
+		{op: opMaintenanceIn, action: saReportTMF, name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", traits: persistFree | anyState,
 			usage:   []byte{opMaintenanceIn, saReportTMF, 0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0x07},
 			prepare: allocation4(6), start: startReportTMF},
 		plain(opReadDefects10, "READ DEFECT DATA(10)", medium|reserveRead,
@@ -63,7 +61,7 @@ func startRequestSense(t *Task) bool {
 }
 
 func startReportLUNs(t *Task) bool {
-	replyLUNs(t, t.nexus.port.LUN)
+	replyLUNs(t, t.nexus.luns()...)
 	return true
 }
 
@@ -96,19 +94,15 @@ func prepareReadCapacity10(t *Task) {
 func startReadCapacity10(t *Task) bool {
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[:], uint32(min(t.lu.capacity()-1, 1<<32-1)))
-	binary.BigEndian.PutUint32(b[4:], block.SectorSize)
+	binary.BigEndian.PutUint32(b[4:], uint32(t.lu.blockSize))
 	t.reply(b[:], len(b))
 	return true
 }
 
-// physicalExponent: 2^3 logical blocks make a physical one of 4096 bytes.
-const physicalExponent = 3
-
 func startReadCapacity16(t *Task) bool {
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[:], t.lu.capacity()-1)
-	binary.BigEndian.PutUint32(b[8:], block.SectorSize)
-	b[13] = physicalExponent
+	binary.BigEndian.PutUint32(b[8:], uint32(t.lu.blockSize))
 	b[14] = 0xc0 // LBPME, LBPRZ
 	t.reply(b[:], int(min(t.u32(10), maxReply)))
 	return true

@@ -51,7 +51,7 @@ func TestWhatInitiatorsAreToldOfTheDeviceStaysTheSame(t *testing.T) {
 	r := newRig(t, Options{})
 	var b strings.Builder
 	dump(&b, "standard inquiry", r.in([]byte{opInquiry, 0, 0, 0, 255, 0}, 255))
-	for _, page := range []byte{0, 0x80, 0x83, 0xb0, 0xb1, 0xb2} {
+	for _, page := range []byte{0, 0x80, 0x83, 0x8f, 0xb0, 0xb1, 0xb2} {
 		dump(&b, fmt.Sprintf("vital product data %02x", page), r.in([]byte{opInquiry, 1, page, 1, 0, 0}, 256))
 	}
 	dump(&b, "read capacity 10", r.in([]byte{opReadCapacity10, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 8))

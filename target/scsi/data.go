@@ -6,14 +6,9 @@ import (
 	"pstorage/blockstore/block"
 )
 
-// Limits of transfers, reported in the block limits page, in logical blocks.
-const (
-	maxTransferBlocks = block.MaxTransfer / block.SectorSize
-	maxCompareBlocks  = block.MaxCompare / block.SectorSize
-	// scratchSize is how much of a long command (VERIFY, WRITE SAME) is done at a time. Every such command that runs has
-	// that much memory beside its buffer.
-	scratchSize = 128 << 10
-)
+// scratchSize is how much of a long command (VERIFY, WRITE SAME) is done at a time. Every such command that runs has
+// that much memory beside its buffer.
+const scratchSize = 128 << 10
 
 const (
 	flagFUA     = 0x08
@@ -81,15 +76,15 @@ func (t *Task) inTransfer() bool {
 	case t.CDB[1]&flagProtect != 0 && len(t.cmd.usage) > 6:
 		t.badField(1)
 	case !t.inRange():
-	case t.blocks > maxTransferBlocks:
+	case t.blocks > t.lu.inBlocks(block.MaxTransfer):
 		t.badField(len(t.cmd.usage) - 6)
 	}
 	return !t.failed()
 }
 
-func (t *Task) length() int { return int(t.blocks) * block.SectorSize }
+func (t *Task) length() int { return int(t.blocks) * t.lu.blockSize }
 
-func (t *Task) offset() int64 { return int64(t.lba) * block.SectorSize }
+func (t *Task) offset() int64 { return int64(t.lba) * int64(t.lu.blockSize) }
 
 // request fills Req for the task's device.
 func (t *Task) request(op block.Op, offset int64, data []byte, length int64) {
@@ -119,11 +114,12 @@ func prepareRead(t *Task) {
 func (t *Task) announceRead() {
 	if t.inTransfer() {
 		t.InLen = t.length()
-		t.BufLen = roundUp(min(t.InLen, t.InMax))
+		t.BufLen = t.lu.roundUp(min(t.InLen, t.InMax))
 	}
 }
 
-func roundUp(n int) int { return (n + block.SectorSize - 1) &^ (block.SectorSize - 1) }
+// roundUp makes whole blocks of n bytes.
+func (u *LU) roundUp(n int) int { return (n + u.blockSize - 1) &^ (u.blockSize - 1) }
 
 func startRead(t *Task) bool {
 	if t.BufLen == 0 {
@@ -151,8 +147,8 @@ func (t *Task) announceWrite() {
 	}
 	t.OutWant = t.length()
 	t.OutLen = min(t.OutWant, t.OutMax)
-	t.BufLen = roundUp(t.OutLen)
-	t.blocks = uint64(t.BufLen / block.SectorSize)
+	t.BufLen = t.lu.roundUp(t.OutLen)
+	t.blocks = uint64(t.BufLen / t.lu.blockSize)
 }
 
 // startWrite writes the data. If it ends within a block, the rest of that block is read first.
@@ -164,8 +160,8 @@ func startWrite(t *Task) bool {
 		t.write()
 	default:
 		t.stage = stageRead
-		last := int64(t.BufLen - block.SectorSize)
-		t.request(block.Read, t.offset()+last, t.takeScratch()[:block.SectorSize], block.SectorSize)
+		last := int64(t.BufLen - t.lu.blockSize)
+		t.request(block.Read, t.offset()+last, t.takeScratch()[:t.lu.blockSize], int64(t.lu.blockSize))
 	}
 	return false
 }
@@ -178,8 +174,8 @@ func (t *Task) write() {
 
 // mergeTail completes the last block with what was read of it, and writes.
 func (t *Task) mergeTail() {
-	at := t.OutLen % block.SectorSize
-	copy(t.Buf[t.OutLen:t.BufLen], t.scratch[at:block.SectorSize])
+	at := t.OutLen % t.lu.blockSize
+	copy(t.Buf[t.OutLen:t.BufLen], t.scratch[at:t.lu.blockSize])
 	t.write()
 }
 
@@ -220,7 +216,7 @@ func prepareCompareAndWrite(t *Task) {
 	}
 	n := 2 * t.length()
 	switch {
-	case t.blocks > maxCompareBlocks:
+	case t.blocks > t.lu.inBlocks(block.MaxCompare):
 		t.badField(13)
 	case t.OutMax > n: // the data would be split at a place the initiator does not mean
 		t.OutWant = n

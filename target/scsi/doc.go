@@ -27,6 +27,10 @@
 // LU.mu, then Nexus.mu. Neither is held while calling a device.
 //
 // Persistent reservations are decided here and kept through the Reservations interface, so that they can outlive the
-// process where the store does. ALUA, protection information and copy commands are not implemented: they are answered
-// with INVALID COMMAND OPERATION CODE or INVALID FIELD IN CDB.
+// process where the store does. A registration belongs to a nexus as the standard has it: initiator port and target port.
+//
+// Target port groups belong to the transport, through the PortGroups interface; a nexus keeps the state of its own group
+// at hand. EXTENDED COPY goes between logical units that the same initiator uses, found through Peers: its requests go to
+// the devices of others, under the reservations and the protection that hold there. Protection information is not
+// implemented: it is answered with INVALID FIELD IN CDB.
 package scsi

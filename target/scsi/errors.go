@@ -6,6 +6,9 @@ import (
 	"pstorage/blockstore/block"
 )
 
+// errOneWay: there is nothing to choose from.
+var errOneWay = errors.New("the target has one port group, whose state does not change")
+
 // failure pairs an error of the device with what initiators are told.
 type failure struct {
 	err  error
@@ -32,7 +35,7 @@ func (t *Task) deviceError() {
 		t.failInfo(keyMiscompare, ascMiscompare, uint64(t.Req.Miscompare))
 		return
 	case errors.Is(err, block.ErrIO), errors.Is(err, block.ErrCorrupt):
-		t.failInfo(keyMedium, t.mediumError(), uint64(t.Req.Offset)/block.SectorSize)
+		t.failInfo(keyMedium, t.mediumError(), t.lu.inBlocks(t.Req.Offset))
 		return
 	}
 	for i := range failures {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 
 	"pstorage/blockstore/block"
 )
@@ -27,6 +28,7 @@ const (
 	vpdSupported       = 0x00
 	vpdSerial          = 0x80
 	vpdIdentification  = 0x83
+	vpdThirdParty      = 0x8f
 	vpdBlockLimits     = 0xb0
 	vpdCharacteristics = 0xb1
 	vpdProvisioning    = 0xb2
@@ -69,6 +71,9 @@ func standardInquiry(kind byte, removable bool) []byte {
 	b[2] = 6 // SPC-4
 	b[3] = 0x12
 	b[4] = byte(len(b) - 5)
+	if kind == typeDisk {
+		b[5] = 0x38 // TPGS: implicit and explicit; 3PC
+	}
 	b[7] = 0x02 // CMDQUE
 	copy(b[8:], vendor)
 	copy(b[16:], product)
@@ -84,13 +89,15 @@ func (n *Nexus) vpd(page byte) []byte {
 	var body []byte
 	switch page {
 	case vpdSupported:
-		body = []byte{vpdSupported, vpdSerial, vpdIdentification, vpdBlockLimits, vpdCharacteristics, vpdProvisioning}
+		body = []byte{vpdSupported, vpdSerial, vpdIdentification, vpdThirdParty, vpdBlockLimits, vpdCharacteristics, vpdProvisioning}
 	case vpdSerial:
 		body = []byte(n.lu.serial())
 	case vpdIdentification:
 		body = n.identification()
+	case vpdThirdParty:
+		body = thirdParty()
 	case vpdBlockLimits:
-		body = blockLimits()
+		body = n.lu.blockLimits()
 	case vpdCharacteristics:
 		body = make([]byte, 60)
 		body[1] = 1 // not a rotating medium
@@ -126,14 +133,17 @@ const (
 	typeT10     = 0x01
 	typeNAA     = 0x03
 	typePort    = 0x04
+	typeGroup   = 0x05
 	typeName    = 0x08
 )
 
 func (n *Nexus) identification() []byte {
 	b := designator(nil, binaryCode, ofTheLU|typeNAA, n.lu.naa())
 	b = designator(b, asciiCode, ofTheLU|typeT10, []byte(vendor+n.lu.serial()))
-	b = designator(b, 0x50|binaryCode, ofThePort|typePort, []byte{0, 0, 0, 1})
-	b = designator(b, 0x50|utf8Code, ofThePort|typeName, padName(n.port.Target+",t,0x0001"))
+	tag := []byte{0, 0, byte(n.port.Tag >> 8), byte(n.port.Tag)}
+	b = designator(b, 0x50|binaryCode, ofThePort|typePort, tag)
+	b = designator(b, 0x50|binaryCode, ofThePort|typeGroup, tag)
+	b = designator(b, 0x50|utf8Code, ofThePort|typeName, padName(fmt.Sprintf("%s,t,0x%04x", n.port.Target, n.port.Tag)))
 	return designator(b, 0x50|utf8Code, ofTheTarget|typeName, padName(n.port.Target))
 }
 
@@ -150,22 +160,22 @@ func padName(s string) []byte {
 	return b[:min(len(b), 252)]
 }
 
-// optimalTransferBlocks is where larger transfers stop being faster: 1 MiB.
-const optimalTransferBlocks = 2048
+// optimalTransfer is where larger transfers stop being faster, in bytes.
+const optimalTransfer = 1 << 20
 
-func blockLimits() []byte {
-	const perUnit = block.Size / block.SectorSize
+func (u *LU) blockLimits() []byte {
+	perUnit := uint32(u.inBlocks(block.Size))
 	b := make([]byte, 60)
 	b[0] = 1 // WSNZ
-	b[1] = maxCompareBlocks
+	b[1] = byte(u.inBlocks(block.MaxCompare))
 	put32 := func(at int, v uint32) { binary.BigEndian.PutUint32(b[at-4:], v) } // offsets as in the standard
-	binary.BigEndian.PutUint16(b[2:], perUnit)
-	put32(8, maxTransferBlocks)
-	put32(12, optimalTransferBlocks)
-	put32(20, maxUnmapBlocks)
+	binary.BigEndian.PutUint16(b[2:], uint16(perUnit))
+	put32(8, uint32(u.inBlocks(block.MaxTransfer)))
+	put32(12, uint32(u.inBlocks(optimalTransfer)))
+	put32(20, uint32(u.inBlocks(maxUnmap)))
 	put32(24, maxUnmapDescriptors)
 	put32(28, perUnit)
 	put32(32, 1<<31) // UGAVALID, alignment 0
-	binary.BigEndian.PutUint64(b[36-4:], maxWriteSameBlocks)
+	binary.BigEndian.PutUint64(b[36-4:], u.inBlocks(maxWriteSame))
 	return b
 }

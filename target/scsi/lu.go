@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"context"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -14,9 +15,16 @@ type Options struct {
 	ReadOnly bool
 	// Removable makes the medium one that can be ejected. Hypervisors take such a disk for a floppy: only for tests.
 	Removable bool
+	// BlockSize is that of a logical block: 512 (also if 0) or 4096 bytes.
+	BlockSize int
 	// Reservations keeps persistent reservations; nil: they live as long as the LU.
 	Reservations Reservations
+	// Peers finds the logical units that EXTENDED COPY may copy from and to; nil: the LU itself only.
+	Peers Peers
 }
+
+// ValidBlockSize reports whether a logical unit can have blocks of n bytes.
+func ValidBlockSize(n int) bool { return n == 512 || n == 4096 }
 
 // flags of an LU that commands look at without a lock.
 const (
@@ -31,10 +39,13 @@ const (
 
 // LU is a logical unit: a volume as a thin disk, with the state that its initiators share.
 type LU struct {
-	dev   block.Device
-	id    [16]byte
-	flags atomic.Uint32
-	size  atomic.Int64 // as last told to initiators
+	dev       block.Device
+	id        [16]byte
+	blockSize int
+	shift     uint // of blockSize
+	peers     Peers
+	flags     atomic.Uint32
+	size      atomic.Int64 // as last told to initiators
 
 	continuing serial // tasks whose next request is to be submitted
 	blocking   serial // tasks whose execution may block
@@ -49,7 +60,11 @@ type LU struct {
 
 // NewLU makes a logical unit of an open device, which it does not close.
 func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
-	u := &LU{dev: dev, id: info.ID, nexuses: map[*Nexus]struct{}{}}
+	u := &LU{dev: dev, id: info.ID, blockSize: block.SectorSize, peers: o.Peers, nexuses: map[*Nexus]struct{}{}}
+	if o.BlockSize != 0 {
+		u.blockSize = o.BlockSize
+	}
+	u.shift = uint(bits.TrailingZeros(uint(u.blockSize)))
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.size.Store(dev.Size())
 	u.continuing.f = u.submitNext
@@ -69,6 +84,9 @@ func (u *LU) Submit(batch []*block.Request) { u.dev.Submit(batch) }
 
 func (u *LU) submitNext(t *Task) {
 	batch := [1]*block.Request{&t.Req}
+	if t.peer != nil {
+		u = t.peer
+	}
 	u.dev.Submit(batch[:])
 }
 
@@ -82,13 +100,17 @@ func (u *LU) set(f uint32, on bool) {
 	}
 }
 
+// inBlocks and inBytes convert lengths; what is left of a block at the end of a device is not used.
+func (u *LU) inBlocks(bytes int64) uint64 { return uint64(bytes) >> u.shift }
+func (u *LU) inBytes(blocks uint64) int64 { return int64(blocks) << u.shift }
+
 // capacity returns the number of logical blocks, and tells every initiator when it has changed.
 func (u *LU) capacity() uint64 {
 	size := u.dev.Size()
 	if last := u.size.Load(); last != size && u.size.CompareAndSwap(last, size) {
 		u.attention(ascCapacityChanged, nil)
 	}
-	return uint64(size) / block.SectorSize
+	return u.inBlocks(size)
 }
 
 // attention establishes a unit attention for every nexus but one.

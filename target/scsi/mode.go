@@ -109,18 +109,18 @@ func startModeSense(t *Task) bool {
 }
 
 // deviceParameter: DPO and FUA are understood; write protection.
-func (u *LU) deviceParameter() byte {
-	return 0x10 | bit(0x80, u.has(readOnly|softProtect))
+func (n *Nexus) deviceParameter() byte {
+	return 0x10 | bit(0x80, n.port.ReadOnly || n.lu.has(readOnly|softProtect))
 }
 
 const disableDescriptors = 0x08
 
 func (t *Task) modeHeader6(pages []byte) []byte {
-	b := []byte{0, 0, t.lu.deviceParameter(), 0}
+	b := []byte{0, 0, t.nexus.deviceParameter(), 0}
 	if t.CDB[1]&disableDescriptors == 0 {
 		b[3] = 8
 		b = binary.BigEndian.AppendUint32(b, uint32(min(t.lu.capacity(), 1<<32-1)))
-		b = binary.BigEndian.AppendUint32(b, block.SectorSize)
+		b = binary.BigEndian.AppendUint32(b, uint32(t.lu.blockSize))
 	}
 	b = append(b, pages...)
 	b[0] = byte(len(b) - 1)
@@ -130,17 +130,17 @@ func (t *Task) modeHeader6(pages []byte) []byte {
 const longLBA = 0x10
 
 func (t *Task) modeHeader10(pages []byte) []byte {
-	b := []byte{0, 0, 0, t.lu.deviceParameter(), 0, 0, 0, 0}
+	b := []byte{0, 0, 0, t.nexus.deviceParameter(), 0, 0, 0, 0}
 	switch {
 	case t.CDB[1]&disableDescriptors != 0:
 	case t.CDB[1]&longLBA != 0:
 		b[4], b[7] = 1, 16
 		b = binary.BigEndian.AppendUint64(b, t.lu.capacity())
-		b = binary.BigEndian.AppendUint64(b, block.SectorSize)
+		b = binary.BigEndian.AppendUint64(b, uint64(t.lu.blockSize))
 	default:
 		b[7] = 8
 		b = binary.BigEndian.AppendUint32(b, uint32(min(t.lu.capacity(), 1<<32-1)))
-		b = binary.BigEndian.AppendUint32(b, block.SectorSize)
+		b = binary.BigEndian.AppendUint32(b, uint32(t.lu.blockSize))
 	}
 	b = append(b, pages...)
 	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
@@ -199,8 +199,8 @@ func (t *Task) modeSelectHeader(b []byte) int {
 		t.badParam(head - 1)
 	case len(b) < head+descriptors:
 		t.fail(keyIllegal, ascParameterListLength)
-	case descriptors == 8 && binary.BigEndian.Uint32(b[head+4:])&0xffffff != block.SectorSize,
-		descriptors == 16 && binary.BigEndian.Uint32(b[head+12:]) != block.SectorSize:
+	case descriptors == 8 && binary.BigEndian.Uint32(b[head+4:])&0xffffff != uint32(t.lu.blockSize),
+		descriptors == 16 && binary.BigEndian.Uint32(b[head+12:]) != uint32(t.lu.blockSize):
 		t.badParam(head + descriptors - 3)
 	}
 	return head + descriptors

@@ -13,8 +13,18 @@ const maxAttentions = 8
 type Port struct {
 	Initiator string // transport's name of the initiator port: stays the same when it comes back
 	Target    string // the target's name
+	Tag       uint16 // of the target port group it came through, and its port's relative identifier; 0: 1
 	LUN       uint64 // the LU's number there, in the eight-byte form
+	// LUNs returns all that the target has; nil: LUN alone.
+	LUNs func() []uint64
+	// ReadOnly refuses every command that writes, also where the LU does not.
+	ReadOnly bool
+	// Groups are the target's port groups; nil: one.
+	Groups PortGroups
 }
+
+// ID names the nexus for reservations.
+func (p *Port) id() nexusID { return nexusID{p.Initiator, p.Tag} }
 
 // Nexus is an initiator's way to an LU: what is kept for each initiator port.
 type Nexus struct {
@@ -22,9 +32,11 @@ type Nexus struct {
 	port  Port
 	abort func(done func()) // has the transport abort the nexus's tasks
 
-	prevent bool // guarded by LU.mu: PREVENT ALLOW MEDIUM REMOVAL
+	prevent bool   // guarded by LU.mu: PREVENT ALLOW MEDIUM REMOVAL
+	copies  copies // EXTENDED COPY commands of late
 
-	pending    atomic.Bool // there is a unit attention
+	access     atomic.Uint32 // AccessState of its port group
+	pending    atomic.Bool   // there is a unit attention
 	mu         sync.Mutex
 	attentions []code
 }
@@ -32,10 +44,14 @@ type Nexus struct {
 // Attach makes a nexus. It begins with the unit attention POWER ON, RESET, OR BUS DEVICE RESET OCCURRED. abort has the
 // transport abort all tasks of the nexus and then call done; it does not wait.
 func (u *LU) Attach(p Port, abort func(done func())) *Nexus {
+	if p.Tag == 0 {
+		p.Tag = 1
+	}
 	n := &Nexus{lu: u, port: p, abort: abort}
 	n.attention(ascPowerOn)
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	n.follow(n.groups().Groups())
 	u.nexuses[n] = struct{}{}
 	return n
 }
@@ -59,6 +75,31 @@ func (n *Nexus) attention(c code) {
 		n.attentions = append(n.attentions, c)
 		n.pending.Store(true)
 	}
+}
+
+// forgive removes a unit attention that the nexus brought about itself.
+func (n *Nexus) forgive(c code) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.attentions = slices.DeleteFunc(n.attentions, func(x code) bool { return x == c })
+	n.pending.Store(len(n.attentions) > 0)
+}
+
+// Inventory tells the initiator that the target's logical units have changed.
+func (n *Nexus) Inventory() { n.attention(ascLUNsChanged) }
+
+func (n *Nexus) groups() PortGroups {
+	if n.port.Groups == nil {
+		return oneWay{}
+	}
+	return n.port.Groups
+}
+
+func (n *Nexus) luns() []uint64 {
+	if n.port.LUNs == nil {
+		return []uint64{n.port.LUN}
+	}
+	return n.port.LUNs()
 }
 
 // takeAttention removes and returns the oldest unit attention.
@@ -111,12 +152,13 @@ func (n *Nexus) check(t *Task, cmd *command) bool {
 		}
 	}
 	flags := u.flags.Load()
-	switch {
+	switch access := AccessState(n.access.Load()); {
+	case access != ActiveOptimized && t.unreachable(access, cmd.traits):
 	case flags&reserved != 0 && u.conflicts(n, cmd):
 		t.Status = ReservationConflict
 	case cmd.traits&medium != 0 && flags&ejected != 0:
 		t.fail(keyNotReady, ascNoMedium)
-	case cmd.traits&writes != 0 && flags&readOnly != 0:
+	case cmd.traits&writes != 0 && (flags&readOnly != 0 || n.port.ReadOnly):
 		t.fail(keyDataProtect, ascWriteProtected)
 	case cmd.traits&writes != 0 && flags&softProtect != 0:
 		t.fail(keyDataProtect, ascSoftwareWriteProtect)

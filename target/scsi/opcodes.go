@@ -22,6 +22,9 @@ type traits uint16
 const (
 	// anyTime: not held up by a unit attention (SPC-4, 5.13).
 	anyTime traits = 1 << iota
+	// anyState and inStandby: allowed whatever state, or in standby, the target port group is.
+	anyState
+	inStandby
 	// medium: needs the medium loaded.
 	medium
 	// writes: refused when write-protected.
@@ -79,10 +82,14 @@ const (
 	opUnmap           = 0x42
 	opLogSense        = 0x4d
 	opModeSelect10    = 0x55
+	opReserve10       = 0x56
+	opRelease10       = 0x57
 	opModeSense10     = 0x5a
 	opReserveIn       = 0x5e
 	opReserveOut      = 0x5f
 	opVariable        = 0x7f
+	opExtendedCopy    = 0x83
+	opCopyResults     = 0x84
 	opRead16          = 0x88
 	opCompareAndWrite = 0x89
 	opWrite16         = 0x8a
@@ -95,6 +102,7 @@ const (
 	opServiceIn16     = 0x9e
 	opReportLUNs      = 0xa0
 	opMaintenanceIn   = 0xa3
+	opMaintenanceOut  = 0xa4
 	opRead12          = 0xa8
 	opWrite12         = 0xaa
 	opWriteVerify12   = 0xae
@@ -103,6 +111,12 @@ const (
 
 	saReadCapacity16   = 0x10
 	saGetLBAStatus     = 0x12
+	saCopyLID1         = 0x00
+	saCopyStatus       = 0x00
+	saCopyParameters   = 0x03
+	saCopyFailures     = 0x04
+	saReportGroups     = 0x0a
+	saSetGroups        = 0x0a
 	saReportOpcodes    = 0x0c
 	saReportTMF        = 0x0d
 	serviceActionField = 0x1f
@@ -137,6 +151,8 @@ func init() {
 	commands = append(commands, provisioningCommands()...)
 	commands = append(commands, controlCommands()...)
 	commands = append(commands, reservationCommands()...)
+	commands = append(commands, aluaCommands()...)
+	commands = append(commands, copyCommands()...)
 	for i := range commands {
 		c := &commands[i]
 		c.number = i + 1

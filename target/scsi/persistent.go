@@ -5,10 +5,19 @@ import (
 	"slices"
 )
 
-// Registration is an initiator port with its reservation key.
+// Registration is a nexus, that is an initiator port and the target port it comes through, with its reservation key.
 type Registration struct {
 	Initiator string
+	Port      uint16 // relative identifier of the target port
 	Key       uint64
+}
+
+func (r Registration) id() nexusID { return nexusID{r.Initiator, r.Port} }
+
+// nexusID names a nexus, whether it is there now or not.
+type nexusID struct {
+	initiator string
+	port      uint16
 }
 
 // ReservationState is what is kept of a volume's persistent reservations.
@@ -16,15 +25,21 @@ type ReservationState struct {
 	Generation    uint32
 	Registrations []Registration
 	Holder        string // initiator port that holds the reservation; meaningless for types of all registrants
+	HolderPort    uint16 // target port that it holds it through
 	Type          byte   // type of the reservation; 0: none
 	Persist       bool   // asked to survive power loss
 }
 
-// Reservations keeps them. Save may block; the command is answered when it returned.
+// Reservations keeps them.
 type Reservations interface {
+	// Load returns what was saved last. It is called when a volume is opened. While it fails nobody may use the volume for
+	// more than asking what it is.
 	Load(volume [16]byte) (ReservationState, error)
+	// Save returns once the state is committed durably, in the one place that every target which may serve the volume
+	// loads from; it may block. PERSISTENT RESERVE OUT is answered after it returned, and with an error if it failed: then the
+	// state must be as before.
 	Save(volume [16]byte, s ReservationState) error
-	// Durable reports whether what was saved survives the process.
+	// Durable reports whether what was saved survives the process; only then initiators may ask for it (APTPL).
 	Durable() bool
 }
 
@@ -78,28 +93,37 @@ func (volatileStore) Durable() bool                           { return false }
 // active reports whether some command may conflict.
 func (p *reservations) active() bool { return p.state.Type != 0 || p.broken }
 
-func (p *reservations) find(initiator string) int {
-	return slices.IndexFunc(p.state.Registrations, func(r Registration) bool { return r.Initiator == initiator })
+func (p *reservations) find(id nexusID) int { return p.state.find(id) }
+
+func (s *ReservationState) find(id nexusID) int {
+	return slices.IndexFunc(s.Registrations, func(r Registration) bool { return r.id() == id })
 }
 
-func (p *reservations) holds(initiator string) bool {
+func (s *ReservationState) holder() nexusID { return nexusID{s.Holder, s.HolderPort} }
+
+// hold makes a nexus the holder of a reservation, or with kind 0 ends the reservation.
+func (s *ReservationState) hold(kind byte, id nexusID) {
+	s.Type, s.Holder, s.HolderPort = kind, id.initiator, id.port
+}
+
+func (p *reservations) holds(id nexusID) bool {
 	if p.state.Type == 0 {
 		return false
 	}
 	if allRegistrants(p.state.Type) {
-		return p.find(initiator) >= 0
+		return p.find(id) >= 0
 	}
-	return p.state.Holder == initiator
+	return p.state.holder() == id
 }
 
 // conflicts decides by SPC-4, 5.12.1.
-func (p *reservations) conflicts(initiator string, cmd *command) bool {
+func (p *reservations) conflicts(id nexusID, cmd *command) bool {
 	switch {
 	case p.broken:
 		return true
-	case p.state.Type == 0, p.holds(initiator):
+	case p.state.Type == 0, p.holds(id):
 		return false
-	case p.state.Type >= writeExclusiveRegistrants && p.find(initiator) >= 0:
+	case p.state.Type >= writeExclusiveRegistrants && p.find(id) >= 0:
 		return false
 	}
 	return cmd.traits&reserveRead == 0 || !readsAllowed(p.state.Type)
@@ -114,29 +138,36 @@ const (
 	prPreempt
 	prPreemptAbort
 	prRegisterIgnore
+	prRegisterMove
 )
 
-// reserveList is the size of the parameter list; initiators named in it (SPEC_I_PT) are not supported.
-const reserveList = 24
+const (
+	// reserveList is the size of the parameter list without TransportIDs.
+	reserveList = 24
+	// maxReserveList bounds it with them.
+	maxReserveList = 8 << 10
+)
 
 func prepareReserveOut(t *Task) {
-	if n := t.u32(5); n != reserveList {
+	n := t.u32(5)
+	named := t.cmd.action == prRegister || t.cmd.action == prRegisterMove
+	if n < reserveList || n > maxReserveList || n != reserveList && !named {
 		t.fail(keyIllegal, ascParameterListLength)
 		return
 	}
-	t.wantOut(reserveList)
+	t.wantOut(int(n))
 }
 
 // change is one PERSISTENT RESERVE OUT under way.
 type change struct {
 	t         *Task
-	me        string
+	me        nexusID
 	key       uint64 // reservation key: who asks
 	action    uint64 // service action reservation key
 	kind      byte
 	next      ReservationState
-	attention map[string]code // initiators to be told
-	abort     []string        // initiators whose commands are to be aborted
+	attention map[nexusID]code // who is to be told
+	abort     []nexusID        // whose commands are to be aborted
 }
 
 // reserveOut executes the command and completes it.
@@ -175,17 +206,17 @@ func (u *LU) changeReservations(t *Task) []*Nexus {
 func (u *LU) newChange(t *Task) *change {
 	next := u.pr.state
 	next.Registrations = slices.Clone(next.Registrations)
-	return &change{t: t, me: t.nexus.port.Initiator, next: next, attention: map[string]code{},
+	return &change{t: t, me: t.nexus.port.id(), next: next, attention: map[nexusID]code{},
 		key: binary.BigEndian.Uint64(t.Buf), action: binary.BigEndian.Uint64(t.Buf[8:]), kind: t.CDB[2] & 0x0f}
 }
 
 // announce tells the initiators concerned, and returns the nexuses whose commands are to be aborted.
 func (u *LU) announce(c *change) (aborts []*Nexus) {
 	for n := range u.nexuses {
-		if a, ok := c.attention[n.port.Initiator]; ok && n != c.t.nexus {
+		if a, ok := c.attention[n.port.id()]; ok && n != c.t.nexus {
 			n.attention(a)
 		}
-		if n.abort != nil && n != c.t.nexus && slices.Contains(c.abort, n.port.Initiator) {
+		if n.abort != nil && n != c.t.nexus && slices.Contains(c.abort, n.port.id()) {
 			aborts = append(aborts, n)
 		}
 	}

@@ -114,7 +114,7 @@ func TestRegistrationNeedsTheRightKey(t *testing.T) {
 	r.bad(keyIllegal, ascInvalidFieldParam, []byte{opReserveOut, prRegister, 0, 0, 0, 0, 0, 0, 24, 0},
 		append(make([]byte, 20), flagAPTPL, 0, 0, 0))
 	r.bad(keyIllegal, ascParameterListLength, []byte{opReserveOut, prRegister, 0, 0, 0, 0, 0, 0, 23, 0}, make([]byte, 23))
-	r.bad(keyIllegal, ascInvalidFieldCDB, []byte{opReserveOut, 7, 0, 0, 0, 0, 0, 0, 24, 0}, make([]byte, 24))
+	r.bad(keyIllegal, ascInvalidFieldCDB, []byte{opReserveOut, 8, 0, 0, 0, 0, 0, 0, 24, 0}, make([]byte, 24))
 }
 
 func TestReservationEndsWithItsLastHolder(t *testing.T) {
@@ -250,7 +250,7 @@ func TestFullStatusNamesEveryRegistrant(t *testing.T) {
 	if d[7] != 0xa || d[12] != 1 || d[13] != writeExclusive || d[24] != 0x45 || string(d[28:28+len(name)]) != name {
 		t.Errorf("%x", d)
 	}
-	if c := holder.in([]byte{opReserveIn, prReportCapabilities, 0, 0, 0, 0, 0, 0, 8, 0}, 8); fmt.Sprintf("%x", c) != "00080080ea010000" {
+	if c := holder.in([]byte{opReserveIn, prReportCapabilities, 0, 0, 0, 0, 0, 0, 8, 0}, 8); fmt.Sprintf("%x", c) != "00080c80ea010000" {
 		t.Errorf("capabilities %x", c)
 	}
 }

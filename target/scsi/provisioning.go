@@ -10,9 +10,9 @@ import (
 
 // Limits of the commands that give up space, reported in the block limits page.
 const (
-	maxUnmapBlocks      = 1 << 20 // 512 MiB in one UNMAP, over all its descriptors
+	maxUnmap            = 512 << 20 // bytes in one UNMAP, over all its descriptors
 	maxUnmapDescriptors = 256
-	maxWriteSameBlocks  = 1 << 21 // 1 GiB
+	maxWriteSame        = 1 << 30 // bytes
 	maxLBADescriptors   = 1024
 	unmapHeader         = 8
 	unmapDescriptor     = 16
@@ -88,7 +88,7 @@ func (t *Task) checkUnmap() bool {
 			t.failInfo(keyIllegal, ascRange, max(lba, capacity))
 			return false
 		}
-		if total += blocks; total > maxUnmapBlocks {
+		if total += blocks; total > t.lu.inBlocks(maxUnmap) {
 			t.badParam(unmapHeader + i*unmapDescriptor + 8)
 			return false
 		}
@@ -102,7 +102,7 @@ func (t *Task) unmapNext() bool {
 		lba, blocks := t.unmapRange(int(t.pos))
 		t.pos++
 		if blocks > 0 {
-			t.request(block.Discard, int64(lba)*block.SectorSize, nil, int64(blocks)*block.SectorSize)
+			t.request(block.Discard, t.lu.inBytes(lba), nil, t.lu.inBytes(blocks))
 			t.durable(false)
 			return false
 		}
@@ -127,21 +127,21 @@ func prepareWriteSame(t *Task) {
 	case t.blocks == 0: // WSNZ: to the end of the medium is not offered
 		t.badField(len(t.cmd.usage) - 3)
 	case !t.inRange():
-	case t.blocks > maxWriteSameBlocks:
+	case t.blocks > t.lu.inBlocks(maxWriteSame):
 		t.badField(len(t.cmd.usage) - 6)
 	case noData:
-	case t.OutMax > block.SectorSize:
-		t.OutWant = block.SectorSize
+	case t.OutMax > t.lu.blockSize:
+		t.OutWant = t.lu.blockSize
 		t.badField(0)
 	default:
-		t.wantOut(block.SectorSize)
+		t.wantOut(t.lu.blockSize)
 	}
 }
 
 // startWriteSame writes zeros with one request, without data on the way, and anything else piece by piece.
 func startWriteSame(t *Task) bool {
 	if t.OutLen == 0 || allZero(t.Buf[:t.OutLen]) {
-		t.request(block.WriteZeroes, t.offset(), nil, int64(t.blocks)*block.SectorSize)
+		t.request(block.WriteZeroes, t.offset(), nil, t.lu.inBytes(t.blocks))
 		if t.CDB[1]&flagUnmap == 0 {
 			t.Req.Flags |= block.NoUnmap
 		}
@@ -150,15 +150,15 @@ func startWriteSame(t *Task) bool {
 		return false
 	}
 	scratch := t.takeScratch()
-	for i := 0; i < len(scratch); i += block.SectorSize {
-		copy(scratch[i:], t.Buf[:block.SectorSize])
+	for i := 0; i < len(scratch); i += t.lu.blockSize {
+		copy(scratch[i:], t.Buf[:t.lu.blockSize])
 	}
 	t.writeSameNext()
 	return false
 }
 
 func (t *Task) writeSameNext() {
-	n := min(int64(scratchSize), int64(t.blocks)*block.SectorSize-t.pos)
+	n := min(int64(scratchSize), t.lu.inBytes(t.blocks)-t.pos)
 	t.request(block.Write, t.offset()+t.pos, t.scratch[:n], n)
 	t.durable(false)
 	t.pos += n
@@ -169,7 +169,7 @@ func stepWriteSame(t *Task) bool {
 		t.deviceError()
 		return true
 	}
-	if t.pos == int64(t.blocks)*block.SectorSize {
+	if t.pos == t.lu.inBytes(t.blocks) {
 		return true
 	}
 	t.writeSameNext()
@@ -189,21 +189,21 @@ func prepareLBAStatus(t *Task) {
 func (t *Task) lbaStatus(ctx context.Context) error {
 	allocation := int(min(t.u32(10), 1<<20))
 	most := min(max((allocation-lbaStatusHeader)/lbaStatusDescriptor, 1), maxLBADescriptors)
-	length := int64(t.lu.capacity()-min(t.lba, t.lu.capacity())) * block.SectorSize
+	length := t.lu.inBytes(t.lu.capacity() - min(t.lba, t.lu.capacity()))
 	extents, err := t.lu.dev.Extents(ctx, t.offset(), length, most)
 	if err == nil {
-		t.reply(lbaStatusData(extents, t.lba), allocation)
+		t.reply(t.lu.lbaStatusData(extents, t.lba), allocation)
 	}
 	return err
 }
 
 // lbaStatusData draws the descriptors, joining extents of the same status.
-func lbaStatusData(extents []block.Extent, lba uint64) []byte {
+func (u *LU) lbaStatusData(extents []block.Extent, lba uint64) []byte {
 	b := make([]byte, lbaStatusHeader, lbaStatusHeader+len(extents)*lbaStatusDescriptor)
 	for i := 0; i < len(extents); {
 		status, blocks := provisioning(extents[i]), uint64(0)
 		for ; i < len(extents) && provisioning(extents[i]) == status; i++ {
-			blocks += uint64(extents[i].Length) / block.SectorSize
+			blocks += u.inBlocks(extents[i].Length)
 		}
 		b = binary.BigEndian.AppendUint64(b, lba)
 		b = binary.BigEndian.AppendUint32(b, uint32(min(blocks, 1<<32-1)))

@@ -43,7 +43,7 @@ func TestUnmapChecksAllDescriptorsBeforeTheFirstActs(t *testing.T) {
 	cdb, list := unmapList([2]uint64{0, 8}, [2]uint64{end - 1, 2})
 	r.bad(keyIllegal, ascRange, cdb, list)
 	r.grow(1 << 30)
-	cdb, list = unmapList([2]uint64{0, maxUnmapBlocks}, [2]uint64{0, 1})
+	cdb, list = unmapList([2]uint64{0, (maxUnmap / 512)}, [2]uint64{0, 1})
 	r.bad(keyIllegal, ascInvalidFieldParam, cdb, list)
 	many := make([][2]uint64, maxUnmapDescriptors+1)
 	cdb, list = unmapList(many...)
@@ -135,7 +135,7 @@ func TestLBAStatusReportsWhatTheDeviceSays(t *testing.T) {
 }
 
 func TestProvisioningJoinsExtentsOfOneStatus(t *testing.T) {
-	b := lbaStatusData([]block.Extent{
+	b := newRig(t, Options{}).lu.lbaStatusData([]block.Extent{
 		{Offset: 0, Length: 512, Allocated: true}, {Offset: 512, Length: 512, Allocated: true, Zero: true}, {Offset: 1024, Length: 512, Zero: true},
 	}, 100)
 	if len(b) != 8+32 || binary.BigEndian.Uint32(b[16:]) != 2 || binary.BigEndian.Uint64(b[24:]) != 102 || b[36] != 1 {

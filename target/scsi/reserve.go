@@ -6,16 +6,18 @@ func reservationCommands() []command {
 	list := []command{
 		{op: opReserve6, action: -1, name: "RESERVE(6)", usage: []byte{opReserve6, 0, 0, 0, 0, 0x07}, prepare: prepareNothing, start: startReserve},
 		{op: opRelease6, action: -1, name: "RELEASE(6)", traits: reserveFree, usage: []byte{opRelease6, 0, 0, 0, 0, 0x07}, prepare: prepareNothing, start: startRelease},
+		{op: opReserve10, action: -1, name: "RESERVE(10)", usage: []byte{opReserve10, 0, 0, 0, 0, 0, 0, 0, 0, 0x07}, prepare: prepareNothing, start: startReserve},
+		{op: opRelease10, action: -1, name: "RELEASE(10)", traits: reserveFree, usage: []byte{opRelease10, 0, 0, 0, 0, 0, 0, 0, 0, 0x07}, prepare: prepareNothing, start: startRelease},
 	}
 	names := [...]string{"READ KEYS", "READ RESERVATION", "REPORT CAPABILITIES", "READ FULL STATUS"}
 	for action, name := range names {
-		list = append(list, command{op: opReserveIn, action: action, name: "PERSISTENT RESERVE IN, " + name, traits: persistFree,
+		list = append(list, command{op: opReserveIn, action: action, name: "PERSISTENT RESERVE IN, " + name, traits: persistFree | inStandby,
 			usage:   []byte{opReserveIn, byte(action), 0, 0, 0, 0, 0, 0xff, 0xff, 0x07},
 			prepare: prepareAllocation(7), start: startReserveIn})
 	}
-	actions := [...]string{"REGISTER", "RESERVE", "RELEASE", "CLEAR", "PREEMPT", "PREEMPT AND ABORT", "REGISTER AND IGNORE EXISTING KEY"}
+	actions := [...]string{"REGISTER", "RESERVE", "RELEASE", "CLEAR", "PREEMPT", "PREEMPT AND ABORT", "REGISTER AND IGNORE EXISTING KEY", "REGISTER AND MOVE"}
 	for action, name := range actions {
-		list = append(list, command{op: opReserveOut, action: action, name: "PERSISTENT RESERVE OUT, " + name, traits: persistFree | mayBlock,
+		list = append(list, command{op: opReserveOut, action: action, name: "PERSISTENT RESERVE OUT, " + name, traits: persistFree | inStandby | mayBlock,
 			usage:   []byte{opReserveOut, byte(action), 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x07},
 			prepare: prepareReserveOut, start: startBlocking})
 	}
@@ -32,10 +34,10 @@ func (u *LU) conflicts(n *Nexus, cmd *command) bool {
 	if u.holder != nil {
 		return u.holder != n
 	}
-	if cmd.traits&persistFree != 0 || cmd.op == opReserve6 {
+	if cmd.traits&persistFree != 0 || cmd.op == opReserve6 || cmd.op == opReserve10 {
 		return false
 	}
-	return u.pr.conflicts(n.port.Initiator, cmd)
+	return u.pr.conflicts(n.port.id(), cmd)
 }
 
 // startReserve is the reservation of SPC-2, which ends with the nexus; it excludes persistent ones.
@@ -117,14 +119,14 @@ func (p *reservations) reservationKey() uint64 {
 	if allRegistrants(p.state.Type) {
 		return 0
 	}
-	if i := p.find(p.state.Holder); i >= 0 {
+	if i := p.find(p.state.holder()); i >= 0 {
 		return p.state.Registrations[i].Key
 	}
 	return 0
 }
 
 func (p *reservations) capabilities() []byte {
-	b := []byte{0, 8, 0, 0x80, 0xea, 0x01, 0, 0} // all six types
+	b := []byte{0, 8, 0x0c, 0x80, 0xea, 0x01, 0, 0} // SIP_C, ATP_C; TMV; all six types
 	if p.store.Durable() {
 		b[2] |= 0x01
 	}
@@ -138,12 +140,12 @@ func (p *reservations) fullStatus() []byte {
 	var list []byte
 	for _, r := range p.state.Registrations {
 		var holder, kind byte
-		if p.holds(r.Initiator) {
+		if p.holds(r.id()) {
 			holder, kind = 1, p.state.Type
 		}
 		id := transportID(r.Initiator)
 		list = binary.BigEndian.AppendUint64(list, r.Key)
-		list = append(list, 0, 0, 0, 0, holder, kind, 0, 0, 0, 0, 0, 1)
+		list = append(list, 0, 0, 0, 0, holder, kind, 0, 0, 0, 0, byte(r.Port>>8), byte(r.Port))
 		list = binary.BigEndian.AppendUint32(list, uint32(len(id)))
 		list = append(list, id...)
 	}

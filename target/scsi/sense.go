@@ -21,6 +21,7 @@ const (
 	keyIllegal        = 0x5
 	keyUnitAttention  = 0x6
 	keyDataProtect    = 0x7
+	keyCopyAborted    = 0xa
 	keyAbortedCommand = 0xb
 	keyMiscompare     = 0xe
 )
@@ -32,8 +33,12 @@ type code uint16
 const (
 	noSense                  code = 0x0000
 	ascBecomingReady         code = 0x0401
+	ascTransition            code = 0x040a
+	ascStandby               code = 0x040b
 	ascUnavailable           code = 0x040c
+	ascSanitizing            code = 0x041b
 	ascWriteError            code = 0x0c00
+	ascUnreachable           code = 0x0804
 	ascUnexpectedUnsolicited code = 0x0c0c
 	ascInfoUnit              code = 0x0e03
 	ascReadError             code = 0x1100
@@ -45,6 +50,10 @@ const (
 	ascNoLU                  code = 0x2500
 	ascInvalidFieldParam     code = 0x2600
 	ascInvalidRelease        code = 0x2604
+	ascManyTargets           code = 0x2606
+	ascTargetType            code = 0x2607
+	ascManySegments          code = 0x2608
+	ascSegmentType           code = 0x2609
 	ascWriteProtected        code = 0x2700
 	ascSoftwareWriteProtect  code = 0x2702
 	ascSpaceAllocation       code = 0x2707
@@ -55,15 +64,19 @@ const (
 	ascReservationsPreempted code = 0x2a03
 	ascReservationsReleased  code = 0x2a04
 	ascRegistrationsPreempt  code = 0x2a05
+	ascAccessChanged         code = 0x2a06
 	ascCapacityChanged       code = 0x2a09
 	ascCommandsCleared       code = 0x2f00
 	ascSavingUnsupported     code = 0x3900
 	ascNoMedium              code = 0x3a00
+	ascLUNsChanged           code = 0x3f0e
 	ascInternal              code = 0x4400
 	ascDataPhase             code = 0x4b00
 	ascDataOffset            code = 0x4b05
+	ascDataDigest            code = 0x4705
 	ascRemovalPrevented      code = 0x5302
 	ascNoResources           code = 0x5504
+	ascSetGroupsFailed       code = 0x670a
 )
 
 // maxSense is the most bytes of sense data built here: 8 of header and descriptors of 12 and 8.

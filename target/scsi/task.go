@@ -38,6 +38,8 @@ type Task struct {
 	stage   int
 	retries int
 	scratch []byte
+	copy    *copying // EXTENDED COPY
+	peer    *LU      // whose device takes the next request; nil: lu's
 }
 
 // Reset makes the task ready for the next command. It keeps Req.Done and Req.Owner.
@@ -46,7 +48,7 @@ func (t *Task) Reset() {
 	t.CDBLen, t.InMax, t.OutMax = 0, 0, 0
 	t.OutLen, t.BufLen, t.Buf = 0, 0, nil
 	t.Status, t.InLen, t.OutWant = Good, 0, 0
-	t.nexus, t.lu, t.cmd = nil, nil, nil
+	t.nexus, t.lu, t.cmd, t.copy, t.peer = nil, nil, nil, nil, nil
 	t.sense = sense{field: -1}
 	t.lba, t.blocks, t.pos, t.stage, t.retries = 0, 0, 0, 0, 0
 	t.Req.Data, t.Req.Compare, t.Req.Err = nil, nil, nil
@@ -55,7 +57,7 @@ func (t *Task) Reset() {
 
 // Release gives up what a finished task holds, until its next Reset.
 func (t *Task) Release() {
-	t.Buf = nil
+	t.Buf, t.copy, t.peer = nil, nil, nil
 	t.Req.Data, t.Req.Compare = nil, nil
 	t.freeScratch()
 }
@@ -150,6 +152,7 @@ const (
 	WrongOffset   = TransferError(ascDataOffset)
 	WrongSequence = TransferError(ascDataPhase)
 	Unasked       = TransferError(ascUnexpectedUnsolicited)
+	Damaged       = TransferError(ascDataDigest)
 )
 
 func (t *Task) u16(i int) int    { return int(binary.BigEndian.Uint16(t.CDB[i:])) }

@@ -26,7 +26,7 @@ func prepareVerify(t *Task) {
 		t.badField(1)
 	case t.blocks == 0 || t.byteCheck() == checkNothing:
 	case t.byteCheck() == checkOne:
-		t.wantOut(block.SectorSize)
+		t.wantOut(t.lu.blockSize)
 	default:
 		t.wantOut(t.length())
 	}
@@ -104,8 +104,8 @@ func (t *Task) compare(data []byte) int {
 	case checkAll:
 		return mismatch(t.Buf[t.pos:int(t.pos)+len(data)], data)
 	case checkOne:
-		for i := 0; i < len(data); i += block.SectorSize {
-			if at := mismatch(t.Buf[:block.SectorSize], data[i:i+block.SectorSize]); at >= 0 {
+		for i := 0; i < len(data); i += t.lu.blockSize {
+			if at := mismatch(t.Buf[:t.lu.blockSize], data[i:i+t.lu.blockSize]); at >= 0 {
 				return i + at
 			}
 		}
