@@ -9,7 +9,10 @@
 // Files are used by many goroutines at once, by offset, without a position. A file that was closed must not be used.
 package disk
 
-import "errors"
+import (
+	"errors"
+	"unsafe"
+)
 
 // FS is a file system. Names are slash-separated paths.
 type FS interface {
@@ -17,6 +20,10 @@ type FS interface {
 	Create(name string) (File, error)
 	// Open opens a file for reading and writing.
 	Open(name string) (File, error)
+	// OpenRaw opens a file to read what the disk has of it, rather than what the operating system keeps in memory.
+	OpenRaw(name string) (Raw, error)
+	// Rename gives a file another name, in place of the file that has it. It is durable when both folders are synced.
+	Rename(from, to string) error
 	// Remove deletes a file or an empty folder.
 	Remove(name string) error
 	// MkdirAll makes a folder and those above it.
@@ -53,6 +60,24 @@ type File interface {
 	// Sync makes data and size durable.
 	Sync() error
 	Close() error
+}
+
+// Raw is a file open for reading what the disk has. What was written to the file before a read, read returns.
+type Raw interface {
+	// ReadAt is File's; p is a Buffer or a part of one, and offset and length are multiples of RawUnit.
+	ReadAt(p []byte, off int64) (int, error)
+	Size() (int64, error)
+	Close() error
+}
+
+// RawUnit is what offsets and lengths of raw reads, and the parts of a Buffer, are multiples of.
+const RawUnit = 4096
+
+// Buffer returns memory for raw reads.
+func Buffer(n int) []byte {
+	p := make([]byte, n+RawUnit)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(p)))) & (RawUnit - 1)
+	return p[skip : skip+n : skip+n]
 }
 
 // Errors of every implementation, besides those of package io/fs (ErrExist, ErrNotExist).

@@ -258,3 +258,53 @@ func TestLifeEndsInTheStepChosen(t *testing.T) {
 		t.Errorf("left: %q", got)
 	}
 }
+
+func TestRawReadsReturnWhatWasWrittenBefore(t *testing.T) {
+	each(t, func(t *testing.T, fsys FS, dir string) {
+		want := bytes.Repeat([]byte("0123456789abcdef"), 3*RawUnit/16)
+		f := makeFile(t, fsys, dir, "f", want)
+		defer f.Close()
+		f.Window(0, RawUnit)
+		raw, err := fsys.OpenRaw(dir + "/f")
+		must(t, err)
+		p := Buffer(4 * RawUnit)
+		for i := range 3 { // nothing is synced: the disk gets it because it is asked for
+			_, err := f.WriteAt([]byte{byte(i)}, int64(i)*RawUnit+7)
+			must(t, err)
+			want[i*RawUnit+7] = byte(i)
+			n, err := raw.ReadAt(p[:3*RawUnit], 0)
+			must(t, err)
+			if !bytes.Equal(p[:n], want) {
+				t.Fatal("a raw read returned other bytes than were written")
+			}
+		}
+		if n, err := raw.ReadAt(p, 0); err != io.EOF || n != 3*RawUnit {
+			t.Errorf("beyond the end: %d bytes, %v", n, err)
+		}
+		if size, err := raw.Size(); err != nil || size != 3*RawUnit {
+			t.Errorf("size %d, %v", size, err)
+		}
+		must(t, raw.Close())
+		_, err = fsys.OpenRaw(dir + "/none")
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a file that is not there: %v", err)
+		}
+	})
+}
+
+func TestRenamedFileIsFoundUnderItsNewName(t *testing.T) {
+	each(t, func(t *testing.T, fsys FS, dir string) {
+		must(t, makeFile(t, fsys, dir, "f", []byte("new")).Close())
+		must(t, makeFile(t, fsys, dir+"/other", "g", []byte("old")).Close())
+		must(t, fsys.Rename(dir+"/f", dir+"/other/g"))
+		g, err := fsys.Open(dir + "/other/g")
+		must(t, err)
+		defer g.Close()
+		if got := content(t, g); string(got) != "new" {
+			t.Errorf("it has %q", got)
+		}
+		if err := fsys.Rename(dir+"/f", dir+"/h"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a file that is not there was renamed: %v", err)
+		}
+	})
+}

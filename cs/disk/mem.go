@@ -32,6 +32,7 @@ const (
 	OpPunch    Op = "punch"
 	OpTruncate Op = "truncate"
 	OpSync     Op = "sync"
+	OpRename   Op = "rename"
 	OpRemove   Op = "remove"
 	OpMkdir    Op = "mkdir"
 	OpSyncDir  Op = "syncdir"

@@ -43,6 +43,29 @@ func (m *Mem) Open(name string) (File, error) {
 	return &memFile{m: m, n: n, name: name, life: m.life}, nil
 }
 
+// OpenRaw implements FS.
+func (m *Mem) OpenRaw(name string) (Raw, error) { return m.Open(name) }
+
+// Rename implements FS. A power cut before both folders were synced may leave either name, both, or none.
+func (m *Mem) Rename(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.step(Step{Op: OpRename, Name: from}); err != nil {
+		return err
+	}
+	n, err := m.lookup(from, false)
+	if err != nil {
+		return err
+	}
+	if _, err := m.lookup(path.Dir(clean(to)), true); err != nil {
+		return err
+	}
+	delete(m.nodes, clean(from))
+	m.nodes[clean(to)] = n
+	m.recount()
+	return nil
+}
+
 // Remove implements FS.
 func (m *Mem) Remove(name string) error {
 	m.mu.Lock()

@@ -50,6 +50,9 @@ func openOS(name string, flags int) (File, error) {
 	}
 }
 
+// Rename implements FS.
+func (OS) Rename(from, to string) error { return mapError(os.Rename(from, to)) }
+
 // Remove implements FS.
 func (OS) Remove(name string) error { return mapError(os.Remove(name)) }
 
