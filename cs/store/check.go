@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
@@ -65,6 +66,7 @@ type Summary struct {
 	Replicas, Layers, Suspects int
 	Blocks, Zeros              uint64 // with data, verified; zeroed
 	Damaged                    int    // problems of severity Damage
+	Aside                      int    // files set aside for inspection
 }
 
 // Check verifies a whole store that is not in use: every replica's files, headers, tables and blocks, and that there are no files
@@ -79,6 +81,9 @@ func Check(fsys disk.FS, dir string, report func(Problem)) (Summary, error) {
 		c.replica(id, was.replicas[id])
 	}
 	if err := c.strays(chunksName + "/"); err != nil {
+		return c.sum, fmt.Errorf("check %s: %w", dir, err)
+	}
+	if err := c.aside(); err != nil {
 		return c.sum, fmt.Errorf("check %s: %w", dir, err)
 	}
 	return c.sum, nil
@@ -166,6 +171,65 @@ func (c *checker) layer(h chunk.Header, bad Severity) {
 			}
 		}
 	}
+}
+
+// aside tells of each file that was set aside what is wrong with it.
+func (c *checker) aside() error {
+	all, err := asides(c.fs, c.dir)
+	for _, a := range all {
+		c.sum.Aside++
+		c.problem(Note, a.ID, a.Layer, NoBlock, fmt.Sprintf("set aside at %s: %s", a.When.Format(time.RFC3339), inspect(c.fs, c.dir, a)))
+	}
+	return err
+}
+
+// maxNamed is the most bad blocks of a file that are named.
+const maxNamed = 16
+
+// inspect says in one line what is wrong with a file that was set aside.
+func inspect(fsys disk.FS, dir string, a Aside) string {
+	f, err := fsys.Open(dir + "/" + a.Name)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	h, codes, err := readLayer(f)
+	if err != nil {
+		return err.Error()
+	}
+	bad, total := badBlocks(f, h, codes), len(codes)
+	if len(bad) == 0 {
+		return "all blocks match their sums"
+	}
+	named := bad[:min(len(bad), maxNamed)]
+	return fmt.Sprintf("%d of %d blocks do not match their sums: %v", len(bad), total, named)
+}
+
+// readLayer reads the header and the table of any file.
+func readLayer(f disk.File) (h chunk.Header, codes []uint32, err error) {
+	p := make([]byte, chunk.HeaderSize)
+	if _, err = f.ReadAt(p, 0); err != nil {
+		return h, nil, fmt.Errorf("header: %w", err)
+	}
+	if h, err = chunk.DecodeHeader(p); err != nil {
+		return h, nil, err
+	}
+	codes, err = readTable(f, h.Blocks)
+	return h, codes, err
+}
+
+// badBlocks lists those that do not match, or cannot be read.
+func badBlocks(f disk.File, h chunk.Header, codes []uint32) (bad []uint32) {
+	block := make([]byte, chunk.BlockSize)
+	for i, code := range codes {
+		if code <= chunk.Zeros {
+			continue
+		}
+		if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil || !chunk.Verify(h.ID, uint32(i), code, block) {
+			bad = append(bad, uint32(i))
+		}
+	}
+	return bad
 }
 
 func readTable(f disk.File, blocks uint32) ([]uint32, error) {

@@ -4,6 +4,7 @@
 //
 //	state.db                    a database (bbolt, one bucket "store"): the small durable state
 //	chunks/LL/F-G/I.N           one file per (chunk, layer), of package chunk; the names are drawn in files.go
+//	quarantine/F.I.N.DATE       such files of replicas that were found bad, set aside for inspection; drawn in quarantine.go
 //
 // Keys of the database, numbers big endian in keys and little endian in values:
 //
@@ -13,6 +14,7 @@
 //	"f" u64 file                u64 epoch: the file's fence
 //	"c" u64 file, u32 index     a replica's record (state.go)
 //	"a" u64 file, u32 index     u8 Suspicion: the replica is in the activity log
+//	"v" u64 file, u32 index     u64 unix time when the replica was last verified (verify.go); not there: never
 //
 // # DESIGN
 //
@@ -20,7 +22,8 @@
 //   - Nothing is served or answered on the ground of a state that is not durable. The mirror in memory changes after the transaction;
 //     only what makes the store more careful (a replica leaves the activity log) changes before it.
 //   - A byte of a replica changes only while it is in the activity log, durably. After an unclean end those in the log, and no others,
-//     are suspect: outside them every block matches its sum.
+//     are suspect: outside them every block matches its sum. The one exception is a block that does not match, and is replaced by one that
+//     does (mend.go): cut off by a crash, it is as bad as it was.
 //   - A replica's record names a layer only when its file, with its name, is durable. So a file that is missing is damage.
 //   - What a failed sync may have lost is never believed again (R8): the replica refuses everything, and is no base of a rebuild.
 //
@@ -36,6 +39,9 @@
 // Files and tables in memory are bounded (cache.go). A dirty file is synced before it is closed, for the kernel tells of a failed write
 // only those who have the file open.
 //
+// Verification (verify.go) reads what the disk has, without locks, and compares it with the codes in memory. Where that does not match,
+// a writer may have been at work: the block is read once more while nobody else can use the replica, and that decides.
+//
 // Goroutines, besides the callers': the committer (one transaction for all that has come, in order), the attendant (records and reports
 // replicas that went bad), and, after Open, one that adds up the space used. Close ends them.
 //
@@ -46,6 +52,7 @@
 //	layer.sync.running          one sync of a file at a time
 //	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads
 //	cache.mu                    takes replica.mu only if it is free
+//	quarantine.mu               one file is set aside at a time
 //	rebuild.mu, activity.mu, file.mu, shard.mu, committer.mu, attendant.mu: leaves, but that shard.mu comes before file.mu
 //	                            and activity.mu before committer.mu
 //

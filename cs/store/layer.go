@@ -72,8 +72,8 @@ func (s *Store) openLayer(l *layer) (disk.File, error) {
 }
 
 // checkHeader compares the header and the size of a file with what they must be.
-func checkHeader(f disk.File, want chunk.Header) error {
-	p := make([]byte, chunk.HeaderSize)
+func checkHeader(f disk.Raw, want chunk.Header) error {
+	p := disk.Buffer(chunk.HeaderSize)
 	if _, err := f.ReadAt(p, 0); err != nil {
 		return fmt.Errorf("%w: header of layer %d: %w", ErrIO, want.Layer, err)
 	}

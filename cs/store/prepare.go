@@ -109,6 +109,9 @@ func (s *Store) prepare(work []*preparing) {
 	for _, w := range work {
 		if w.err == nil && !w.skip {
 			changes = append(changes, Change{Key: idKey(kindReplica, w.r.id), Value: w.rec.encode()})
+			if w.r.verified.Swap(0) != 0 { // of other data
+				changes = append(changes, Change{Key: idKey(kindVerified, w.r.id)})
+			}
 		}
 	}
 	err := s.db.commit(changes...)

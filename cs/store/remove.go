@@ -24,8 +24,8 @@ func (s *Store) Remove(ids []chunk.ID) error {
 	return errors.Join(errs...)
 }
 
-// removeReplica deletes a replica: first it is durably no more, then its files go, then what is known of it. A crash in between
-// is made up for when the store is opened. The caller holds r.ctl.
+// removeReplica deletes a replica: first it is durably no more, then its files go, or are set aside if they were found bad, then what is known of
+// it. A crash in between is made up for when the store is opened. The caller holds r.ctl.
 func (s *Store) removeReplica(r *replica) error {
 	if r.state == 0 {
 		return nil
@@ -39,14 +39,19 @@ func (s *Store) removeReplica(r *replica) error {
 	s.discount(r)
 	s.retire(r, rec.layers)
 	r.rebuild.end()
+	if rec.damaged {
+		s.setAside(r.id, rec.layers)
+	}
 	if err := s.removeFiles(r.id, rec.layers); err != nil {
 		return err
 	}
-	err := s.db.commit(Change{Key: idKey(kindReplica, r.id)}, Change{Key: idKey(kindActivity, r.id)})
+	err := s.db.commit(Change{Key: idKey(kindReplica, r.id)}, Change{Key: idKey(kindActivity, r.id)},
+		Change{Key: idKey(kindVerified, r.id)})
 	if err != nil {
 		return err
 	}
 	r.forgive()
+	r.verified.Store(0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state, r.suspect, r.damaged, r.version, r.rebuild = 0, Sound, false, 0, nil

@@ -41,6 +41,8 @@ type replica struct {
 	failed   atomic.Bool // written data were lost (R8): refuses everything
 	reported atomic.Bool // OnTrouble was told
 
+	verified atomic.Int64 // unix time; 0: never
+
 	log activity
 }
 

@@ -37,6 +37,7 @@ const (
 	kindEpoch    = 'f'
 	kindReplica  = 'c'
 	kindActivity = 'a'
+	kindVerified = 'v'
 )
 
 // Keys of kindMeta.
@@ -142,10 +143,12 @@ type saved struct {
 	epochs   map[uint64]uint64
 	replicas map[chunk.ID]record
 	activity map[chunk.ID]Suspicion
+	verified map[chunk.ID]int64
 }
 
 func loadState(db StateDB) (*saved, error) {
-	s := &saved{epochs: map[uint64]uint64{}, replicas: map[chunk.ID]record{}, activity: map[chunk.ID]Suspicion{}}
+	s := &saved{epochs: map[uint64]uint64{}, replicas: map[chunk.ID]record{}, activity: map[chunk.ID]Suspicion{},
+		verified: map[chunk.ID]int64{}}
 	if err := db.Load(s.visit); err != nil {
 		return nil, err
 	}
@@ -169,7 +172,7 @@ func (s *saved) visit(key, value []byte) error {
 		epoch, err := decodeUint64(value)
 		s.epochs[binary.BigEndian.Uint64(key[1:])] = epoch
 		return err
-	case kindReplica, kindActivity:
+	case kindReplica, kindActivity, kindVerified:
 		return s.visitChunk(key, value)
 	}
 	return fmt.Errorf("%w: key %x", ErrFormat, key)
@@ -197,7 +200,12 @@ func (s *saved) visitChunk(key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	if key[0] == kindActivity {
+	switch key[0] {
+	case kindVerified:
+		when, err := decodeUint64(value)
+		s.verified[id] = int64(when)
+		return err
+	case kindActivity:
 		if len(value) != 1 || value[0] > byte(MachineDied) {
 			return fmt.Errorf("%w: activity % x of chunk %s", ErrFormat, value, id)
 		}

@@ -25,6 +25,8 @@ type Store struct {
 	space     space
 	cache     cache
 	folders   folders
+	aside     quarantine
+	turn      atomic.Uint64 // of Due
 	syncs     chan struct{} // one element per sync under way
 	kept      atomic.Int64  // blocks kept by rebuilds
 
@@ -94,7 +96,19 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 		s.logger.Warn("cannot finish deleting replicas", "error", err)
 	}
 	s.measure.Go(s.measureUse)
+	s.repeatDamage()
 	return s, nil
+}
+
+// repeatDamage reports what was found bad before, and is believed as far as it is good.
+func (s *Store) repeatDamage() {
+	for i := range s.shards {
+		for _, r := range s.shards[i].m {
+			if r.damaged && r.state == InSync {
+				s.tell(r, "it was found damaged earlier", true)
+			}
+		}
+	}
 }
 
 // begin decides who is suspect, and returns the changes that make it durable before anything is served.
@@ -154,6 +168,7 @@ func (s *Store) fill(was *saved) {
 		suspicion, open := was.activity[id]
 		r.suspect = suspicion
 		r.log.open.Store(open)
+		r.verified.Store(was.verified[id])
 	}
 }
 

@@ -1,0 +1,162 @@
+package store
+
+import (
+	"errors"
+
+	"pstorage/cs/chunk"
+	"pstorage/cs/disk"
+)
+
+// Other returns a block of a layer as another replica in sync has it, verified, or nil.
+type Other func(layer, block uint32) []byte
+
+// mend replaces, block by block, what does not match. Nothing that a replica holds changes by that, so neither versions nor epochs have a say: a block
+// is replaced only by data that match the very code that it has here, or its code by that of another replica if it is the data here that
+// match it. So of replicas that are all bad, but in different places, each becomes whole.
+func (v *verifying) mend(other Other) error {
+	var left []badPart
+	touched := map[*layer]bool{}
+	for _, b := range v.bad {
+		err := v.mendPart(b, other)
+		switch {
+		case err == nil:
+			touched[b.l] = true
+		case !errors.Is(err, errNotMended):
+			return err
+		default:
+			left = append(left, b)
+		}
+	}
+	for l := range touched {
+		if err := v.s.syncLayer(l); err != nil {
+			return err
+		}
+	}
+	mended, err := v.confirm(left)
+	v.sum.Mended += mended
+	if err == nil && v.sum.Mended == v.sum.Bad {
+		err = v.s.absolveDamage(v.r)
+	}
+	return err
+}
+
+var errNotMended = errors.New("no other replica has it")
+
+func (v *verifying) mendPart(b badPart, other Other) error {
+	if b.page {
+		return v.mendPage(b)
+	}
+	good := other(b.l.num, b.block)
+	if len(good) != chunk.BlockSize {
+		return errNotMended
+	}
+	return v.alone(b.l, func() error { return v.mendBlock(b.l, b.block, good) })
+}
+
+// mendPage writes a page of the table as it is in memory.
+func (v *verifying) mendPage(b badPart) error {
+	return v.alone(b.l, func() error {
+		end := min(b.block+tablePage, v.r.blocks)
+		_, err := b.l.f.WriteAt(b.l.table[b.block*chunk.CodeSize:end*chunk.CodeSize], chunk.CodeOffset(b.block))
+		return v.written(b.l, err)
+	})
+}
+
+// mendBlock is called with r.mu held exclusively.
+func (v *verifying) mendBlock(l *layer, block uint32, good []byte) error {
+	code, sum := l.code(block), chunk.BlockSum(v.r.id, block, good)
+	if code == sum {
+		_, err := l.f.WriteAt(good, chunk.DataOffset(v.r.blocks, block))
+		return v.written(l, err)
+	}
+	if code <= chunk.Zeros {
+		return nil // it has been discarded meanwhile
+	}
+	if _, err := l.f.ReadAt(v.block, chunk.DataOffset(v.r.blocks, block)); err != nil {
+		return errNotMended
+	}
+	switch chunk.BlockSum(v.r.id, block, v.block) {
+	case code:
+		return nil // it has been written meanwhile
+	case sum:
+		part := chunk.EncodeCodes(make([]byte, chunk.CodeSize), []uint32{sum})
+		_, err := l.f.WriteAt(part, chunk.CodeOffset(block))
+		if err == nil {
+			l.setCode(block, sum)
+		}
+		return v.written(l, err)
+	}
+	return errNotMended
+}
+
+// written ends a write. One that fails leaves what was bad bad: the rest may be the last copy, and goes on serving.
+func (v *verifying) written(l *layer, err error) error {
+	if err != nil {
+		v.s.logger.Warn("a bad block cannot be replaced", "chunk", v.r.id.String(), "layer", l.num, "error", err)
+		return errNotMended
+	}
+	v.s.markDirty(l)
+	return nil
+}
+
+// confirm reads from the disk what was mended, all that is not left, and counts what matches.
+func (v *verifying) confirm(left []badPart) (mended uint64, err error) {
+	open := map[badPart]bool{}
+	for _, b := range left {
+		open[b] = true
+	}
+	for _, b := range v.bad {
+		if open[b] {
+			continue
+		}
+		good, err := v.confirmPart(b)
+		if err != nil {
+			return mended, err
+		}
+		if good {
+			mended++
+		}
+	}
+	return mended, nil
+}
+
+func (v *verifying) confirmPart(b badPart) (good bool, err error) {
+	raw, err := v.s.fs.OpenRaw(v.s.layerName(v.r.id, b.l.num))
+	if err != nil {
+		return false, nil
+	}
+	defer raw.Close()
+	err = v.alone(b.l, func() error {
+		if b.page {
+			good = v.pageMatches(b, raw)
+		} else {
+			good = v.matches(b.l, raw, b.block, nil)
+		}
+		return nil
+	})
+	return good, err
+}
+
+func (v *verifying) pageMatches(b badPart, raw disk.Raw) bool {
+	end := min(b.block+tablePage, v.r.blocks)
+	part := b.l.table[b.block*chunk.CodeSize : end*chunk.CodeSize]
+	_, err := raw.ReadAt(v.table, chunk.CodeOffset(b.block))
+	return err == nil && string(v.table[:len(part)]) == string(part)
+}
+
+// absolveDamage takes back, durably, that a replica was found bad: all of it has been verified since.
+func (s *Store) absolveDamage(r *replica) error {
+	r.ctl.Lock()
+	defer r.ctl.Unlock()
+	if r.state != InSync || r.failed.Load() {
+		return errChanged
+	}
+	rec := r.record()
+	rec.damaged = false
+	if err := s.db.commit(Change{Key: idKey(kindReplica, r.id), Value: rec.encode()}); err != nil {
+		return err
+	}
+	r.set(rec)
+	r.reported.Store(false)
+	return nil
+}
