@@ -13,7 +13,7 @@ NAMES      := pstorage-mdsd pstorage-csd pstorage-targetd
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run test race fuzz sim bench judge lint proto install clean
+.PHONY: help build run test race fuzz sim model bench judge lint proto install clean
 
 help:
 	@sed -n '/^##/s/^## //p' Makefile
@@ -41,6 +41,10 @@ fuzz:
 ## sim        the tests that play failures through, SEEDS (20) seeds each
 sim:
 	itest/run-sim $(SEEDS)
+
+## model      every interleaving of the rules that keep data safe, in larger bounds than the tests' (MODEL= for flags: see docs/model)
+model:
+	$(GO) run ./docs/model $(or $(MODEL),-larger)
 
 ## bench      speed, side by side with peers (BENCH= for flags: see go run ./itest/bench -h)
 bench: build

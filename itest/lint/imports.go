@@ -39,6 +39,7 @@ var allowed = map[string][]string{
 	"cli/print":            {"cli/size", "meta/metapb"},
 	"cli/daemon":           nil,
 	"cli":                  {"meta", "cs", "blockstore", "target"},
+	"docs/model":           nil,
 	"itest":                {"cli", "meta", "cs", "blockstore", "target"},
 	"blockstore/blocktest": {"blockstore/block"},
 }
