@@ -40,7 +40,7 @@ func (a *app) commands() []*cobra.Command {
 		a.makeMDSCommand(), a.mdsdCommand(), a.removeMDSCommand(), a.makeCSCommand(), a.csdCommand(), a.targetdCommand(),
 		a.createCommand(), a.makeFolderCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(),
 		a.statCommand(), a.listServicesCommand(),
-		a.csCheckCommand(), a.csDumpCommand(),
+		a.csCheckCommand(), a.csDumpCommand(), a.mdsDumpCommand(), a.mdsRecoverCommand(),
 		a.versionCommand(), a.benchTargetCommand(),
 	}
 }
