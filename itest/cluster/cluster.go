@@ -152,10 +152,20 @@ func (c *Cluster) Daemon(ctx context.Context, name, command string, args ...stri
 	at := c.place(name)
 	line := append(at.Enter, c.Binary, "-c", Name, command)
 	line = append(append(line, args...), at.flags()...)
+	metrics := ""
 	if c.options.Metrics {
-		line = append(line, "--metrics", at.address("0"))
+		port, err := FreePort()
+		if err != nil {
+			return nil, err
+		}
+		metrics = at.address(strconv.Itoa(port))
+		line = append(line, "--metrics", metrics)
 	}
-	return Start(ctx, name, filepath.Join(c.Dir, name+".log"), c.env(), line...)
+	p, err := Start(ctx, name, filepath.Join(c.Dir, name+".log"), c.env(), line...)
+	if p != nil {
+		p.metrics = metrics
+	}
+	return p, err
 }
 
 func (c *Cluster) env() []string { return append([]string{"PSTORAGE_ROOT=" + c.Dir}, c.options.Env...) }

@@ -34,6 +34,7 @@ type Process struct {
 	Name string
 	Ways []string // the lines it printed before "ready"
 
+	metrics string // address of its page, or empty
 	command *exec.Cmd
 	done    chan struct{} // closed when it has ended
 	err     error         // of Wait, valid after done

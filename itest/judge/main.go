@@ -29,7 +29,11 @@ type judge struct {
 	copied  int64 // of the copies
 	seed    uint64
 
-	cuts      int // of power
+	cuts int // of power
+
+	written, recovered int64 // bytes, of resync and recovery
+	away               time.Duration
+
 	mds       int // of the clusters that suffer faults
 	faultTime time.Duration
 	faultHold time.Duration
@@ -49,6 +53,9 @@ var trials = []trial{
 	{"crash", (*judge).crash},
 	{"faults", (*judge).faults},
 	{"power", (*judge).power},
+	{"resync", (*judge).resync},
+	{"recovery", (*judge).recovery},
+	{"durable", (*judge).durable},
 	{"conformance", (*judge).conformance},
 	{"guest-iscsi", (*judge).guestISCSI},
 	{"guest-nbd", (*judge).guestNBD},
@@ -68,9 +75,12 @@ func run() int {
 	flag.DurationVar(&j.faultHold, "hold", 6500*time.Millisecond, "how long each fault lasts (a chunk server may be silent for some 5 s)")
 	flag.StringVar(&j.kinds, "kinds", "", "kinds of fault whose name this `REGEX` matches")
 	flag.IntVar(&j.cuts, "cuts", 20, "power cuts")
+	written := flag.String("written", "64M", "bytes written while a chunk server is away")
+	flag.DurationVar(&j.away, "away", time.Minute, "how long it is away")
+	recovered := flag.String("recovered", "4G", "bytes that are recovered")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
-	if err := j.complete(*fio, *copied); err != nil {
+	if err := j.complete(map[*int64]string{&j.bytes: *fio, &j.copied: *copied, &j.written: *written, &j.recovered: *recovered}); err != nil {
 		fmt.Fprintln(os.Stderr, "judge:", err)
 		return 2
 	}
@@ -91,16 +101,14 @@ func run() int {
 	return code
 }
 
-func (j *judge) complete(fio, copied string) error {
-	bytes, err := size.Parse(fio)
-	if err != nil {
-		return err
+func (j *judge) complete(sizes map[*int64]string) (err error) {
+	for to, text := range sizes {
+		bytes, err := size.Parse(text)
+		if err != nil {
+			return err
+		}
+		*to = int64(bytes)
 	}
-	j.bytes = int64(bytes)
-	if bytes, err = size.Parse(copied); err != nil {
-		return err
-	}
-	j.copied = int64(bytes)
 	j.binary, err = filepath.Abs(j.binary)
 	return err
 }

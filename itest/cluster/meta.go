@@ -1,0 +1,40 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+
+	"pstorage/meta/client"
+	"pstorage/meta/metapb"
+)
+
+// Configure sets parameters of a cluster whose metadata servers are on this machine's loopback.
+func (c *Cluster) Configure(ctx context.Context, set map[string]string) (err error) {
+	var addresses []string
+	for _, raft := range c.mdsAddresses { // clients have the next port
+		host, port, err := net.SplitHostPort(raft)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return err
+		}
+		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(n+1)))
+	}
+	meta, err := client.New(addresses)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, meta.Close()) }()
+	_, err = meta.SetConfig(ctx, &metapb.SetConfigRequest{Set: set})
+	return err
+}
+
+// AddCS makes one more chunk server and starts it.
+func (c *Cluster) AddCS(ctx context.Context) error {
+	c.CS = append(c.CS, nil)
+	return c.makeCS(ctx, len(c.CS)-1)
+}
