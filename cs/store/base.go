@@ -109,6 +109,11 @@ func (s *Store) finish(r *replica) error {
 		r.mu.Unlock()
 	}
 	defer r.mu.Unlock()
+	if r.rebuild.isDoubtful() { // what is the source's already may have been written by a process before this one, and not been synced
+		for _, l := range r.layers {
+			s.markDirty(l)
+		}
+	}
 	return s.layKept(r)
 }
 

@@ -104,6 +104,33 @@ func TestReplicaOnABaseBecomesItsSource(t *testing.T) {
 	}
 }
 
+// The base has what the source has, written by a process that was killed before it synced. The rebuild need not pull it, but must sync it.
+func TestWhatARebuildFindsInItsBaseIsDurable(t *testing.T) {
+	for seed := range uint64(10) { // the power cut takes each unsynced page with some probability
+		from, _ := memStore(t, idA)
+		m := disk.NewMem(seed)
+		created(t, m, "cs")
+		killed := opened(t, m, "cs", Options{})
+		prepared(t, killed, idA)
+		for _, s := range []*Store{from, killed} {
+			must(t, write(s, idA, access, 0, pattern(1, 8*bs)))
+		}
+		must(t, from.Raise(7, 1, []ChunkVersion{{0, 2}}))
+		m.Restart(false)
+		to := opened(t, m, "cs", Options{})
+		must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 2, 1)})...))
+		pullAll(t, from, to, idA, 2, 2, 1, nothing, nothing)
+		must(t, to.SyncReplica(idA, 2))
+		must(t, to.Promote(idA, 2))
+		must(t, to.Flush(7, 1))
+		m.Restart(true)
+		again := opened(t, m, "cs", Options{})
+		must(t, again.Absolve(idA, 2, func(uint32, uint32) []byte { return nil }))
+		wantEqual(t, from, again, idA, atVersion(2))
+		must(t, again.Close())
+	}
+}
+
 func TestPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
 	from, to, _ := sourceAndTarget(t)
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
