@@ -20,8 +20,9 @@ import (
 type JoinOptions struct {
 	Cluster  string
 	Password string
-	Address  string   // IP:PORT of the new server for the others
-	MDS      []string // client addresses of metadata servers that the cluster has
+	Address  string          // IP:PORT of the new server for the others
+	MDS      []string        // client addresses of metadata servers that the cluster has
+	Reach    []client.Option // how they are reached (tests)
 }
 
 // nonceSize is the size of what a join is known by.
@@ -40,7 +41,7 @@ func Join(ctx context.Context, dir string, o JoinOptions) (number uint64, err er
 	if err := emptyDir(dir); err != nil {
 		return 0, err
 	}
-	c, err := client.New(o.MDS)
+	c, err := client.New(o.MDS, o.Reach...)
 	if err != nil {
 		return 0, err
 	}

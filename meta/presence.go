@@ -33,7 +33,7 @@ func (s *Server) presence(ctx context.Context) {
 		if now := s.others(); !slices.Equal(now, known) || c == nil {
 			closeClient(c)
 			known = now
-			c, _ = client.New(append(slices.Clone(known), s.ClientAddr()))
+			c, _ = client.New(append(slices.Clone(known), s.ClientAddr()), s.config.Reach...)
 			if err := writePeers(s.config.Dir, known); err != nil {
 				s.log.Warn("the addresses of the other metadata servers cannot be kept", "error", err)
 			}

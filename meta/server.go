@@ -43,6 +43,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"pstorage/meta/client"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/leader"
@@ -73,6 +74,7 @@ type Config struct {
 	// Listener and Transport take the place of the addresses (tests).
 	Listener  net.Listener
 	Transport raft.Transport
+	Reach     []client.Option // of the other metadata servers' listeners for clients
 	LeftOut   rules.Set
 	disk      disk
 }

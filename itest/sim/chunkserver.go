@@ -31,15 +31,23 @@ type chunkServer struct {
 	store  *store.Store
 }
 
-// metaClient returns a host's client of the metadata servers.
-func (s *Sim) metaClient(from string) (*client.Client, error) {
-	var addrs []string
+func (s *Sim) metaAddresses() (addrs []string) {
 	for _, m := range s.mds {
 		addrs = append(addrs, m.name+clientPort)
 	}
-	return client.New(addrs, client.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+	return addrs
+}
+
+// reach is how a host reaches the metadata servers.
+func (s *Sim) reach(from string) []client.Option {
+	return []client.Option{client.WithDialOptions(grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 		return s.net.dial(ctx, from, addr)
-	})))
+	}))}
+}
+
+// metaClient returns a host's client of the metadata servers.
+func (s *Sim) metaClient(from string) (*client.Client, error) {
+	return client.New(s.metaAddresses(), s.reach(from)...)
 }
 
 // dialer opens sessions with chunk servers from a host.
@@ -58,6 +66,9 @@ func (s *Sim) createChunkServer(n int) (*chunkServer, error) {
 	c := &chunkServer{s: s, name: fmt.Sprintf("cs%d", n), disk: disk.NewMem(s.options.Seed*100 + uint64(n))}
 	c.dir = filepath.Join(s.dir, c.name)
 	c.disk.Limit(s.options.diskSize())
+	if err := c.makeFolder(); err != nil {
+		return nil, err
+	}
 	m, err := s.metaClient(c.name)
 	if err != nil {
 		return nil, err
@@ -65,6 +76,19 @@ func (s *Sim) createChunkServer(n int) (*chunkServer, error) {
 	defer m.Close()
 	c.id, err = cs.Create(context.Background(), cs.CreateOptions{Dir: c.dir, Cluster: "sim", Host: c.name, Meta: m, Disk: c.disk})
 	return c, err
+}
+
+// makeFolder makes the server's folder on its disk, durably.
+func (c *chunkServer) makeFolder() error {
+	if err := c.disk.MkdirAll(c.dir); err != nil {
+		return err
+	}
+	for dir := c.dir; dir != "/"; dir = filepath.Dir(dir) {
+		if err := c.disk.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return c.disk.SyncDir("/")
 }
 
 func (c *chunkServer) start() (err error) {
@@ -103,5 +127,9 @@ func (c *chunkServer) stop(power bool) {
 // back starts it again.
 func (c *chunkServer) back() error {
 	c.s.net.revive(c.name)
-	return c.start()
+	if err := c.start(); err != nil {
+		return err
+	}
+	c.s.unsuspected(c)
+	return nil
 }

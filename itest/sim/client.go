@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -41,6 +42,7 @@ func (v *volume) state() (size int64, deleted bool) {
 type clientHost struct {
 	s           *Sim
 	name        string
+	near        string // the machine whose replicas are read first; empty: none's
 	number      int
 	incarnation uint64
 	rand        *rand.Rand
@@ -68,7 +70,7 @@ func (c *clientHost) begin() (*process, error) {
 	c.incarnation++
 	id := blockstore.Identity{ID: [16]byte{byte(c.number), 'c'}, Incarnation: c.incarnation}
 	dial := c.s.dialer(c.name)
-	b, err := blockstore.New(blockstore.Config{Meta: m, Identity: id, Host: c.name, Logger: c.s.trace.logger(c.name),
+	b, err := blockstore.New(blockstore.Config{Meta: m, Identity: id, Host: cmp.Or(c.near, c.name), Logger: c.s.trace.logger(c.name),
 		LeftOut: c.s.options.LeftOut, Dial: func(ctx context.Context, addr string, hello wire.Hello) (blockstore.Conn, error) {
 			conn, err := dial(ctx, addr, hello)
 			if err != nil {
@@ -138,7 +140,6 @@ func (c *clientHost) life() error {
 	if err != nil {
 		return err
 	}
-	c.s.opened(v)
 	lifetime := time.NewTimer(time.Second + time.Duration(c.rand.Int64N(int64(maxLife))))
 	defer lifetime.Stop()
 	u := &user{p: p, v: v, dev: dev, stop: make(chan struct{})}
@@ -252,7 +253,9 @@ func (u *user) read(first, count int64) {
 	}
 	ids, err := readSectors(r.Data, first)
 	if err != nil {
-		u.p.host.s.wrong("volume %d: %v", u.v.number, err)
+		if !u.p.host.s.losses.doubtful(u.v.path) {
+			u.p.host.s.wrong("volume %d: %v", u.v.number, err)
+		}
 		return
 	}
 	o.ids = ids

@@ -12,7 +12,9 @@ func play(ops ...*op) *history {
 	return h
 }
 
-func at(k kind, id uint64, call, ret int64) *op { return &op{kind: k, ids: []uint64{id}, call: call, ret: ret, client: int(call)} }
+func at(k kind, id uint64, call, ret int64) *op {
+	return &op{kind: k, ids: []uint64{id}, call: call, ret: ret, client: int(call)}
+}
 
 func TestHistoriesAreJudged(t *testing.T) {
 	for _, c := range []struct {

@@ -4,36 +4,65 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
+	"pstorage/cs/store"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 )
 
+// lookEvery is how often the metadata servers' state is looked at, besides before and after faults.
+const lookEvery = 100 * time.Millisecond
+
 // The promise about writes that were not flushed: one that was acknowledged survives while, of the replicas in sync when it was made, one has
 // neither lost power nor been dropped. losses decides from the metadata servers' state when that is over for a chunk: when each of its
-// replicas in sync has lost power. A server that left and was rebuilt since has lost nothing: a rebuild ends with a sync. A disk that fails
-// counts as one without power.
+// replicas in sync has lost power. A server that left and was rebuilt since has lost nothing: a rebuild ends with a sync; nor has one that comes
+// back without suspicion. A disk that fails counts as one without power.
 type losses struct {
 	mu      sync.Mutex
 	applied uint64 // of the newest state seen
+	looked  int64  // when, on the history's clock
 	insync  map[fsm.ChunkKey][]uint32
 	files   map[uint64]string // paths
-	lost    map[fsm.ChunkKey]map[uint32]bool
+	lost    marks             // power, since it came in sync
+	ruined  marks             // damaged by its disk
+	tainted map[string]bool   // files with a chunk of which the others lost power when one was ruined: damaged data may be believed (R6)
+}
+
+// marks are servers' replicas of chunks.
+type marks map[fsm.ChunkKey]map[uint32]bool
+
+func (m marks) set(k fsm.ChunkKey, server uint32) {
+	if m[k] == nil {
+		m[k] = map[uint32]bool{}
+	}
+	m[k][server] = true
+}
+
+// all tells whether there are servers and all are marked.
+func (m marks) all(k fsm.ChunkKey, servers []uint32) bool {
+	for _, s := range servers {
+		if !m[k][s] {
+			return false
+		}
+	}
+	return len(servers) > 0
 }
 
 func newLosses() *losses {
-	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: map[fsm.ChunkKey]map[uint32]bool{}}
+	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: marks{}, ruined: marks{}, tainted: map[string]bool{}}
 }
 
-// look takes the newest state of the metadata servers' that run.
-func (l *losses) look(mds []*mds) {
+// look takes the newest state of the metadata servers that run. now is a tick of the history's clock; it returns that of the last look.
+func (l *losses) look(mds []*mds, now int64) (last int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, m := range mds {
-		if m.server == nil {
+		server := m.running()
+		if server == nil {
 			continue
 		}
-		_ = m.server.View(func(v *fsm.View) error {
+		_ = server.View(func(v *fsm.View) error {
 			if v.Applied() > l.applied {
 				l.applied = v.Applied()
 				l.take(v)
@@ -41,6 +70,8 @@ func (l *losses) look(mds []*mds) {
 			return nil
 		})
 	}
+	last, l.looked = l.looked, now
+	return last
 }
 
 func (l *losses) take(v *fsm.View) {
@@ -58,65 +89,82 @@ func (l *losses) take(v *fsm.View) {
 		})
 		return true
 	})
-	for k, servers := range l.lost {
-		maps.DeleteFunc(servers, func(s uint32, _ bool) bool { return !slices.Contains(l.insync[k], s) })
+	for _, gone := range []marks{l.lost, l.ruined} {
+		for k, servers := range gone {
+			maps.DeleteFunc(servers, func(s uint32, _ bool) bool { return !slices.Contains(l.insync[k], s) })
+		}
 	}
 }
 
-// powerless notes that a server has lost what it had not synced, and returns the chunks that may have lost writes.
-func (l *losses) powerless(server uint32) (chunks []fsm.ChunkKey) {
+// over returns the chunks of which all replicas in sync have lost power, each once.
+func (l *losses) over() (chunks []fsm.ChunkKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k, insync := range l.insync {
-		if !slices.Contains(insync, server) {
-			continue
-		}
-		if l.lost[k] == nil {
-			l.lost[k] = map[uint32]bool{}
-		}
-		l.lost[k][server] = true
-		if all(insync, l.lost[k]) {
+		if l.lost.all(k, insync) {
 			chunks = append(chunks, k)
 			delete(l.lost, k)
+			l.tainted[l.files[k.File]] = l.tainted[l.files[k.File]] || len(l.ruined[k]) > 0
 		}
 	}
 	return chunks
 }
 
-func all(servers []uint32, in map[uint32]bool) bool {
-	for _, s := range servers {
-		if !in[s] {
-			return false
-		}
-	}
-	return true
-}
-
-// spare tells whether each chunk that has a replica in sync on the server has so many others.
-func (l *losses) spare(server uint32, others int) bool {
+// powerless notes that a server has lost what it had not synced.
+func (l *losses) powerless(server uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, insync := range l.insync {
-		if slices.Contains(insync, server) && len(insync)-1 < others {
-			return false
+	for k, insync := range l.insync {
+		if slices.Contains(insync, server) {
+			l.lost.set(k, server)
 		}
 	}
+}
+
+// sound notes that a server is back whose replica was not in use when it ended.
+func (l *losses) sound(server uint32, k fsm.ChunkKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.lost[k], server)
+}
+
+// ruin notes that a server's replica is about to be damaged by its disk, if the chunk has so many other good ones; else it reports false.
+// What was not synced there is lost.
+func (l *losses) ruin(server uint32, k fsm.ChunkKey, others int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	good := 0
+	for _, s := range l.insync[k] {
+		if s != server && !l.ruined[k][s] {
+			good++
+		}
+	}
+	if good < others {
+		return false
+	}
+	l.ruined.set(k, server)
+	l.lost.set(k, server)
 	return true
 }
 
-// losePower wraps what makes a server lose unsynced data: what may be lost goes into the history.
-func (s *Sim) losePower(server uint32, f func()) {
-	s.losses.look(s.mds)
-	begun := s.history.tick()
-	f()
-	for _, k := range s.losses.powerless(server) {
-		v := s.volumeOf(k.File)
-		if v == nil {
-			continue
+// hopeless lists chunks all of whose replicas in sync were damaged: while one was, the others were dropped. That is more than the system
+// promises to survive.
+func (l *losses) hopeless() (chunks []fsm.ChunkKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, insync := range l.insync {
+		if l.ruined.all(k, insync) {
+			chunks = append(chunks, k)
 		}
-		s.trace.logf("sim", "volume %d, chunk %d: unflushed writes may be lost", v.number, k.Index)
-		s.history.lose(v.number, int64(k.Index)*chunkSectors, chunkSectors, begun)
 	}
+	return chunks
+}
+
+// doubtful tells whether damaged data may be read from a file.
+func (l *losses) doubtful(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tainted[path]
 }
 
 // path is a file's.
@@ -124,4 +172,53 @@ func (l *losses) path(file uint64) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.files[file]
+}
+
+// look looks at the metadata servers' state, and puts into the history what may have been lost since the last time.
+func (s *Sim) look() {
+	since := s.losses.look(s.mds, s.history.tick())
+	s.mayLose(s.losses.over(), since)
+}
+
+func (s *Sim) mayLose(chunks []fsm.ChunkKey, since int64) {
+	for _, k := range chunks {
+		if v := s.volumeOf(k.File); v != nil {
+			s.trace.logf("sim", "volume %d, chunk %d: unflushed writes may be lost", v.number, k.Index)
+			s.history.lose(v.number, int64(k.Index)*chunkSectors, chunkSectors, since)
+		}
+	}
+}
+
+// losePower wraps what makes a server lose unsynced data.
+func (s *Sim) losePower(server uint32, f func()) {
+	s.look()
+	f()
+	s.losses.powerless(server)
+	s.look()
+}
+
+// mayRuin tells whether a disk may damage a server's replica of a chunk now.
+func (s *Sim) mayRuin(server uint32, k fsm.ChunkKey, others int) bool {
+	s.look()
+	ok := s.losses.ruin(server, k, others)
+	s.look()
+	return ok
+}
+
+// watch looks at the metadata servers' state now and then until the workload is over.
+func (s *Sim) watch() {
+	for !s.stopping() {
+		s.pause(lookEvery)
+		s.look()
+	}
+}
+
+// unsuspected takes note of what a server that is back holds that was not in use when it ended.
+func (s *Sim) unsuspected(c *chunkServer) {
+	c.store.Inventory(func(r store.Replica) bool {
+		if r.Suspect == store.Sound && r.State == store.InSync {
+			s.losses.sound(c.id, fsm.ChunkKey{File: r.ID.File, Index: r.ID.Index})
+		}
+		return true
+	})
 }

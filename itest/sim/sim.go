@@ -25,6 +25,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,7 @@ const (
 	runTime      = 60 * time.Second
 	metaServers  = 3
 	chunkServers = 5
+	hangTime     = 100 * time.Second // of real time, for a run that takes a few seconds
 	startTime    = 30 * time.Second // for the cluster to be there
 )
 
@@ -63,6 +65,7 @@ type Result struct {
 	Reads, Writes int
 	Faults        int
 	Virtual       time.Duration
+	Void          bool // faults went beyond what is promised: what is left on the disks was not judged
 }
 
 // Sim is a run.
@@ -79,6 +82,10 @@ type Sim struct {
 	clients []*clientHost
 	stopped chan struct{} // the workload is over
 	faults  int
+	void    bool // more was broken than the system promises to survive
+	broken  broken
+	// diskFaults: disks have failed or been full, so requests may fail.
+	diskFaults atomic.Bool
 
 	mu      sync.Mutex
 	volumes []*volume
@@ -93,6 +100,10 @@ func Run(t *testing.T, o Options) (r Result) {
 	}
 	defer os.RemoveAll(dir)
 	var s *Sim
+	hung := time.AfterFunc(hangTime, func() {
+		panic(fmt.Sprintf("seed %d: virtual time stands still, or something runs in circles; the last events:\n%s", o.Seed, s.trace))
+	})
+	defer hung.Stop()
 	synctest.Test(t, func(t *testing.T) {
 		s = newSim(o, dir)
 		begin := time.Now()
@@ -104,7 +115,7 @@ func Run(t *testing.T, o Options) (r Result) {
 	})
 	s.found = append(s.found, s.history.check()...)
 	r.Reads, r.Writes = s.history.size()
-	r.Wrong, r.Faults = s.found, s.faults
+	r.Wrong, r.Faults, r.Void = s.found, s.faults, s.void
 	if len(r.Wrong) > 0 {
 		r.Trace = s.trace.String()
 	}
@@ -163,6 +174,7 @@ func (s *Sim) workload() {
 	for _, c := range s.clients {
 		clients.Go(c.run)
 	}
+	go s.watch()
 	s.breakThings()
 	s.stop()
 	s.heal()
@@ -192,21 +204,16 @@ var settings = map[string]string{"mds.wd.offline_tout": "20s", "mds.wd.remove_gr
 
 // start makes the cluster.
 func (s *Sim) start() error {
-	if err := s.createMeta(metaServers); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	if err := s.startMeta(ctx, metaServers); err != nil {
 		return err
-	}
-	for _, m := range s.mds {
-		if err := m.start(); err != nil {
-			return err
-		}
 	}
 	admin, err := s.metaClient("admin")
 	if err != nil {
 		return err
 	}
 	defer admin.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
 	if _, err := admin.SetConfig(ctx, &metapb.SetConfigRequest{Set: settings}); err != nil {
 		return err
 	}
@@ -294,7 +301,7 @@ func (s *Sim) close() {
 		}
 	}
 	for _, m := range s.mds {
-		if m.server != nil {
+		if m.running() != nil {
 			m.stop()
 		}
 	}

@@ -41,3 +41,28 @@ func TestWithoutFaultsNothingIsLost(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryPromiseHoldsThroughFaults(t *testing.T) {
+	void := 0
+	for _, seed := range seeds(t, 10) {
+		r := Run(t, Options{Seed: seed, Faults: Faults})
+		report(t, seed, r)
+		if r.Void {
+			void++
+		}
+	}
+	if all := len(seeds(t, 10)); void > all/4+1 {
+		t.Errorf("%d runs of %d went beyond what can be judged", void, all)
+	}
+}
+
+func TestEveryPromiseHoldsThroughFaultsOfOneKind(t *testing.T) {
+	for name, faults := range map[string][]Fault{"servers": ServerFaults, "power": PowerFaults, "network": NetworkFaults, "disks": DiskFaults,
+		"metadata": MetaFaults, "clients": ClientFaults} {
+		t.Run(name, func(t *testing.T) {
+			for _, seed := range seeds(t, 1) {
+				report(t, seed, Run(t, Options{Seed: seed, Faults: faults}))
+			}
+		})
+	}
+}

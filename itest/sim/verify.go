@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"pstorage/blockstore"
@@ -20,7 +21,6 @@ import (
 const (
 	healthTime = 5 * time.Minute // for the cluster to be whole again
 	sweepTime  = 2 * time.Minute // for what belongs to nothing to be gone
-	readsEach  = 3               // of each block, so that most replicas are asked
 )
 
 // verify looks at what is left once all faults are gone.
@@ -31,13 +31,29 @@ func (s *Sim) verify() error {
 	}
 	defer admin.Close()
 	ctx := context.Background()
+	for _, v := range s.allVolumes() { // what a client that died has left is its successor's to compare (R5)
+		if err := s.readAll(v, "", 0); err != nil {
+			return err
+		}
+	}
+	s.look()
+	if lost := s.losses.hopeless(); len(lost) > 0 {
+		s.trace.logf("sim", "of chunks %v no good replica was left", lost)
+		s.void = true
+		return nil
+	}
 	if err := s.await(healthTime, "the cluster is whole", func() string { return s.unhealthy(ctx, admin) }); err != nil {
 		return err
 	}
-	for _, v := range s.allVolumes() {
-		if err := s.readAll(v); err != nil {
-			return err
+	for i, c := range s.servers {
+		for _, v := range s.allVolumes() {
+			if err := s.readAll(v, c.name, i); err != nil {
+				return err
+			}
 		}
+	}
+	if err := s.await(healthTime, "the cluster is whole again", func() string { return s.unhealthy(ctx, admin) }); err != nil {
+		return err
 	}
 	if err := s.await(sweepTime, "servers hold what they should and nothing else", s.leftovers); err != nil {
 		return err
@@ -67,15 +83,17 @@ func (s *Sim) unhealthy(ctx context.Context, admin metapb.MetaClient) string {
 		}
 	}
 	if active != chunkServers || st.Healthy != st.Chunks {
-		return fmt.Sprintf("%d chunk servers without suspects; of %d chunks %d healthy, %d degraded, %d unwritable, %d lost, %d syncing", active,
-			st.Chunks, st.Healthy, st.Degraded, st.Unwritable, st.Lost, st.Syncing)
+		return fmt.Sprintf("%d chunk servers without suspects; of %d chunks %d healthy, %d degraded, %d unwritable, %d lost, %d syncing\n%s", active,
+			st.Chunks, st.Healthy, st.Degraded, st.Unwritable, st.Lost, st.Syncing, s.inventory())
 	}
 	return ""
 }
 
-// readAll reads every block in use as a last client does. Its reads are part of the history.
-func (s *Sim) readAll(v *volume) error {
-	host := s.newClientHost(99)
+// readAll reads every block in use, as a last client does on a chunk server's machine: that one's replicas are read first. Its reads are part
+// of the history.
+func (s *Sim) readAll(v *volume, machine string, number int) error {
+	host := s.newClientHost(90 + number)
+	host.near = machine
 	p, err := host.begin()
 	if err != nil {
 		return err
@@ -90,11 +108,9 @@ func (s *Sim) readAll(v *volume) error {
 	hung := time.AfterFunc(healthTime, p.kill)
 	defer hung.Stop()
 	u := &user{p: p, v: v, dev: dev}
-	for range readsEach {
-		for c := range dev.Size() / chunkSize {
-			for _, b := range hot {
-				u.read(c*chunkSectors+b*blockSectors, blockSectors)
-			}
+	for c := range dev.Size() / chunkSize {
+		for _, b := range hot {
+			u.read(c*chunkSectors+b*blockSectors, blockSectors)
 		}
 	}
 	r := rand.New(rand.NewPCG(s.options.Seed, 3))
@@ -111,14 +127,14 @@ func (s *Sim) view(read func(*fsm.View)) {
 	var best *mds
 	most := uint64(0)
 	for _, m := range s.mds {
-		_ = m.server.View(func(v *fsm.View) error {
+		_ = m.running().View(func(v *fsm.View) error {
 			if a := v.Applied(); best == nil || a > most {
 				best, most = m, a
 			}
 			return nil
 		})
 	}
-	if err := best.server.View(func(v *fsm.View) error { read(v); return nil }); err != nil {
+	if err := best.running().View(func(v *fsm.View) error { read(v); return nil }); err != nil {
 		s.wrong("%s: %v", best.name, err)
 	}
 }
@@ -159,6 +175,27 @@ func (s *Sim) leftovers() (found string) {
 		}
 	}
 	return found
+}
+
+// inventory describes what the metadata servers know of each chunk, and what the chunk servers have.
+func (s *Sim) inventory() string {
+	var out strings.Builder
+	for k, rec := range s.records() {
+		fmt.Fprintf(&out, "    chunk %v version %d in sync on %v, syncing on %v;", k, rec.Version, rec.Insync, rec.Syncing)
+		for _, c := range s.servers {
+			if c.store == nil {
+				continue
+			}
+			c.store.Inventory(func(r store.Replica) bool {
+				if r.ID.File == k.File && r.ID.Index == k.Index {
+					fmt.Fprintf(&out, " %d: version %d state %d suspicion %d;", c.id, r.Version, r.State, r.Suspect)
+				}
+				return true
+			})
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
 }
 
 // compareReplicas reads every chunk from the disks of all its in-sync replicas.
@@ -223,7 +260,7 @@ func (c *contents) differs(o *contents) error {
 // checkState checks every metadata server's state.
 func (s *Sim) checkState() {
 	for _, m := range s.mds {
-		if err := m.server.View(func(v *fsm.View) error { return v.Check() }); err != nil {
+		if err := m.running().View(func(v *fsm.View) error { return v.Check() }); err != nil {
 			s.wrong("%s: %v", m.name, err)
 		}
 	}
@@ -233,7 +270,7 @@ func (s *Sim) checkState() {
 func (s *Sim) failed(who, format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	s.trace.logf(who, "%v", err)
-	if errors.Is(err, block.ErrCorrupt) || !s.mayFail() {
+	if errors.Is(err, block.ErrCorrupt) || !s.diskFaults.Load() {
 		s.wrong("%s: %v", who, err)
 	}
 }
