@@ -40,6 +40,7 @@ type puller struct {
 	moved   atomic.Uint64 // bytes written here
 	done    atomic.Uint64 // blocks, of all layers
 	torn    int           // reads repeated since the last that was good
+	busy    bool          // clients use the source much
 
 	idle  []*wire.Call    // not under way
 	out   int             // under way
@@ -159,6 +160,9 @@ func (p *puller) fetch(ctx context.Context, first, n uint32) error {
 			return err
 		}
 	}
+	if err := p.a.s.pace.wait(ctx, int(n)*chunk.BlockSize, p.busy); err != nil {
+		return err
+	}
 	if err := p.limit.wait(ctx, int(n)*chunk.BlockSize); err != nil {
 		return err
 	}
@@ -186,7 +190,7 @@ func (p *puller) settle(ctx context.Context) error {
 	if err := p.outcome(c); err != nil {
 		return err
 	}
-	p.torn = 0
+	p.torn, p.busy = 0, c.Aux0 == wire.Busy
 	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, pack(c.Dst[:c.Length], c.Codes))
 	p.moved.Add(uint64(n))
 	return err

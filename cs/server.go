@@ -80,6 +80,7 @@ type Server struct {
 	wg      sync.WaitGroup
 	peers   *peers
 	pulls   *pulls
+	pace    *pace
 	count   counters
 	metrics *collector
 	closed  sync.Once
@@ -140,7 +141,8 @@ func (s *Server) open() (err error) {
 	if err = s.openMeta(); err != nil {
 		return err
 	}
-	s.data = wire.NewServer(wire.ServerConfig{Engine: s.engine, ClusterID: s.id.ClusterID, Server: s.id.Server, Logger: s.log, LeftOut: s.cfg.LeftOut})
+	s.data = wire.NewServer(wire.ServerConfig{Engine: s.engine, ClusterID: s.id.ClusterID, Server: s.id.Server, Logger: s.log, LeftOut: s.cfg.LeftOut, Busy: func() bool { return s.pace.busy() }})
+	s.pace = newPace(func() (uint64, uint64) { return demandOf(s.data.Stats()) })
 	s.peers = newPeers(wire.Hello{ClusterID: s.id.ClusterID, Incarnation: s.born, Peer: true}, s.cfg.Dial)
 	s.pulls = newPulls(s.cfg.PullStreams)
 	if err = s.openListeners(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"pstorage/cs/chunk"
@@ -202,6 +203,21 @@ func TestPeersReadSingleLayersAndWriteNothing(t *testing.T) {
 	write.Flags = FlagPeer
 	if do(p, write); write.Status != BadRequest {
 		t.Errorf("a peer's write: %v", write.Status)
+	}
+}
+
+func TestPeersAreToldThatClientsAreBusy(t *testing.T) {
+	var busy atomic.Bool
+	f := newFixture(t, func(c *ServerConfig) { c.Busy = busy.Load })
+	must(t, f.dial(Hello{}), writeCall(4096, random(3, 4096)))
+	p := f.dial(Hello{Peer: true})
+	for _, want := range []uint64{0, Busy} {
+		busy.Store(want == Busy)
+		call := newCall(OpReadLayer, 4096, 4096)
+		call.Flags, call.Epoch = FlagPeer, 0
+		if must(t, p, call); call.Aux0 != want {
+			t.Errorf("the peer is told %d, want %d", call.Aux0, want)
+		}
 	}
 }
 

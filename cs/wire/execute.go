@@ -141,7 +141,7 @@ func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, now
 	a := store.Access{Epoch: r.epoch, Version: r.version, Layer: r.layer, Peer: r.flags&FlagPeer != 0}
 	switch r.op {
 	case OpRead, OpReadLayer:
-		return w.read(e, r, a, rep, nowait)
+		return w.read(sc, r, a, rep, nowait)
 	case OpWrite:
 		w.sums = getSums(w.sums, payload, int(r.sums))
 		return e.Write(r.chunk, a, r.offset, payload[4*len(w.sums):], w.sums, r.flags&FlagSync != 0)
@@ -161,8 +161,8 @@ func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, now
 	return nil // OpPing
 }
 
-func (w *work) read(e store.Engine, r *request, a store.Access, rep *reply, nowait bool) (err error) {
-	blocks := int(r.length / chunk.BlockSize)
+func (w *work) read(sc *serverConn, r *request, a store.Access, rep *reply, nowait bool) (err error) {
+	e, blocks := sc.srv.cfg.Engine, int(r.length/chunk.BlockSize)
 	w.codes = slices.Grow(w.codes[:0], blocks)[:blocks]
 	at := len(w.out)
 	w.out = w.out[:at+4*blocks]
@@ -174,6 +174,9 @@ func (w *work) read(e store.Engine, r *request, a store.Access, rep *reply, nowa
 	}
 	if err != nil {
 		return err
+	}
+	if r.op == OpReadLayer && sc.srv.cfg.Busy != nil && sc.srv.cfg.Busy() {
+		rep.aux0 = Busy
 	}
 	w.out = out
 	appendSums(w.out[:at], w.codes)

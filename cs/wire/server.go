@@ -32,6 +32,8 @@ type ServerConfig struct {
 	MaxConns   int          // 0: DefaultMaxConns
 	MaxWorkers int          // 0: DefaultMaxWorkers
 	LeftOut    rules.Set    // by tests
+	// Busy reports whether clients use this server much; peers that read from it are told, and slow down. Nil: never.
+	Busy func() bool
 }
 
 // readier is an Engine that knows whether a write would wait for the disk; then it is left to a worker.

@@ -36,7 +36,7 @@
 //
 // The codes in a reply to OpTable and OpTableLayer have their CRC32C in aux0. A Fence starts its list at the chunk index in `offset`, and
 // its reply has in aux0 how many more open chunks there are than the list holds: they are asked for with another Fence of the same
-// epoch, from the index after the last one.
+// epoch, from the index after the last one. A reply to OpReadLayer has Busy in aux0 when clients use the server much: the peer is to read slower.
 //
 // # DESIGN
 //
@@ -142,6 +142,9 @@ const (
 	NotAdmitted
 	SessionOver
 )
+
+// Busy in aux0 of a good reply to OpReadLayer: clients use the server much.
+const Busy = 1
 
 // ErrProtocol marks a frame that is not of this protocol; the connection is closed.
 var ErrProtocol = errors.New("wire: protocol violation")
