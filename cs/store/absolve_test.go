@@ -14,6 +14,7 @@ func tornStore(t *testing.T) (*Store, *disk.Mem, Access) {
 	top := access
 	top.Layer = 2
 	must(t, write(s, idA, top, 0, pattern(2, 4*bs)))
+	checkpointed(t, s) // else the journal mends them
 	tear := func(layer, block uint32) {
 		f := s.lookup(idA).layer(layer).f
 		_, err := f.WriteAt([]byte("torn"), chunk.DataOffset(testBlocks, block)+512)
@@ -29,6 +30,10 @@ func tornStore(t *testing.T) (*Store, *disk.Mem, Access) {
 }
 
 func TestAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum(t *testing.T) {
+	bothWays(t, testAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum)
+}
+
+func testAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum(t *testing.T) {
 	s, m, top := tornStore(t)
 	other := pattern(9, bs)
 	must(t, s.Absolve(idA, 4, func(layer, block uint32) []byte {
@@ -59,6 +64,10 @@ func TestAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum(t *testing.T) {
 }
 
 func TestCrashWhileAbsolvingLeavesTheReplicaSuspect(t *testing.T) {
+	bothWays(t, testCrashWhileAbsolvingLeavesTheReplicaSuspect)
+}
+
+func testCrashWhileAbsolvingLeavesTheReplicaSuspect(t *testing.T) {
 	for step := 1; ; step++ {
 		s, m, top := tornStore(t)
 		m.Dies(step)
@@ -80,7 +89,9 @@ func TestCrashWhileAbsolvingLeavesTheReplicaSuspect(t *testing.T) {
 	}
 }
 
-func TestOnlyAMemberCanBeAbsolved(t *testing.T) {
+func TestOnlyAMemberCanBeAbsolved(t *testing.T) { bothWays(t, testOnlyAMemberCanBeAbsolved) }
+
+func testOnlyAMemberCanBeAbsolved(t *testing.T) {
 	s, _, _ := tornStore(t)
 	wantErr(t, s.Absolve(idA, 0, nil), ErrStaleVersion{Have: 1})
 	wantErr(t, s.Absolve(idB, 1, nil), ErrNoChunk)

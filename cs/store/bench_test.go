@@ -1,6 +1,7 @@
 package store
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"pstorage/cs/chunk"
@@ -87,4 +88,42 @@ func BenchmarkBlockSum(b *testing.B) {
 	for b.Loop() {
 		chunk.BlockSum(idA, 3, data)
 	}
+}
+
+// benchDurable is a 4 KiB write and a flush, one after the other, by as many writers as are given.
+func benchDurable(b *testing.B, journal int64, writers int) {
+	withJournal = journal
+	defer func() { withJournal = 0 }()
+	s := benchStore(b)
+	data := pattern(1, bs)
+	sums := make([][]uint32, benchBlocks)
+	for i := range sums {
+		sums[i] = sumsOf(idA, uint32(i)*bs, data)
+	}
+	var turn atomic.Uint32
+	b.SetParallelism(writers)
+	b.ReportAllocs()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			at := turn.Add(7919) % benchBlocks
+			if err := s.Write(idA, access, at*bs, data, sums[at], false); err != nil {
+				b.Error(err)
+			}
+			if err := s.Flush(7, 1); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func BenchmarkDurable4K(b *testing.B)           { benchDurable(b, 0, 1) }
+func BenchmarkDurable4KJournal(b *testing.B)    { benchDurable(b, 256<<20, 1) }
+func BenchmarkDurable4KBy8(b *testing.B)        { benchDurable(b, 0, 8) }
+func BenchmarkDurable4KBy8Journal(b *testing.B) { benchDurable(b, 256<<20, 8) }
+
+func BenchmarkWrite4KJournal(b *testing.B) {
+	withJournal = 256 << 20
+	defer func() { withJournal = 0 }()
+	benchWrite(b, bs)
 }

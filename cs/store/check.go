@@ -80,6 +80,13 @@ func Check(fsys disk.FS, dir string, report func(Problem)) (Summary, error) {
 	for _, id := range slices.SortedFunc(maps.Keys(was.replicas), compareIDs) {
 		c.replica(id, was.replicas[id])
 	}
+	if was.journal != nil {
+		if info := was.journal.inspect(fsys); info.Damage != nil {
+			c.problem(Damage, chunk.ID{}, 0, NoBlock, info.Damage.Error())
+		} else if info.Records > 0 {
+			c.problem(Note, chunk.ID{}, 0, NoBlock, fmt.Sprintf("the next start applies %d records of the write journal in %s", info.Records, info.Dir))
+		}
+	}
 	if err := c.strays(chunksName + "/"); err != nil {
 		return c.sum, fmt.Errorf("check %s: %w", dir, err)
 	}

@@ -11,6 +11,7 @@
 //	"m" "format"                u32 version of this format
 //	"m" "boot"                  the operating system under which the store was opened last
 //	"m" "clean"                 u8 1: it was closed; 0: it is in use, or was when its process ended
+//	"m" "journal"               its write journal (replay.go); none: it has none
 //	"f" u64 file                u64 epoch: the file's fence
 //	"c" u64 file, u32 index     a replica's record (state.go)
 //	"a" u64 file, u32 index     u8 Suspicion: the replica is in the activity log
@@ -34,6 +35,30 @@
 // A fence, a new version, a change of state: the durable state first, then the mirror, then every request that was admitted
 // before has ended (it holds the replica's lock shared), then the answer.
 //
+// Journal (package journal). A store may have one. Blocks are then written to the chunk file as ever, and what they became is appended to
+// the journal; the request is answered when the operating system has both. A flush is one sync of the journal. In the background, or when
+// the journal is half full, a checkpoint syncs the chunk files that are dirty and gives the journal's space back. Open replays it.
+//
+// Why the replay brings back all that was promised, and nothing else:
+//   - A block is changed, its layer marked dirty, then the record appended, under one hold of the replica's lock. So a checkpoint that takes
+//     note of the journal's head and then syncs what is dirty has all records below in the files. What could not be written is not in the journal.
+//   - Every change of a block that counts is in the journal, in order, or in the files before the journal's beginning. So the last record of a
+//     block is the block; going through all of them again, as often as need be, ends with that.
+//   - Prepare writes into a replica's record the number that the journal's next record will have (since). The replay leaves out lower ones, and stale
+//     replicas: nothing from before a replica was removed, demoted or prepared gets into what it is now.
+//   - A replica that is being pulled is not in the journal (after a crash it is made anew). It is from when it lacks nothing (rebuild.complete);
+//     then its files are synced, and only after that it counts.
+//   - What leaves the activity log is in the files, so the replay leaves out replicas that are not in it. They need no journal: if it is lost, the
+//     others alone are incomplete (LoseJournal).
+//   - Whatever syncs files for a promise syncs the journal too: no older record, durable, is left without the newer one.
+//   - Absolve needs no record: a suspect takes no writes, and the journal was emptied when the store was opened.
+//
+// Suspicion stays as it is without a journal (R6). After a kill the process may have ended between the file and the record, in a
+// block that the journal has nothing of.
+//
+// A journal that fails ends every replica with records in it (R8), and all writes. A store whose journal is not there, or is another's, is
+// not opened.
+//
 // Tables are written through a mapping of them where the disk can (disk.File.Window); that makes no difference to any of this.
 //
 // Files and tables in memory are bounded (cache.go). A dirty file is synced before it is closed, for the kernel tells of a failed write
@@ -43,16 +68,18 @@
 // a writer may have been at work: the block is read once more while nobody else can use the replica, and that decides.
 //
 // Goroutines, besides the callers': the committer (one transaction for all that has come, in order), the attendant (records and reports
-// replicas that went bad), and, after Open, one that adds up the space used. Close ends them.
+// replicas that went bad), with a journal the keeper (checkpoints), and, after Open, one that adds up the space used. Close ends them.
 //
 // Locks, in the order in which they are taken:
 //
+//	keeper.one                  one checkpoint at a time; room in the journal is waited for with no lock at all
 //	file.ctl                    one raise of the epoch at a time
 //	replica.ctl                 several in order of their names; held over transactions: one change of what is durable at a time
 //	layer.sync.running          one sync of a file at a time
 //	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads
 //	cache.mu                    takes replica.mu only if it is free
 //	quarantine.mu               one file is set aside at a time
+//	journal                     its own locks
 //	rebuild.mu, activity.mu, file.mu, shard.mu, committer.mu, attendant.mu: leaves, but that shard.mu comes before file.mu
 //	                            and activity.mu before committer.mu
 //

@@ -46,7 +46,7 @@ func Dump(fsys disk.FS, dir string, w io.Writer, id *chunk.ID) error {
 	}
 	out := &strings.Builder{}
 	if id == nil {
-		dumpStore(out, was)
+		dumpStore(out, fsys, was)
 	} else if err := dumpChunk(out, fsys, dir, was, *id); err != nil {
 		return fmt.Errorf("dump %s: %w", dir, err)
 	}
@@ -54,8 +54,16 @@ func Dump(fsys disk.FS, dir string, w io.Writer, id *chunk.ID) error {
 	return err
 }
 
-func dumpStore(out *strings.Builder, was *saved) {
+func dumpStore(out *strings.Builder, fsys disk.FS, was *saved) {
 	fmt.Fprintf(out, "format %d, last used under boot %q, closed clean: %t\n", was.format, was.boot, was.clean)
+	if was.journal != nil {
+		info := was.journal.inspect(fsys)
+		fmt.Fprintf(out, "write journal in %s, id %x, run %d, %d bytes, %d records to apply", info.Dir, was.journal.id, was.journal.run, info.Size, info.Records)
+		if info.Damage != nil {
+			fmt.Fprintf(out, ", damaged: %v", info.Damage)
+		}
+		out.WriteString("\n")
+	}
 	for _, file := range slices.Sorted(maps.Keys(was.epochs)) {
 		fmt.Fprintf(out, "file %d epoch %d\n", file, was.epochs[file])
 	}

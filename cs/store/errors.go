@@ -21,6 +21,9 @@ var (
 	ErrClosed       = errors.New("store is closed")
 	ErrLocked       = errors.New("store is in use by another process")
 	ErrFormat       = errors.New("not a chunk store of a known format")
+	ErrJournal      = errors.New("write journal cannot be used")
+	ErrNoJournal    = errors.New("the chunk store has no write journal")
+	ErrHasJournal   = errors.New("the chunk store has a write journal already")
 )
 
 // ErrStaleEpoch: the request's epoch is not the file's (R2).

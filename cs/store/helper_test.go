@@ -53,10 +53,37 @@ type fataler interface {
 	Fatalf(string, ...any)
 }
 
+// withJournal has created add a journal of that many bytes. bothWays sets it.
+var withJournal int64
+
+// journalSize is small, so that it fills up.
+const journalSize = 256 << 10
+
+// checkpointed empties the journal, if there is one.
+func checkpointed(t fataler, s *Store) {
+	t.Helper()
+	if s.journal != nil {
+		must(t, s.checkpoint())
+	}
+}
+
+// bothWays runs a test on stores without a journal, and on stores with one: they must behave alike.
+func bothWays(t *testing.T, test func(t *testing.T)) {
+	t.Run("plain", test)
+	t.Run("journal", func(t *testing.T) {
+		withJournal = journalSize
+		defer func() { withJournal = 0 }()
+		test(t)
+	})
+}
+
 func created(t fataler, fsys disk.FS, dir string) {
 	t.Helper()
 	if err := Create(fsys, dir); err != nil {
 		t.Fatal(err)
+	}
+	if withJournal > 0 {
+		must(t, AddJournal(fsys, dir, dir+"-ssd/journal", withJournal))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
+	"pstorage/cs/journal"
 )
 
 // layer is one file of a replica. f and table change only while the replica's mu is held exclusively; codes in
@@ -109,27 +110,34 @@ func (s *Store) store(l *layer, first uint32, data []byte, sums []uint32) error 
 			return err
 		}
 	}
-	defer s.markDirty(l)
 	done, err := l.f.WriteAt(data, chunk.DataOffset(l.r.blocks, first))
 	if err != nil {
-		return s.storedPart(l, first, done, sums, err)
+		return s.storedPart(l, first, data[:done], sums, err)
 	}
-	for i := range n {
-		l.setCode(first+i, sums[i])
+	return s.storeSums(l, first, data, sums[:n])
+}
+
+// storeSums stores the codes of blocks whose data are in the file, and notes the blocks in the journal.
+func (s *Store) storeSums(l *layer, first uint32, data []byte, sums []uint32) error {
+	for i, sum := range sums {
+		l.setCode(first+uint32(i), sum)
 	}
-	return s.writeTable(l, first, n)
+	err := s.writeTable(l, first, uint32(len(sums)))
+	s.markDirty(l)
+	if err != nil {
+		return err
+	}
+	return s.note(l, journal.Record{First: first, Blocks: uint32(len(sums)), Sums: sums, Data: data})
 }
 
 // storedPart ends a write that failed after some bytes: blocks that are whole get their new sums, and if one is torn that had data, the
 // replica has failed.
-func (s *Store) storedPart(l *layer, first uint32, done int, sums []uint32, cause error) error {
-	n := uint32(done / chunk.BlockSize)
-	torn := done%chunk.BlockSize != 0 && l.code(first+n) > chunk.Zeros
-	for i := range n {
-		l.setCode(first+i, sums[i])
-	}
+func (s *Store) storedPart(l *layer, first uint32, done []byte, sums []uint32, cause error) error {
+	n := uint32(len(done) / chunk.BlockSize)
+	torn := len(done)%chunk.BlockSize != 0 && l.code(first+n) > chunk.Zeros
+	s.markDirty(l)
 	if n > 0 {
-		if err := s.writeTable(l, first, n); err != nil {
+		if err := s.storeSums(l, first, done[:n*chunk.BlockSize], sums[:n]); err != nil {
 			return err
 		}
 	}
@@ -179,14 +187,25 @@ func (s *Store) clear(l *layer, first, n, code uint32) error {
 	if !changed {
 		return nil
 	}
-	defer s.markDirty(l)
 	for i := range n {
 		l.setCode(first+i, code)
 	}
-	if err := s.writeTable(l, first, n); err != nil || had == 0 {
+	err := s.writeTable(l, first, n)
+	s.markDirty(l)
+	if err == nil && had > 0 {
+		err = s.punch(l, first, n, had)
+	}
+	if err != nil {
 		return err
 	}
-	if err := l.f.Punch(chunk.DataOffset(l.r.blocks, first), int64(n)*chunk.BlockSize); err != nil {
+	return s.note(l, journal.Record{First: first, Blocks: n, Code: code})
+}
+
+// punch gives the space of blocks back, of which had have some.
+func (s *Store) punch(l *layer, first, n uint32, had int64) error {
+	err := l.f.Punch(chunk.DataOffset(l.r.blocks, first), int64(n)*chunk.BlockSize)
+	s.markDirty(l) // a sync may have begun since the codes were written
+	if err != nil {
 		return s.fail(l.r, "punch", err)
 	}
 	s.space.give(had * chunk.BlockSize)

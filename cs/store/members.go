@@ -54,7 +54,7 @@ func (s *Store) complete(r *replica) error {
 			return err
 		}
 	}
-	return s.syncLayers(r.dirtyLayers())
+	return s.syncPromised(r.dirtyLayers())
 }
 
 // Promote implements Engine. It is repeatable.

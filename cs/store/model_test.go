@@ -32,7 +32,9 @@ type modelChunk struct {
 
 var modelIDs = []chunk.ID{{File: 7, Index: 0}, {File: 7, Index: 1}, {File: 7, Index: 257}}
 
-func TestStoreBehavesLikeItsModel(t *testing.T) {
+func TestStoreBehavesLikeItsModel(t *testing.T) { bothWays(t, testStoreBehavesLikeItsModel) }
+
+func testStoreBehavesLikeItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := &model{t: t, m: disk.NewMem(1), epoch: 1, layer: 1, chunks: map[chunk.ID]*modelChunk{}}
 		created(t, d.m, "cs")
@@ -44,7 +46,7 @@ func TestStoreBehavesLikeItsModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"write": d.write, "zero": d.zero, "copy": d.copy, "read": d.read, "readLayerBelow": d.readBelow,
 			"flush": d.flush, "settle": d.settle, "fence": d.fence, "raise": d.raise, "snapshot": d.snapshot,
-			"reopen": d.reopen, "removeAndPrepare": d.again, "": d.check,
+			"reopen": d.reopen, "crash": d.crash, "checkpoint": d.checkpoint, "removeAndPrepare": d.again, "": d.check,
 		})
 		must(t, d.s.Close())
 		_, err := Check(d.m, "cs", func(p Problem) { t.Errorf("%s", p) })
@@ -193,6 +195,27 @@ func (d *model) snapshot(t *rapid.T) {
 func (d *model) reopen(t *rapid.T) {
 	must(t, d.s.Close())
 	d.open()
+}
+
+// crash kills the process, not the machine: all that was acknowledged is there, and what was open is suspect.
+func (d *model) crash(t *rapid.T) {
+	d.m.Restart(false)
+	_ = d.s.Close()
+	d.open()
+	for _, id := range modelIDs {
+		if c := d.chunks[id]; c.open {
+			must(t, d.s.Absolve(id, c.version, func(layer, block uint32) []byte {
+				t.Errorf("chunk %s: block %d of layer %d does not match its sum", id, block, layer)
+				return nil
+			}))
+		}
+	}
+}
+
+func (d *model) checkpoint(t *rapid.T) {
+	if d.s.journal != nil {
+		must(t, d.s.checkpoint())
+	}
 }
 
 func (d *model) again(t *rapid.T) {

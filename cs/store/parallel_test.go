@@ -14,6 +14,10 @@ import (
 // Writers, each on blocks of its own, share chunks with flushes, settles, raises and fences, in a cache that
 // is too small for them.
 func TestParallelWritersReadWhatTheyWrote(t *testing.T) {
+	bothWays(t, testParallelWritersReadWhatTheyWrote)
+}
+
+func testParallelWritersReadWhatTheyWrote(t *testing.T) {
 	for name, fsys := range map[string]disk.FS{"memory": disk.NewMem(1), "os": disk.OS{}} {
 		t.Run(name, func(t *testing.T) {
 			dir := "cs"
@@ -85,7 +89,9 @@ func parallelControl(t *testing.T, s *Store, ids []chunk.ID) {
 	}
 }
 
-func TestCloseEndsWhatIsUnderWay(t *testing.T) {
+func TestCloseEndsWhatIsUnderWay(t *testing.T) { bothWays(t, testCloseEndsWhatIsUnderWay) }
+
+func testCloseEndsWhatIsUnderWay(t *testing.T) {
 	m := disk.NewMem(1)
 	created(t, m, "cs")
 	s := opened(t, m, "cs", Options{})

@@ -172,6 +172,7 @@ func (s *Store) prepareFiles(w *preparing) error {
 			return err
 		}
 	}
+	w.rec.since = s.nextRecord() // nothing is being written to what is here
 	if w.base {
 		w.rec.layers = nil
 		for _, l := range w.r.layers {

@@ -150,6 +150,11 @@ func (s *Store) Pull(id chunk.ID, version uint64, layer uint32, off uint32, code
 	if err != nil {
 		return 0, err
 	}
+	room, err := s.reserve(roomForCodes(codes))
+	if err != nil {
+		return 0, about(id, err)
+	}
+	defer s.release(room)
 	l, err := s.enterPull(r, a, p)
 	if err != nil {
 		return 0, about(id, err)

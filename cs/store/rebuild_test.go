@@ -62,7 +62,9 @@ func sourceAndTarget(t *testing.T) (from, to *Store, disk *disk.Mem) {
 	return from, to, m
 }
 
-func TestStaleReplicaRefusesEverything(t *testing.T) {
+func TestStaleReplicaRefusesEverything(t *testing.T) { bothWays(t, testStaleReplicaRefusesEverything) }
+
+func testStaleReplicaRefusesEverything(t *testing.T) {
 	_, to, m := sourceAndTarget(t)
 	check := func(s *Store) {
 		t.Helper()
@@ -83,6 +85,10 @@ func TestStaleReplicaRefusesEverything(t *testing.T) {
 }
 
 func TestReplicaOnABaseBecomesItsSource(t *testing.T) {
+	bothWays(t, testReplicaOnABaseBecomesItsSource)
+}
+
+func testReplicaOnABaseBecomesItsSource(t *testing.T) {
 	from, to, _ := sourceAndTarget(t)
 	must(t, write(from, idA, atVersion(2), 2*bs, pattern(2, 3*bs)))
 	must(t, from.Zero(idA, atVersion(2), 6*bs, bs, false))
@@ -132,6 +138,10 @@ func TestWhatARebuildFindsInItsBaseIsDurable(t *testing.T) {
 }
 
 func TestPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
+	bothWays(t, testPullNeverOverwritesWhatTheWriterWrote)
+}
+
+func testPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
 	from, to, _ := sourceAndTarget(t)
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
 	must(t, from.Raise(7, 1, []ChunkVersion{{0, 3}}))
@@ -154,6 +164,10 @@ func TestPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
 }
 
 func TestPartWrittenDuringARebuildLandsOnTheSourcesBlock(t *testing.T) {
+	bothWays(t, testPartWrittenDuringARebuildLandsOnTheSourcesBlock)
+}
+
+func testPartWrittenDuringARebuildLandsOnTheSourcesBlock(t *testing.T) {
 	part := pattern(7, 512)
 	for name, when := range map[string]int{"before the comparison": 0, "after it": 1, "while a block is on its way": 2, "after the pull": 3} {
 		for _, block := range []uint32{0, 2, 100} { // equal to the source's, other than it, absent from both
@@ -190,6 +204,10 @@ func TestPartWrittenDuringARebuildLandsOnTheSourcesBlock(t *testing.T) {
 }
 
 func TestOldDataUnderTheSourcesSumIsNotKept(t *testing.T) {
+	bothWays(t, testOldDataUnderTheSourcesSumIsNotKept)
+}
+
+func testOldDataUnderTheSourcesSumIsNotKept(t *testing.T) {
 	from, to, m := sourceAndTarget(t)
 	// A power cut kept the page of the table, not that of the data: block 3 has the code of what the source has.
 	now := pattern(3, bs)
@@ -214,6 +232,10 @@ func TestOldDataUnderTheSourcesSumIsNotKept(t *testing.T) {
 }
 
 func TestComparisonSeesTornBlocksOfADoubtfulBase(t *testing.T) {
+	bothWays(t, testComparisonSeesTornBlocksOfADoubtfulBase)
+}
+
+func testComparisonSeesTornBlocksOfADoubtfulBase(t *testing.T) {
 	from, to, m := sourceAndTarget(t)
 	l := to.lookup(idA).top()
 	l.setCode(3, 12345)
@@ -236,6 +258,10 @@ func TestComparisonSeesTornBlocksOfADoubtfulBase(t *testing.T) {
 }
 
 func TestSuspectBaseStaysDoubtfulUntilPromoted(t *testing.T) {
+	bothWays(t, testSuspectBaseStaysDoubtfulUntilPromoted)
+}
+
+func testSuspectBaseStaysDoubtfulUntilPromoted(t *testing.T) {
 	_, _, m := sourceAndTarget(t)
 	m.Restart(false)
 	to := opened(t, m, "cs", Options{})
@@ -257,7 +283,9 @@ func TestSuspectBaseStaysDoubtfulUntilPromoted(t *testing.T) {
 	}
 }
 
-func TestRestartEndsARebuild(t *testing.T) {
+func TestRestartEndsARebuild(t *testing.T) { bothWays(t, testRestartEndsARebuild) }
+
+func testRestartEndsARebuild(t *testing.T) {
 	for _, pulled := range []bool{false, true} {
 		from, to, m := sourceAndTarget(t)
 		must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
@@ -282,7 +310,9 @@ func TestRestartEndsARebuild(t *testing.T) {
 	}
 }
 
-func TestRebuildTakesOnlyItsOwnVersion(t *testing.T) {
+func TestRebuildTakesOnlyItsOwnVersion(t *testing.T) { bothWays(t, testRebuildTakesOnlyItsOwnVersion) }
+
+func testRebuildTakesOnlyItsOwnVersion(t *testing.T) {
 	_, to, _ := sourceAndTarget(t)
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
 	_, err := to.Pull(idA, 2, 1, 0, []uint32{0}, nil)
@@ -292,7 +322,9 @@ func TestRebuildTakesOnlyItsOwnVersion(t *testing.T) {
 	wantErr(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 2, 1)})...), ErrStaleVersion{Have: 3})
 }
 
-func TestPrepareAgainDoesNoHarm(t *testing.T) {
+func TestPrepareAgainDoesNoHarm(t *testing.T) { bothWays(t, testPrepareAgainDoesNoHarm) }
+
+func testPrepareAgainDoesNoHarm(t *testing.T) {
 	s, _ := memStore(t, idA)
 	must(t, write(s, idA, access, 0, pattern(1, bs)))
 	prepared(t, s, idA)
@@ -310,6 +342,10 @@ func TestPrepareAgainDoesNoHarm(t *testing.T) {
 }
 
 func TestLayersTheFileHasNoMoreLeaveTheBase(t *testing.T) {
+	bothWays(t, testLayersTheFileHasNoMoreLeaveTheBase)
+}
+
+func testLayersTheFileHasNoMoreLeaveTheBase(t *testing.T) {
 	s, m := memStore(t, idA)
 	up := access
 	up.Layer = 2
@@ -325,6 +361,10 @@ func TestLayersTheFileHasNoMoreLeaveTheBase(t *testing.T) {
 }
 
 func TestMalformedPreparationsAreRefusedOneByOne(t *testing.T) {
+	bothWays(t, testMalformedPreparationsAreRefusedOneByOne)
+}
+
+func testMalformedPreparationsAreRefusedOneByOne(t *testing.T) {
 	s, _ := memStore(t)
 	good := preparation(idA)
 	bad := []func(*Preparation){
@@ -352,6 +392,10 @@ func TestMalformedPreparationsAreRefusedOneByOne(t *testing.T) {
 }
 
 func TestRemovedReplicaIsGoneAndMayComeAgain(t *testing.T) {
+	bothWays(t, testRemovedReplicaIsGoneAndMayComeAgain)
+}
+
+func testRemovedReplicaIsGoneAndMayComeAgain(t *testing.T) {
 	s, m := memStore(t, idA, idB)
 	must(t, write(s, idA, access, 0, pattern(1, bs)))
 	must(t, s.Remove([]chunk.ID{idA, {File: 99}}))
@@ -368,6 +412,10 @@ func TestRemovedReplicaIsGoneAndMayComeAgain(t *testing.T) {
 
 // The pull runs while a writer goes on with parts, whole blocks and zeros, on both replicas.
 func TestRebuildUnderLoadEndsWithEqualReplicas(t *testing.T) {
+	bothWays(t, testRebuildUnderLoadEndsWithEqualReplicas)
+}
+
+func testRebuildUnderLoadEndsWithEqualReplicas(t *testing.T) {
 	from, to, _ := sourceAndTarget(t)
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
 	must(t, from.Raise(7, 1, []ChunkVersion{{0, 3}}))

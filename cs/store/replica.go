@@ -18,7 +18,7 @@ type file struct {
 
 	mu       sync.Mutex
 	replicas map[uint32]*replica
-	dirty    []*layer // written since the last flush began
+	dirty    []*layer // written since the last flush began; with a journal, since the last checkpoint did
 }
 
 // replica is one chunk of a file here. Its fields change only under both ctl and mu; whoever holds either may read them.
@@ -38,8 +38,11 @@ type replica struct {
 	layers  []*layer // ascending; the last takes writes
 	rebuild *rebuild // of a Syncing replica, from Prepare on; lost with the process
 
+	since uint64 // the journal's records with lower numbers are not this replica's, or its files have them
+
 	failed   atomic.Bool // written data were lost (R8): refuses everything
 	reported atomic.Bool // OnTrouble was told
+	noted    atomic.Bool // the journal has, or had, records of it since the store was opened
 
 	verified atomic.Int64 // unix time; 0: never
 
@@ -126,7 +129,7 @@ func (r *replica) chain(num uint32) []*layer {
 
 // record is what is, or is to become, durable of the replica.
 func (r *replica) record() record {
-	rec := record{state: r.state, damaged: r.damaged, pulled: r.pulled, blocks: r.blocks, version: r.version}
+	rec := record{state: r.state, damaged: r.damaged, pulled: r.pulled, blocks: r.blocks, version: r.version, since: r.since}
 	for _, l := range r.layers {
 		rec.layers = append(rec.layers, l.num)
 	}
@@ -143,7 +146,7 @@ func (r *replica) set(rec record) {
 // assign is set for a caller that holds mu exclusively.
 func (r *replica) assign(rec record) {
 	r.state, r.damaged, r.pulled = rec.state, rec.damaged, rec.pulled
-	r.blocks, r.version = rec.blocks, rec.version
+	r.blocks, r.version, r.since = rec.blocks, rec.version, rec.since
 }
 
 const shardCount = 64

@@ -45,6 +45,8 @@ const (
 	metaFormat = "format" // u32
 	metaBoot   = "boot"   // the operating system that used the store last
 	metaClean  = "clean"  // 1: the store was closed; 0: it is, or was, in use
+
+	metaJournal = "journal" // journalState; none: the store has no journal
 )
 
 // storeFormat is the version of the folder's layout and of the database. Part of the format.
@@ -79,19 +81,25 @@ const removing State = 4
 
 // record is what is durable of a replica.
 //
-//	0 u8 format (1)  1 u8 state  2 u8 flags: 1 damaged, 2 pulled  3 u8 zero  4 u32 blocks  8 u64 version  16 u32 per layer, ascending
+//	0 u8 format (1 or 2)  1 u8 state  2 u8 flags: 1 damaged, 2 pulled  3 u8 zero  4 u32 blocks  8 u64 version
+//	16 u64 since, in format 2 only  16 or 24 u32 per layer, ascending
+//
+// Format 2 is written only if since is not 0.
 type record struct {
 	state   State
 	damaged bool // never to be believed again: not even as the base of a rebuild
 	pulled  bool // Syncing, and all that the source has is here
 	blocks  uint32
 	version uint64
+	since   uint64 // the journal's records with lower numbers are none of this replica's
 	layers  []uint32
 }
 
 const (
 	recordFormat = 1
 	recordFixed  = 16
+	recordSince  = 2 // the format with since
+	sinceFixed   = 24
 	flagDamaged  = 1
 	flagPulled   = 2
 	// maxLayers bounds a replica's layers.
@@ -99,7 +107,7 @@ const (
 )
 
 func (r record) encode() []byte {
-	b := make([]byte, recordFixed, recordFixed+4*len(r.layers))
+	b := make([]byte, recordFixed, sinceFixed+4*len(r.layers))
 	b[0], b[1] = recordFormat, byte(r.state)
 	if r.damaged {
 		b[2] |= flagDamaged
@@ -109,6 +117,10 @@ func (r record) encode() []byte {
 	}
 	binary.LittleEndian.PutUint32(b[4:], r.blocks)
 	binary.LittleEndian.PutUint64(b[8:], r.version)
+	if r.since != 0 {
+		b[0] = recordSince
+		b = binary.LittleEndian.AppendUint64(b, r.since)
+	}
 	for _, l := range r.layers {
 		b = binary.LittleEndian.AppendUint32(b, l)
 	}
@@ -116,16 +128,20 @@ func (r record) encode() []byte {
 }
 
 func decodeRecord(b []byte) (record, error) {
-	if len(b) < recordFixed || len(b)%4 != 0 || len(b) > recordFixed+4*maxLayers {
+	if len(b) < recordFixed || len(b)%4 != 0 || len(b) > sinceFixed+4*maxLayers {
 		return record{}, fmt.Errorf("%w: record of %d bytes", ErrFormat, len(b))
 	}
 	r := record{state: State(b[1]), damaged: b[2]&flagDamaged != 0, pulled: b[2]&flagPulled != 0,
 		blocks: binary.LittleEndian.Uint32(b[4:]), version: binary.LittleEndian.Uint64(b[8:])}
-	if b[0] != recordFormat || b[2]&^(flagDamaged|flagPulled) != 0 || b[3] != 0 || r.state < InSync || r.state > removing ||
+	fixed := recordFixed
+	if b[0] == recordSince && len(b) >= sinceFixed {
+		r.since, fixed = binary.LittleEndian.Uint64(b[16:]), sinceFixed
+	}
+	if b[0] != recordFormat && r.since == 0 || b[2]&^(flagDamaged|flagPulled) != 0 || b[3] != 0 || r.state < InSync || r.state > removing ||
 		!chunk.ValidBlocks(r.blocks) {
 		return record{}, fmt.Errorf("%w: record % x", ErrFormat, b[:recordFixed])
 	}
-	for b = b[recordFixed:]; len(b) > 0; b = b[4:] {
+	for b = b[fixed:]; len(b) > 0; b = b[4:] {
 		l := binary.LittleEndian.Uint32(b)
 		if n := len(r.layers); l == 0 || n > 0 && r.layers[n-1] >= l {
 			return record{}, fmt.Errorf("%w: layer %d after %v", ErrFormat, l, r.layers)
@@ -140,6 +156,7 @@ type saved struct {
 	format   uint32
 	boot     string
 	clean    bool
+	journal  *journalState // nil: none
 	epochs   map[uint64]uint64
 	replicas map[chunk.ID]record
 	activity map[chunk.ID]Suspicion
@@ -189,6 +206,10 @@ func (s *saved) visitMeta(name string, value []byte) error {
 		s.boot = string(value)
 	case metaClean:
 		s.clean = string(value) == "\x01"
+	case metaJournal:
+		var err error
+		s.journal, err = decodeJournal(value)
+		return err
 	default:
 		return fmt.Errorf("%w: entry %q", ErrFormat, name)
 	}

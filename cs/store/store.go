@@ -11,6 +11,7 @@ import (
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
+	"pstorage/cs/journal"
 )
 
 // Store is the Engine on one disk.
@@ -26,9 +27,11 @@ type Store struct {
 	cache     cache
 	folders   folders
 	aside     quarantine
-	turn      atomic.Uint64 // of Due
-	syncs     chan struct{} // one element per sync under way
-	kept      atomic.Int64  // blocks kept by rebuilds
+	turn      atomic.Uint64    // of Due
+	syncs     chan struct{}    // one element per sync under way
+	journal   *journal.Journal // nil: none
+	keeper    *keeper
+	kept      atomic.Int64 // blocks kept by rebuilds
 
 	shards  [shardCount]shard
 	filesMu sync.RWMutex
@@ -85,13 +88,25 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := db.Commit(was.begin(boot)); err != nil {
+	s := newStore(fsys, dir, o)
+	if err := s.openJournal(was); err != nil {
 		return nil, err
 	}
-	s := newStore(fsys, dir, o)
+	if err = db.Commit(was.begin(boot)); err == nil {
+		err = s.recoverJournal(was, db)
+	}
+	if err != nil {
+		if s.journal != nil {
+			err = errors.Join(err, s.journal.Close())
+		}
+		return nil, err
+	}
 	s.fill(was)
 	s.db = newCommitter(db, s.stateFailed)
 	go s.attendant.run(s.serveTrouble)
+	if s.journal != nil {
+		go s.keepJournal()
+	}
 	if err := s.finishRemovals(); err != nil {
 		s.logger.Warn("cannot finish deleting replicas", "error", err)
 	}
@@ -208,6 +223,7 @@ func (s *Store) Close() error {
 		return ErrClosed
 	}
 	s.measure.Wait()
+	s.stopJournal()
 	var errs []error
 	for i := range s.shards {
 		sh := &s.shards[i]
@@ -222,6 +238,7 @@ func (s *Store) Close() error {
 		}
 	}
 	s.attendant.close()
+	errs = append(errs, s.closeJournal())
 	if !s.unclean.Load() { // replicas that failed are on record
 		errs = append(errs, s.db.commit(Change{Key: metaKey(metaClean), Value: []byte{1}}))
 	}

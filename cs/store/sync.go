@@ -56,6 +56,15 @@ func (s *Store) syncLayers(layers []*layer) error {
 	return parallel(len(layers), func(i int) error { return s.syncLayer(layers[i]) })
 }
 
+// syncPromised is syncLayers for what is promised to be durable from now on: in the journal too, or an older record of a block, which is
+// durable there, would win over the newer, which is not.
+func (s *Store) syncPromised(layers []*layer) error {
+	if err := s.syncJournal(); err != nil {
+		return err
+	}
+	return s.syncLayers(layers)
+}
+
 // parallel calls f for 0 to n-1, some at once, and returns the first error of them all, in order.
 func parallel(n int, f func(i int) error) error {
 	if n == 1 {
@@ -109,14 +118,12 @@ func (s *Store) Flush(file, epoch uint64) error {
 }
 
 func (s *Store) flushFile(f *file) error {
-	f.mu.Lock()
-	dirty := f.dirty
-	f.dirty = nil
-	for _, l := range dirty {
-		l.listed = false
+	var err error
+	if s.journal != nil {
+		err = s.syncJournal()
+	} else {
+		err = s.syncLayers(f.takeDirty())
 	}
-	f.mu.Unlock()
-	err := s.syncLayers(dirty)
 	if err != nil || f.failed.Load() == 0 {
 		return err
 	}
@@ -127,6 +134,18 @@ func (s *Store) flushFile(f *file) error {
 		}
 	}
 	return err
+}
+
+// takeDirty returns the layers written since they were taken last.
+func (f *file) takeDirty() []*layer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	dirty := f.dirty
+	f.dirty = nil
+	for _, l := range dirty {
+		l.listed = false
+	}
+	return dirty
 }
 
 // Settle implements Engine.
@@ -144,7 +163,7 @@ func (s *Store) Settle(file, epoch uint64, chunks []ChunkVersion) error {
 			layers = append(layers, r.dirtyLayers()...)
 		}
 	}
-	if err := s.syncLayers(layers); err != nil {
+	if err := s.syncPromised(layers); err != nil {
 		return err
 	}
 	var leaving []Change

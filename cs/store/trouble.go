@@ -106,7 +106,7 @@ func (s *Store) serveTrouble(t trouble) {
 func (s *Store) condemn(r *replica) error {
 	r.ctl.Lock()
 	defer r.ctl.Unlock()
-	if r.state == 0 || r.state == removing || r.damaged || !r.failed.Load() && !r.reported.Load() {
+	if r.state == 0 || r.state == removing || r.damaged && (r.state == Stale || !r.failed.Load()) || !r.failed.Load() && !r.reported.Load() {
 		return nil // it is gone, or has been rebuilt meanwhile
 	}
 	rec := r.record()

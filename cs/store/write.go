@@ -2,6 +2,7 @@ package store
 
 import (
 	"pstorage/cs/chunk"
+	"pstorage/cs/journal"
 )
 
 // Write implements Engine.
@@ -20,14 +21,20 @@ func (s *Store) Write(id chunk.ID, a Access, off uint32, data []byte, sums []uin
 	if !verify(id, p, data, sums) {
 		return about(id, ErrBadSum)
 	}
+	room, err := s.reserve(journal.RoomFor(p.count()))
+	if err != nil {
+		return about(id, err)
+	}
+	defer s.release(room)
 	l, err := s.enter(r, a, p)
 	if err != nil {
 		return about(id, err)
 	}
 	err = s.write(r, l, p, data, sums)
+	journaled := s.journaled(r)
 	r.mu.RUnlock()
 	if err == nil && sync {
-		err = s.syncLayer(l)
+		err = s.syncWrite(l, journaled)
 	}
 	return about(id, err)
 }
@@ -103,17 +110,26 @@ func (s *Store) Zero(id chunk.ID, a Access, off, length uint32, sync bool) error
 	if length == 0 {
 		return about(id, ErrInvalid)
 	}
+	room, err := s.reserve(roomForZero)
+	if err != nil {
+		return about(id, err)
+	}
+	defer s.release(room)
 	l, err := s.enter(r, a, p)
 	if err != nil {
 		return about(id, err)
 	}
 	err = s.zero(r, l, p)
+	journaled := s.journaled(r)
 	r.mu.RUnlock()
 	if err == nil && sync {
-		err = s.syncLayer(l)
+		err = s.syncWrite(l, journaled)
 	}
 	return about(id, err)
 }
+
+// roomForZero: a block at each end, and a code for all between.
+var roomForZero = journal.RoomFor(2) + journal.RoomForCode
 
 func (s *Store) zero(r *replica, l *layer, p span) error {
 	if at := p.off % chunk.BlockSize; at != 0 || p.length < chunk.BlockSize {
@@ -158,6 +174,11 @@ func (s *Store) Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []b
 	if err != nil {
 		return about(id, err)
 	}
+	room, err := s.reserve(roomForCodes(codes))
+	if err != nil {
+		return about(id, err)
+	}
+	defer s.release(room)
 	l, err := s.enter(r, a, p)
 	if err != nil {
 		return about(id, err)

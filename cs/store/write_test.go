@@ -7,7 +7,9 @@ import (
 	"pstorage/cs/chunk"
 )
 
-func TestWrittenBytesAreRead(t *testing.T) {
+func TestWrittenBytesAreRead(t *testing.T) { bothWays(t, testWrittenBytesAreRead) }
+
+func testWrittenBytesAreRead(t *testing.T) {
 	s, _ := memStore(t, idA)
 	data := pattern(1, 5*bs)
 	must(t, write(s, idA, access, 3*bs, data))
@@ -15,7 +17,9 @@ func TestWrittenBytesAreRead(t *testing.T) {
 	wantBytes(t, s, idA, access, 0, make([]byte, 3*bs))
 }
 
-func TestPartsOfBlocksAreMerged(t *testing.T) {
+func TestPartsOfBlocksAreMerged(t *testing.T) { bothWays(t, testPartsOfBlocksAreMerged) }
+
+func testPartsOfBlocksAreMerged(t *testing.T) {
 	s, _ := memStore(t, idA)
 	want := make([]byte, 4*bs)
 	for i, w := range []struct{ off, n uint32 }{{100, 50}, {bs - 512, 1024}, {bs + 512, 2 * bs}, {0, 1}, {4*bs - 1, 1}} {
@@ -27,6 +31,10 @@ func TestPartsOfBlocksAreMerged(t *testing.T) {
 }
 
 func TestZeroedBytesReadAsZerosAndGiveTheirSpaceBack(t *testing.T) {
+	bothWays(t, testZeroedBytesReadAsZerosAndGiveTheirSpaceBack)
+}
+
+func testZeroedBytesReadAsZerosAndGiveTheirSpaceBack(t *testing.T) {
 	s, m := memStore(t, idA)
 	want := pattern(1, 16*bs)
 	must(t, write(s, idA, access, 0, want))
@@ -45,6 +53,10 @@ func TestZeroedBytesReadAsZerosAndGiveTheirSpaceBack(t *testing.T) {
 }
 
 func TestZeroingWhatIsNotThereTakesNoDataSpace(t *testing.T) {
+	bothWays(t, testZeroingWhatIsNotThereTakesNoDataSpace)
+}
+
+func testZeroingWhatIsNotThereTakesNoDataSpace(t *testing.T) {
 	s, m := memStore(t, idA)
 	must(t, s.Zero(idA, access, 100, 5*bs, false))
 	got, err := m.Allocated(s.layerName(idA, 1))
@@ -54,7 +66,9 @@ func TestZeroingWhatIsNotThereTakesNoDataSpace(t *testing.T) {
 	}
 }
 
-func TestUpperLayerHidesTheOneBelow(t *testing.T) {
+func TestUpperLayerHidesTheOneBelow(t *testing.T) { bothWays(t, testUpperLayerHidesTheOneBelow) }
+
+func testUpperLayerHidesTheOneBelow(t *testing.T) {
 	s, _ := memStore(t, idA)
 	low := pattern(1, 4*bs)
 	must(t, write(s, idA, access, 0, low))
@@ -83,6 +97,10 @@ func TestUpperLayerHidesTheOneBelow(t *testing.T) {
 }
 
 func TestCopyStoresBlocksWithTheirCodes(t *testing.T) {
+	bothWays(t, testCopyStoresBlocksWithTheirCodes)
+}
+
+func testCopyStoresBlocksWithTheirCodes(t *testing.T) {
 	s, _ := memStore(t, idA)
 	must(t, write(s, idA, access, 0, pattern(1, 4*bs)))
 	data := pattern(2, 2*bs)
@@ -100,6 +118,10 @@ func TestCopyStoresBlocksWithTheirCodes(t *testing.T) {
 }
 
 func TestDamagedOrMalformedWritesAreRefused(t *testing.T) {
+	bothWays(t, testDamagedOrMalformedWritesAreRefused)
+}
+
+func testDamagedOrMalformedWritesAreRefused(t *testing.T) {
 	s, _ := memStore(t, idA)
 	data := pattern(1, 2*bs)
 	sums := sumsOf(idA, 0, data)
@@ -130,6 +152,10 @@ func TestDamagedOrMalformedWritesAreRefused(t *testing.T) {
 }
 
 func TestOnlyTheRightEpochAndVersionAreAdmitted(t *testing.T) {
+	bothWays(t, testOnlyTheRightEpochAndVersionAreAdmitted)
+}
+
+func testOnlyTheRightEpochAndVersionAreAdmitted(t *testing.T) {
 	s, _ := memStore(t, idA)
 	must(t, s.Raise(7, 1, []ChunkVersion{{0, 5}}))
 	_, err := s.Fence(7, 3)
