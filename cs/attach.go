@@ -35,6 +35,8 @@ type attachment struct {
 	ctx  context.Context // ends with the stream
 	send chan *metapb.FromServer
 	cmds chan *metapb.Command
+
+	scrubs scrubs
 }
 
 // attach keeps the server attached until ctx ends.
@@ -131,6 +133,11 @@ func (s *Server) inventory() []*metapb.InventoryPage {
 // run serves the attachment until the stream ends.
 func (a *attachment) run(cancel context.CancelFunc) error {
 	var err error
+	a.scrubs.wg.Go(func() {
+		a.scrubs.turn.Lock()
+		defer a.scrubs.turn.Unlock()
+		a.sayDates()
+	})
 	ended := make(chan struct{}, 2)
 	go func() {
 		defer func() { ended <- struct{}{} }()
@@ -149,6 +156,7 @@ func (a *attachment) run(cancel context.CancelFunc) error {
 	<-ended
 	<-ended
 	a.s.pulls.end()
+	a.scrubs.wg.Wait()
 	return err
 }
 

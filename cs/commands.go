@@ -87,8 +87,10 @@ func (a *attachment) execute(batch []*metapb.Command) {
 	case *metapb.Command_Promote:
 		a.results(batch, a.promote(chunks))
 	case *metapb.Command_Demote:
+		a.quarantine(chunks)
 		a.results(batch, a.giveUp(chunks, a.s.engine.Demote))
 	case *metapb.Command_Remove:
+		a.quarantine(chunks)
 		a.results(batch, a.giveUp(chunks, a.s.engine.Remove))
 		a.s.count.uncounted.Store(true)
 	case *metapb.Command_Cancel:
@@ -98,6 +100,10 @@ func (a *attachment) execute(batch []*metapb.Command) {
 		a.startPull(c.Id, k.Pull)
 	case *metapb.Command_Absolve:
 		a.startAbsolve(c.Id, k.Absolve)
+	case *metapb.Command_Verify:
+		a.startVerify(c.Id, k.Verify)
+	case *metapb.Command_Mend:
+		a.startMend(c.Id, k.Mend)
 	default:
 		a.fail(c.Id, fmt.Errorf("unknown command %T", c.Command))
 	}

@@ -3,6 +3,8 @@ package cs
 import (
 	"bytes"
 	"context"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -107,4 +109,14 @@ func TestWritesToDiskSurviveARestart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// quarantined counts the files that the node has set aside.
+func (n *node) quarantined(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(n.dir, storeName, "quarantine"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return len(entries)
 }

@@ -10,7 +10,8 @@ func (s *Server) heartbeat() *metapb.FromServer {
 	s.recount()
 	total, free, used := s.engine.Space()
 	st := s.data.Stats()
-	h := &metapb.Heartbeat{SpaceTotal: total, SpaceFree: free, SpaceUsed: used, Replicas: s.count.replicas.Load()}
+	h := &metapb.Heartbeat{SpaceTotal: total, SpaceFree: free, SpaceUsed: used, Replicas: s.count.replicas.Load(),
+		DiskErrors: s.count.diskErrors.Load()}
 	for _, op := range []wire.Op{wire.OpRead, wire.OpReadLayer} {
 		h.Reads += st.Ops[op].Load()
 		h.ReadBytes += st.Bytes[op].Load()

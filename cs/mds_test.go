@@ -34,6 +34,7 @@ type fakeStream struct {
 	beats  chan *metapb.Heartbeat
 	result chan *metapb.Result
 	other  chan *metapb.FromServer
+	scrubs chan *metapb.Scrubbed
 	gone   chan struct{}
 }
 
@@ -56,7 +57,7 @@ func newFakeMDS(t *testing.T) *fakeMDS {
 
 func (m *fakeMDS) Attach(st metapb.ChunkServers_AttachServer) error {
 	f := &fakeStream{t: m.t, mds: m, st: st, end: make(chan error, 1), beats: make(chan *metapb.Heartbeat, 1000),
-		result: make(chan *metapb.Result, 1000), other: make(chan *metapb.FromServer, 1000), gone: make(chan struct{})}
+		result: make(chan *metapb.Result, 1000), other: make(chan *metapb.FromServer, 1000), scrubs: make(chan *metapb.Scrubbed, 1000), gone: make(chan struct{})}
 	select {
 	case m.streams <- f:
 	case <-st.Context().Done():
@@ -113,6 +114,8 @@ func (f *fakeStream) admit(a *metapb.Admission) {
 				}
 			case *metapb.FromServer_Result:
 				f.result <- k.Result
+			case *metapb.FromServer_Scrubbed:
+				f.scrubs <- k.Scrubbed
 			default:
 				f.other <- msg
 			}

@@ -15,7 +15,10 @@ type collector struct {
 	conns, refused, broken          *prometheus.Desc
 	replicas, space, attached       *prometheus.Desc
 	attachments, pulled, pullsEnded *prometheus.Desc
+	scrub                           scrubDescs
 }
+
+type scrubDescs struct{ replicas, bytes, bad, mended, disk *prometheus.Desc }
 
 func newCollector(s *Server) *collector {
 	labels := prometheus.Labels{"cs": strconv.FormatUint(uint64(s.id.Server), 10)}
@@ -36,6 +39,13 @@ func newCollector(s *Server) *collector {
 		attachments: desc("attachments_total", "Times the server was admitted."),
 		pulled:      desc("pulled_bytes_total", "Bytes written by rebuilds."),
 		pullsEnded:  desc("pulls_total", "Rebuilds that have ended.", "result"),
+		scrub: scrubDescs{
+			replicas: desc("verified_replicas_total", "Replicas verified."),
+			bytes:    desc("verified_bytes_total", "Bytes read to verify replicas."),
+			bad:      desc("bad_blocks_total", "Blocks found by verification that do not match their sums, or cannot be read."),
+			mended:   desc("mended_blocks_total", "Bad blocks replaced from other replicas."),
+			disk:     desc("disk_errors_total", "Replicas that the disk has failed: reads, writes, syncs."),
+		},
 	}
 }
 
@@ -77,6 +87,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.pulled, n.pulled.Load())
 	counter(c.pullsEnded, n.pullsDone.Load(), "ok")
 	counter(c.pullsEnded, n.pullsFailed.Load(), "failed")
+	counter(c.scrub.replicas, n.scrubbed.replicas.Load())
+	counter(c.scrub.bytes, n.scrubbed.bytes.Load())
+	counter(c.scrub.bad, n.scrubbed.bad.Load())
+	counter(c.scrub.mended, n.scrubbed.mended.Load())
+	counter(c.scrub.disk, n.diskErrors.Load())
 }
 
 func (c *collector) histogram(h *wire.Histogram, op string) prometheus.Metric {

@@ -29,6 +29,14 @@ type Engine interface {
 	store.Engine
 	// SyncReplica makes durable what was pulled into and written to a Syncing replica of exactly this version.
 	SyncReplica(id chunk.ID, version uint64) error
+	// Quarantine marks a replica as one that was found bad: it is stale, no base of a rebuild, and set aside when it is removed (R10).
+	Quarantine(id chunk.ID) error
+	// Verify reads a replica in sync from the disk and compares it with its sums; with other, bad blocks are replaced. pace is
+	// asked before each read.
+	Verify(id chunk.ID, pace func(bytes int) error, other store.Other) (store.Verified, error)
+	// Due names at most n replicas to be verified next; Dates says, by file, when those here were.
+	Due(n int) []chunk.ID
+	Dates() map[uint64]store.Dates
 }
 
 // Config of a Server.
@@ -101,6 +109,8 @@ type counters struct {
 	pulled      atomic.Uint64 // bytes
 	pullsDone   atomic.Uint64
 	pullsFailed atomic.Uint64
+	scrubbed    scrubbed
+	diskErrors  atomic.Uint64
 }
 
 // Start opens the chunk server in cfg.Dir and serves it until Close. It does not wait for the metadata servers.

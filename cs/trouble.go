@@ -14,6 +14,9 @@ type trouble struct {
 // onTrouble notes a bad replica, to be reported now and with each attachment until it is dealt with. It does not block.
 func (s *Server) onTrouble(id chunk.ID, what string, corrupt bool) {
 	s.log.Error("replica is bad", "chunk", id, "what", what, "corrupt", corrupt)
+	if !corrupt {
+		s.count.diskErrors.Add(1)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.troubles[id] = trouble{what, corrupt}

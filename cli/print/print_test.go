@@ -33,7 +33,7 @@ func files() []*metapb.FileInfo {
 	effective := &metapb.Attributes{ReplicasNorm: 3, ReplicasMin: 2, FailureDomain: "host", ChunkSize: 64 << 20, Tier: 1}
 	return []*metapb.FileInfo{
 		{Path: "/archive", Directory: true, Own: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}, Effective: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}},
-		{Path: "/demo", Id: 1, Size: 10 << 30, Effective: effective, Epoch: 4, Holder: "a-client", HolderHost: "node-1", Chunks: 38, CreatedUnix: 1700000000},
+		{Path: "/demo", Id: 1, Size: 10 << 30, Effective: effective, Epoch: 4, Holder: "a-client", HolderHost: "node-1", Chunks: 38, CreatedUnix: 1700000000, VerifiedUnix: 1700000000},
 		{Path: "/a-rather-long-name", Id: 2, Size: 1536 << 30, Effective: effective, Clean: true, Chunks: 1200, DegradedChunks: 3},
 		{Path: "/hurt", Id: 3, Size: 512, Effective: effective, Chunks: 1, UnwritableChunks: 1, DegradedChunks: 1},
 		{Path: "/gone", Id: 4, Size: 512, Effective: effective, Chunks: 1, LostChunks: 1},
@@ -52,9 +52,11 @@ func status() *metapb.StatusReply {
 			{Id: 5, Address: "10.30.10.16:2510", State: metapb.Mds_UNAVAIL, Version: "0.1"},
 		},
 		Servers: []*metapb.Server{
-			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40},
-			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1},
+			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40,
+				Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}},
+			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1, DiskErrors: 4},
 		},
+		Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}, Repaired: 1,
 		Files: 51, Chunks: 38, Healthy: 30, Degraded: 8, Size: 10 << 30, Clients: 1, Config: map[string]string{"mds.alloc.fill_margin": "5"},
 	}
 }

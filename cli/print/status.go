@@ -20,6 +20,8 @@ type Status struct {
 	Files     uint64            `json:"files"`
 	Size      uint64            `json:"size"`
 	Clients   uint64            `json:"clients"`
+	Scrubbing Scrubbing         `json:"scrubbing"`
+	Repaired  uint64            `json:"repaired_chunks"`
 	MDS       []MDS             `json:"mds"`
 	CS        []CS              `json:"cs"`
 	Config    map[string]string `json:"config"`
@@ -57,7 +59,10 @@ type CS struct {
 	ReadB    uint64 `json:"read_bytes"`
 	WriteB   uint64 `json:"write_bytes"`
 	Errors   uint64 `json:"errors"`
-	Version  string `json:"version,omitempty"`
+	// DiskErrors counts replicas that the disk has failed: reads, writes, syncs.
+	DiskErrors uint64    `json:"disk_errors"`
+	Scrubbing  Scrubbing `json:"scrubbing"`
+	Version    string    `json:"version,omitempty"`
 }
 
 // NewStatus makes the view of a cluster's state.
@@ -68,7 +73,7 @@ func NewStatus(s *metapb.StatusReply) Status {
 			Total: s.GetChunks(), Healthy: s.GetHealthy(), Degraded: s.GetDegraded(), Blocked: s.GetUnwritable(),
 			Offline: s.GetLost(), Replicating: s.GetSyncing(),
 		},
-		MDS: []MDS{}, CS: []CS{}, Config: s.GetConfig(),
+		MDS: []MDS{}, CS: []CS{}, Config: s.GetConfig(), Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(),
 	}
 	for _, m := range s.GetMds() {
 		view.MDS = append(view.MDS, newMDS(m))
@@ -90,6 +95,7 @@ func newCS(c *metapb.Server) CS {
 		Space:    Space{c.GetSpaceTotal(), c.GetSpaceFree(), c.GetSpaceUsed()},
 		Replicas: c.GetReplicas(), Suspects: c.GetSuspects(), Reads: c.GetReads(), Writes: c.GetWrites(),
 		ReadB: c.GetReadBytes(), WriteB: c.GetWriteBytes(), Errors: c.GetErrors(), Version: c.GetVersion(),
+		DiskErrors: c.GetDiskErrors(), Scrubbing: newScrubbing(c.GetScrubbing()),
 	}
 }
 
@@ -148,6 +154,7 @@ func (s Status) writeSummary(w io.Writer) {
 	c := s.Chunks
 	fmt.Fprintf(w, "Chunks: %s %s healthy, %s degraded, %s blocked, %s offline, %s replicating\n", mark(c.Blocked+c.Offline == 0),
 		c.share(c.Healthy), c.share(c.Degraded), c.share(c.Blocked), c.share(c.Offline), c.share(c.Replicating))
+	s.writeScrubbing(w)
 	fmt.Fprintf(w, "FS:  %s in %d files, %d chunks, %s used on disk, %d clients\n", size.Format(s.Size), s.Files, c.Total, size.Format(s.Space.Used), s.Clients)
 }
 
@@ -172,8 +179,9 @@ func (s Status) writeCS(w io.Writer) error {
 	for _, c := range s.CS {
 		rows = append(rows, []string{
 			strconv.FormatUint(uint64(c.ID), 10), c.Status, size.Format(c.Space.Total), size.Format(c.Space.Free),
-			strconv.FormatUint(c.Replicas, 10), strconv.FormatUint(c.Suspects, 10), strconv.FormatUint(c.Errors, 10), c.Address,
+			strconv.FormatUint(c.Replicas, 10), strconv.FormatUint(c.Suspects, 10), strconv.FormatUint(c.Errors, 10),
+			strconv.FormatUint(c.DiskErrors, 10), strconv.FormatUint(c.Scrubbing.Bad, 10), c.Scrubbing.Dates.String(), c.Address,
 		})
 	}
-	return Table(w, []string{">CSID", "STATUS", ">SPACE", ">FREE", ">REPLICAS", ">SUSPECT", ">ERRORS", "ADDRESS"}, rows)
+	return Table(w, []string{">CSID", "STATUS", ">SPACE", ">FREE", ">REPLICAS", ">SUSPECT", ">ERRORS", ">DISKERR", ">BAD", "VERIFIED", "ADDRESS"}, rows)
 }

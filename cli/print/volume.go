@@ -26,6 +26,7 @@ type Volume struct {
 	HolderHost string `json:"holder_host,omitempty"`
 	Clean      bool   `json:"clean"`
 	Created    int64  `json:"created_unix,omitempty"`
+	Dates             // of verification
 }
 
 // Attributes as set-attr takes them.
@@ -43,6 +44,7 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Attributes: NewAttributes(f.GetEffective()),
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
 		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
+		Dates: Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
 	}
 }
 
@@ -116,6 +118,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	for _, pair := range v.pairs() {
 		fmt.Fprintf(&lines, "  %s=%s\n", pair[0], pair[1])
+	}
+	if v.Chunks > 0 {
+		fmt.Fprintf(&lines, "Verified: %s\n", v.Dates)
 	}
 	_, err := io.WriteString(w, lines.String())
 	return err

@@ -57,8 +57,13 @@ func (l *Leader) Trouble(s *sessions.Session, t *metapb.Trouble) {
 	if t.Corrupt {
 		level = sessions.Corrupt
 	}
+	var bad []fsm.ChunkKey
 	err := l.View(func(v *fsm.View) error {
-		mark := func(k fsm.ChunkKey) bool { s.Suspect(k, level); return true }
+		mark := func(k fsm.ChunkKey) bool {
+			s.Suspect(k, max(level, s.Suspicion(k)))
+			bad = append(bad, k)
+			return true
+		}
 		blocks := func(b *fsm.Block) bool {
 			return b.Each(func(index uint32) bool { return mark(fsm.ChunkKey{File: b.File, Index: index}) })
 		}
@@ -79,5 +84,6 @@ func (l *Leader) Trouble(s *sessions.Session, t *metapb.Trouble) {
 		s.End(err)
 		return
 	}
+	l.scrub.Found(bad)
 	l.recovery.Kick()
 }

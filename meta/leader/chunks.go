@@ -88,6 +88,7 @@ func (l *Leader) drop(ctx context.Context, in *metapb.DropRequest) (out *metapb.
 	if in.Epoch == 0 {
 		return nil, false, invalid("epoch 0")
 	}
+	var doubted []fsm.ChunkKey // replicas that are not dropped on a reader's word: they are verified
 	err = l.View(func(v *fsm.View) error {
 		f, err := v.File(in.File)
 		if err != nil {
@@ -108,10 +109,14 @@ func (l *Leader) drop(ctx context.Context, in *metapb.DropRequest) (out *metapb.
 				out.Dropped = append(out.Dropped, chunkOut(k.Index, &c))
 			default:
 				out.Refused = append(out.Refused, chunkOut(k.Index, &c))
+				doubted = append(doubted, k)
 			}
 		}
 		return nil
 	})
+	if err == nil && in.Corrupt {
+		l.scrub.Ask(in.Server, doubted)
+	}
 	if err != nil || len(changes.Changes) == 0 {
 		return out, false, err
 	}
@@ -130,9 +135,19 @@ func (l *Leader) drop(ctx context.Context, in *metapb.DropRequest) (out *metapb.
 			return nil, false, o.Err
 		}
 	}
+	if in.Corrupt {
+		l.scrub.Found(keysOf(out.Dropped, in.File))
+	}
 	l.sessions.Publish(outcomes, false)
 	l.recovery.Changed(outcomes, true)
 	return out, again, nil
+}
+
+func keysOf(chunks []*metapb.Chunk, file uint64) (keys []fsm.ChunkKey) {
+	for _, c := range chunks {
+		keys = append(keys, fsm.ChunkKey{File: file, Index: c.Index})
+	}
+	return keys
 }
 
 // dropKeys lists the chunks that a request is about.

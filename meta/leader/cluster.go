@@ -20,6 +20,10 @@ func (l *Leader) Status(context.Context, *metapb.StatusRequest) (*metapb.StatusR
 	err := l.View(func(v *fsm.View) error {
 		out.Cluster, out.ClusterId = v.Cluster()
 		out.Servers, out.Config = l.servers(v), config.All(v.Config())
+		out.Scrubbing, out.Repaired = &metapb.Scrubbing{}, l.scrub.Repaired()
+		for _, s := range out.Servers {
+			addScrubbing(out.Scrubbing, s.Scrubbing)
+		}
 		var n fsm.Counts
 		out.Files, out.Size, n = v.Totals()
 		out.Chunks, out.Degraded, out.Unwritable, out.Syncing = n.Chunks, n.Degraded, n.Unwritable, n.Syncing

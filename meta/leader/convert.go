@@ -57,12 +57,34 @@ func (l *Leader) server(s *fsmpb.Server, set config.Settings) *metapb.Server {
 	if session == nil {
 		return out
 	}
-	out.Version, out.Suspects = session.Version, uint64(session.SuspectCount())
+	out.Version, out.Suspects, out.Scrubbing = session.Version, uint64(session.SuspectCount()), session.Scrubbing()
 	if b, _ := session.Load(); b != nil {
 		out.SpaceTotal, out.SpaceFree, out.SpaceUsed, out.Replicas = b.SpaceTotal, b.SpaceFree, b.SpaceUsed, b.Replicas
 		out.Reads, out.Writes, out.ReadBytes, out.WriteBytes, out.Errors = b.Reads, b.Writes, b.ReadBytes, b.WriteBytes, b.Errors
+		out.DiskErrors = b.DiskErrors
 	}
 	return out
+}
+
+// dated adds to a file's description when its replicas were last verified.
+func (l *Leader) dated(out *metapb.FileInfo) *metapb.FileInfo {
+	if out != nil && out.Id != 0 {
+		d := l.sessions.Dates(out.Id)
+		out.VerifiedUnix, out.NeverVerified = d.Oldest, d.Never
+	}
+	return out
+}
+
+// addScrubbing adds up what servers say.
+func addScrubbing(sum, s *metapb.Scrubbing) {
+	sum.Replicas += s.GetReplicas()
+	sum.Bytes += s.GetBytes()
+	sum.Bad += s.GetBad()
+	sum.Mended += s.GetMended()
+	sum.Never += s.GetNever()
+	if when := s.GetOldestUnix(); when != 0 && (sum.OldestUnix == 0 || when < sum.OldestUnix) {
+		sum.OldestUnix = when
+	}
 }
 
 // servers describes all chunk servers.

@@ -8,9 +8,9 @@
 // live, who is attached, what is suspect) begins anew with each Leader: every lease as just renewed (R1), every server as not attached.
 //
 // Parts: leases.go says whose lease is live; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
-// (package sessions); package recovery resolves and rebuilds.
+// (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified.
 //
-// Goroutines: those of gRPC's handlers, of sessions and of recovery. Locks: leases.mu, allocation locks per file; neither is held
+// Goroutines: those of gRPC's handlers, of sessions, recovery and scrub. Locks: leases.mu, allocation locks per file; neither is held
 // while another of them is taken, and the state machine may be read under the first.
 package leader
 
@@ -27,6 +27,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/recovery"
+	"pstorage/meta/scrub"
 	"pstorage/meta/sessions"
 )
 
@@ -50,6 +51,7 @@ type Leader struct {
 	log        *slog.Logger
 	sessions   *sessions.Registry
 	recovery   *recovery.Engine
+	scrub      *scrub.Engine
 	leases     *leases
 	files      fileLocks
 	lostChunks lostCache
@@ -66,7 +68,9 @@ func New(c Consensus, log *slog.Logger) *Leader {
 	l.alive, l.end = context.WithCancel(context.Background())
 	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Kick() })
 	l.recovery = recovery.New(l, l.sessions, log)
+	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
 	go l.recovery.Run(l.alive)
+	go l.scrub.Run(l.alive)
 	return l
 }
 
@@ -75,6 +79,7 @@ func (l *Leader) Close() {
 	l.end()
 	l.sessions.Close()
 	<-l.recovery.Done()
+	<-l.scrub.Done()
 }
 
 // View reads the state machine.

@@ -23,6 +23,7 @@ func (l *Leader) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	l.recovery.Describe(ch)
+	l.scrub.Describe(ch)
 }
 
 // Collect counts.
@@ -61,6 +62,7 @@ func (l *Leader) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.NewInvalidMetric(filesDesc, err)
 	}
 	l.recovery.Collect(ch)
+	l.scrub.Collect(ch)
 }
 
 func stateName(s metapb.Server_State) string { return strings.ToLower(s.String()) }

@@ -55,7 +55,7 @@ func (l *Leader) List(_ context.Context, in *metapb.ListRequest) (*metapb.ListRe
 		}
 		lost := l.lost(v)
 		for _, f := range files {
-			out.Files = append(out.Files, info(f, lost[f.ID]))
+			out.Files = append(out.Files, l.dated(info(f, lost[f.ID])))
 		}
 		return nil
 	})
@@ -74,7 +74,7 @@ func (l *Leader) Lookup(_ context.Context, in *metapb.LookupRequest) (out *metap
 		if err != nil {
 			return err
 		}
-		out = info(f, l.lost(v)[f.ID])
+		out = l.dated(info(f, l.lost(v)[f.ID]))
 		return nil
 	})
 	return out, Status(err)

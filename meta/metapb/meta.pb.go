@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32, 0}
 }
 
 type NotLeader struct {
@@ -270,8 +270,11 @@ type FileInfo struct {
 	DegradedChunks   uint64                 `protobuf:"varint,14,opt,name=degraded_chunks,json=degradedChunks,proto3" json:"degraded_chunks,omitempty"`       // fewer in sync than replicas_norm
 	UnwritableChunks uint64                 `protobuf:"varint,15,opt,name=unwritable_chunks,json=unwritableChunks,proto3" json:"unwritable_chunks,omitempty"` // fewer in sync than replicas_min
 	LostChunks       uint64                 `protobuf:"varint,16,opt,name=lost_chunks,json=lostChunks,proto3" json:"lost_chunks,omitempty"`                   // no in-sync replica can serve now
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
+	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
+	NeverVerified uint64 `protobuf:"varint,31,opt,name=never_verified,json=neverVerified,proto3" json:"never_verified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileInfo) Reset() {
@@ -412,6 +415,20 @@ func (x *FileInfo) GetUnwritableChunks() uint64 {
 func (x *FileInfo) GetLostChunks() uint64 {
 	if x != nil {
 		return x.LostChunks
+	}
+	return 0
+}
+
+func (x *FileInfo) GetVerifiedUnix() int64 {
+	if x != nil {
+		return x.VerifiedUnix
+	}
+	return 0
+}
+
+func (x *FileInfo) GetNeverVerified() uint64 {
+	if x != nil {
+		return x.NeverVerified
 	}
 	return 0
 }
@@ -1030,6 +1047,8 @@ type Server struct {
 	WriteBytes    uint64                 `protobuf:"varint,13,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
 	Errors        uint64                 `protobuf:"varint,14,opt,name=errors,proto3" json:"errors,omitempty"` // since its start
 	Version       string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
+	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
+	DiskErrors    uint64                 `protobuf:"varint,31,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"` // reads, writes and syncs that the disk has failed, since its start
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1169,6 +1188,105 @@ func (x *Server) GetVersion() string {
 	return ""
 }
 
+func (x *Server) GetScrubbing() *Scrubbing {
+	if x != nil {
+		return x.Scrubbing
+	}
+	return nil
+}
+
+func (x *Server) GetDiskErrors() uint64 {
+	if x != nil {
+		return x.DiskErrors
+	}
+	return 0
+}
+
+// What scrubbing has found and done: of a server since its start, or of all that are up together.
+type Scrubbing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      uint64                 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`   // verified
+	Bad           uint64                 `protobuf:"varint,3,opt,name=bad,proto3" json:"bad,omitempty"`       // blocks that did not match their sums, or could not be read
+	Mended        uint64                 `protobuf:"varint,4,opt,name=mended,proto3" json:"mended,omitempty"` // of these, replaced in place from another replica
+	OldestUnix    int64                  `protobuf:"varint,5,opt,name=oldest_unix,json=oldestUnix,proto3" json:"oldest_unix,omitempty"`
+	Never         uint64                 `protobuf:"varint,6,opt,name=never,proto3" json:"never,omitempty"` // as verified_unix and never_verified of FileInfo
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scrubbing) Reset() {
+	*x = Scrubbing{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrubbing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrubbing) ProtoMessage() {}
+
+func (x *Scrubbing) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrubbing.ProtoReflect.Descriptor instead.
+func (*Scrubbing) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Scrubbing) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Scrubbing) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Scrubbing) GetBad() uint64 {
+	if x != nil {
+		return x.Bad
+	}
+	return 0
+}
+
+func (x *Scrubbing) GetMended() uint64 {
+	if x != nil {
+		return x.Mended
+	}
+	return 0
+}
+
+func (x *Scrubbing) GetOldestUnix() int64 {
+	if x != nil {
+		return x.OldestUnix
+	}
+	return 0
+}
+
+func (x *Scrubbing) GetNever() uint64 {
+	if x != nil {
+		return x.Never
+	}
+	return 0
+}
+
 type Held struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -1179,7 +1297,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1309,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1322,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Held) GetFile() uint64 {
@@ -1231,7 +1349,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1361,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1374,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RenewRequest) GetClient() *Client {
@@ -1284,7 +1402,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1414,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1427,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewReply) GetLeaseMs() int64 {
@@ -1344,7 +1462,7 @@ type SettledRequest struct {
 
 func (x *SettledRequest) Reset() {
 	*x = SettledRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1474,7 @@ func (x *SettledRequest) String() string {
 func (*SettledRequest) ProtoMessage() {}
 
 func (x *SettledRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1487,7 @@ func (x *SettledRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledRequest.ProtoReflect.Descriptor instead.
 func (*SettledRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SettledRequest) GetClient() *Client {
@@ -1401,7 +1519,7 @@ type SettledReply struct {
 
 func (x *SettledReply) Reset() {
 	*x = SettledReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1531,7 @@ func (x *SettledReply) String() string {
 func (*SettledReply) ProtoMessage() {}
 
 func (x *SettledReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1544,7 @@ func (x *SettledReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledReply.ProtoReflect.Descriptor instead.
 func (*SettledReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
 }
 
 type CloseFileRequest struct {
@@ -1441,7 +1559,7 @@ type CloseFileRequest struct {
 
 func (x *CloseFileRequest) Reset() {
 	*x = CloseFileRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1571,7 @@ func (x *CloseFileRequest) String() string {
 func (*CloseFileRequest) ProtoMessage() {}
 
 func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1584,7 @@ func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileRequest.ProtoReflect.Descriptor instead.
 func (*CloseFileRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CloseFileRequest) GetClient() *Client {
@@ -1505,7 +1623,7 @@ type CloseFileReply struct {
 
 func (x *CloseFileReply) Reset() {
 	*x = CloseFileReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1635,7 @@ func (x *CloseFileReply) String() string {
 func (*CloseFileReply) ProtoMessage() {}
 
 func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1648,7 @@ func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileReply.ProtoReflect.Descriptor instead.
 func (*CloseFileReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
 }
 
 type Chunk struct {
@@ -1545,7 +1663,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1675,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1688,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Chunk) GetIndex() uint32 {
@@ -1613,7 +1731,7 @@ type GetChunksRequest struct {
 
 func (x *GetChunksRequest) Reset() {
 	*x = GetChunksRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1743,7 @@ func (x *GetChunksRequest) String() string {
 func (*GetChunksRequest) ProtoMessage() {}
 
 func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1756,7 @@ func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
 func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetChunksRequest) GetFile() uint64 {
@@ -1680,7 +1798,7 @@ type GetChunksReply struct {
 
 func (x *GetChunksReply) Reset() {
 	*x = GetChunksReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1810,7 @@ func (x *GetChunksReply) String() string {
 func (*GetChunksReply) ProtoMessage() {}
 
 func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1823,7 @@ func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksReply.ProtoReflect.Descriptor instead.
 func (*GetChunksReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetChunksReply) GetChunks() []*Chunk {
@@ -1742,7 +1860,7 @@ type AllocateRequest struct {
 
 func (x *AllocateRequest) Reset() {
 	*x = AllocateRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1872,7 @@ func (x *AllocateRequest) String() string {
 func (*AllocateRequest) ProtoMessage() {}
 
 func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,7 +1885,7 @@ func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateRequest.ProtoReflect.Descriptor instead.
 func (*AllocateRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AllocateRequest) GetClient() *Client {
@@ -1808,7 +1926,7 @@ type AllocateReply struct {
 
 func (x *AllocateReply) Reset() {
 	*x = AllocateReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1938,7 @@ func (x *AllocateReply) String() string {
 func (*AllocateReply) ProtoMessage() {}
 
 func (x *AllocateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1951,7 @@ func (x *AllocateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateReply.ProtoReflect.Descriptor instead.
 func (*AllocateReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AllocateReply) GetChunks() []*Chunk {
@@ -1868,7 +1986,7 @@ type DropRequest struct {
 
 func (x *DropRequest) Reset() {
 	*x = DropRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1998,7 @@ func (x *DropRequest) String() string {
 func (*DropRequest) ProtoMessage() {}
 
 func (x *DropRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +2011,7 @@ func (x *DropRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRequest.ProtoReflect.Descriptor instead.
 func (*DropRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DropRequest) GetClient() *Client {
@@ -1962,7 +2080,7 @@ type DropReply struct {
 
 func (x *DropReply) Reset() {
 	*x = DropReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2092,7 @@ func (x *DropReply) String() string {
 func (*DropReply) ProtoMessage() {}
 
 func (x *DropReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2105,7 @@ func (x *DropReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReply.ProtoReflect.Descriptor instead.
 func (*DropReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DropReply) GetDropped() []*Chunk {
@@ -2012,7 +2130,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2142,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2155,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
 }
 
 type StatusReply struct {
@@ -2056,13 +2174,15 @@ type StatusReply struct {
 	Size          uint64                 `protobuf:"varint,12,opt,name=size,proto3" json:"size,omitempty"` // bytes, all files' sizes
 	Config        map[string]string      `protobuf:"bytes,13,rep,name=config,proto3" json:"config,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	Clients       uint64                 `protobuf:"varint,14,opt,name=clients,proto3" json:"clients,omitempty"`
+	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
+	Repaired      uint64                 `protobuf:"varint,31,opt,name=repaired,proto3" json:"repaired,omitempty"` // bad replicas replaced or mended, since the leader leads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2194,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2207,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2188,6 +2308,20 @@ func (x *StatusReply) GetClients() uint64 {
 	return 0
 }
 
+func (x *StatusReply) GetScrubbing() *Scrubbing {
+	if x != nil {
+		return x.Scrubbing
+	}
+	return nil
+}
+
+func (x *StatusReply) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
 type Mds struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2204,7 +2338,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2350,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2363,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -2302,7 +2436,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2314,7 +2448,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2327,7 +2461,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -2373,7 +2507,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2519,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2532,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
 }
 
 type MembersReply struct {
@@ -2412,7 +2546,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2558,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2571,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -2476,7 +2610,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2622,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2635,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -2557,7 +2691,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2703,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2716,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -2621,7 +2755,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2633,7 +2767,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2646,7 +2780,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -2707,7 +2841,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2853,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2866,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -2752,7 +2886,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +2898,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +2911,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -2802,7 +2936,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2814,7 +2948,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2827,7 +2961,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 type SetConfigRequest struct {
@@ -2839,7 +2973,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2985,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +2998,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -2883,7 +3017,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2895,7 +3029,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2908,7 +3042,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -2928,7 +3062,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3074,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3087,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -2981,7 +3115,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2993,7 +3127,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3006,7 +3140,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -3040,6 +3174,7 @@ type FromServer struct {
 	//	*FromServer_Result
 	//	*FromServer_Progress
 	//	*FromServer_Trouble
+	//	*FromServer_Scrubbed
 	Message       isFromServer_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3047,7 +3182,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3059,7 +3194,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3072,7 +3207,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -3136,6 +3271,15 @@ func (x *FromServer) GetTrouble() *Trouble {
 	return nil
 }
 
+func (x *FromServer) GetScrubbed() *Scrubbed {
+	if x != nil {
+		if x, ok := x.Message.(*FromServer_Scrubbed); ok {
+			return x.Scrubbed
+		}
+	}
+	return nil
+}
+
 type isFromServer_Message interface {
 	isFromServer_Message()
 }
@@ -3164,6 +3308,10 @@ type FromServer_Trouble struct {
 	Trouble *Trouble `protobuf:"bytes,6,opt,name=trouble,proto3,oneof"`
 }
 
+type FromServer_Scrubbed struct {
+	Scrubbed *Scrubbed `protobuf:"bytes,25,opt,name=scrubbed,proto3,oneof"`
+}
+
 func (*FromServer_Register) isFromServer_Message() {}
 
 func (*FromServer_Inventory) isFromServer_Message() {}
@@ -3175,6 +3323,8 @@ func (*FromServer_Result) isFromServer_Message() {}
 func (*FromServer_Progress) isFromServer_Message() {}
 
 func (*FromServer_Trouble) isFromServer_Message() {}
+
+func (*FromServer_Scrubbed) isFromServer_Message() {}
 
 type Register struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3191,7 +3341,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3353,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3366,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Register) GetId() uint32 {
@@ -3278,7 +3428,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3290,7 +3440,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3303,7 +3453,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -3333,7 +3483,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3345,7 +3495,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3358,7 +3508,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -3407,13 +3557,14 @@ type Heartbeat struct {
 	ReadBytes     uint64                 `protobuf:"varint,7,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
 	WriteBytes    uint64                 `protobuf:"varint,8,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
 	Errors        uint64                 `protobuf:"varint,9,opt,name=errors,proto3" json:"errors,omitempty"`
+	DiskErrors    uint64                 `protobuf:"varint,25,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3425,7 +3576,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3438,7 +3589,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -3504,6 +3655,126 @@ func (x *Heartbeat) GetErrors() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetDiskErrors() uint64 {
+	if x != nil {
+		return x.DiskErrors
+	}
+	return 0
+}
+
+// What scrubbing has come to so far; files has those whose dates have changed since this was last sent.
+type Scrubbed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Total         *Scrubbing             `protobuf:"bytes,1,opt,name=total,proto3" json:"total,omitempty"`
+	Files         []*FileDates           `protobuf:"bytes,2,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Scrubbed) Reset() {
+	*x = Scrubbed{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Scrubbed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Scrubbed) ProtoMessage() {}
+
+func (x *Scrubbed) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
+func (*Scrubbed) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *Scrubbed) GetTotal() *Scrubbing {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *Scrubbed) GetFiles() []*FileDates {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type FileDates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	OldestUnix    int64                  `protobuf:"varint,2,opt,name=oldest_unix,json=oldestUnix,proto3" json:"oldest_unix,omitempty"`
+	Never         uint64                 `protobuf:"varint,3,opt,name=never,proto3" json:"never,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileDates) Reset() {
+	*x = FileDates{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileDates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileDates) ProtoMessage() {}
+
+func (x *FileDates) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
+func (*FileDates) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *FileDates) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *FileDates) GetOldestUnix() int64 {
+	if x != nil {
+		return x.OldestUnix
+	}
+	return 0
+}
+
+func (x *FileDates) GetNever() uint64 {
+	if x != nil {
+		return x.Never
+	}
+	return 0
+}
+
 // A chunk that the server itself found bad (it must be dropped), or whose disk is failing.
 type Trouble struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3518,7 +3789,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3801,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3814,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -3594,7 +3865,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3606,7 +3877,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3619,7 +3890,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -3678,7 +3949,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3690,7 +3961,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3703,7 +3974,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -3746,13 +4017,14 @@ type ChunkAt struct {
 	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
 	Index         uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Corrupt       bool                   `protobuf:"varint,25,opt,name=corrupt,proto3" json:"corrupt,omitempty"` // of Demote and Remove: it was found bad, and is kept for inspection
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3764,7 +4036,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3777,7 +4049,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -3801,6 +4073,13 @@ func (x *ChunkAt) GetVersion() uint64 {
 	return 0
 }
 
+func (x *ChunkAt) GetCorrupt() bool {
+	if x != nil {
+		return x.Corrupt
+	}
+	return false
+}
+
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // echoed in the Result
@@ -3814,6 +4093,8 @@ type Command struct {
 	//	*Command_Absolve
 	//	*Command_Cancel
 	//	*Command_Promote
+	//	*Command_Verify
+	//	*Command_Mend
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3821,7 +4102,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3833,7 +4114,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3846,7 +4127,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Command) GetId() uint64 {
@@ -3935,6 +4216,24 @@ func (x *Command) GetPromote() *Promote {
 	return nil
 }
 
+func (x *Command) GetVerify() *Verify {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Verify); ok {
+			return x.Verify
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMend() *Mend {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Mend); ok {
+			return x.Mend
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -3971,6 +4270,14 @@ type Command_Promote struct {
 	Promote *Promote `protobuf:"bytes,9,opt,name=promote,proto3,oneof"`
 }
 
+type Command_Verify struct {
+	Verify *Verify `protobuf:"bytes,25,opt,name=verify,proto3,oneof"`
+}
+
+type Command_Mend struct {
+	Mend *Mend `protobuf:"bytes,26,opt,name=mend,proto3,oneof"`
+}
+
 func (*Command_Prepare) isCommand_Command() {}
 
 func (*Command_Raise) isCommand_Command() {}
@@ -3987,6 +4294,10 @@ func (*Command_Cancel) isCommand_Command() {}
 
 func (*Command_Promote) isCommand_Command() {}
 
+func (*Command_Verify) isCommand_Command() {}
+
+func (*Command_Mend) isCommand_Command() {}
+
 type Prepare struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chunks        []*PrepareChunk        `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
@@ -3996,7 +4307,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4008,7 +4319,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4021,7 +4332,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -4046,7 +4357,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4369,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,7 +4382,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -4132,7 +4443,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4144,7 +4455,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4157,7 +4468,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -4176,7 +4487,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4188,7 +4499,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4201,7 +4512,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -4220,7 +4531,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4232,7 +4543,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4245,7 +4556,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -4271,7 +4582,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4283,7 +4594,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4296,7 +4607,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -4350,7 +4661,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4362,7 +4673,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4375,7 +4686,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -4394,7 +4705,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4406,7 +4717,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4419,7 +4730,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -4441,7 +4752,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4453,7 +4764,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4466,7 +4777,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -4483,6 +4794,130 @@ func (x *Absolve) GetOthers() []string {
 	return nil
 }
 
+// Verify reads replicas from the disk and compares them with their sums: those named, and as many more, of the server's own choice: those whose
+// turn it is. What is bad comes as Trouble. Result comes when it is done.
+type Verify struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Chunks         []*ChunkAt             `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Due            uint32                 `protobuf:"varint,2,opt,name=due,proto3" json:"due,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Verify) Reset() {
+	*x = Verify{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verify) ProtoMessage() {}
+
+func (x *Verify) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verify.ProtoReflect.Descriptor instead.
+func (*Verify) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Verify) GetChunks() []*ChunkAt {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+func (x *Verify) GetDue() uint32 {
+	if x != nil {
+		return x.Due
+	}
+	return 0
+}
+
+func (x *Verify) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+// Mend verifies a replica that is bad, and replaces its bad blocks by those of others (addresses) that match the sums it has. An error: it is not
+// whole.
+type Mend struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Chunk          *ChunkAt               `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	Others         []string               `protobuf:"bytes,2,rep,name=others,proto3" json:"others,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Mend) Reset() {
+	*x = Mend{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mend) ProtoMessage() {}
+
+func (x *Mend) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mend.ProtoReflect.Descriptor instead.
+func (*Mend) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Mend) GetChunk() *ChunkAt {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+func (x *Mend) GetOthers() []string {
+	if x != nil {
+		return x.Others
+	}
+	return nil
+}
+
+func (x *Mend) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 // One error per chunk of the command, in order, empty where it worked; or one for all.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4496,7 +4931,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4508,7 +4943,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4521,7 +4956,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Result) GetId() uint64 {
@@ -4563,7 +4998,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4575,7 +5010,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4588,7 +5023,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -4626,7 +5061,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xfb\x03\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xc7\x04\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -4646,7 +5081,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0fdegraded_chunks\x18\x0e \x01(\x04R\x0edegradedChunks\x12+\n" +
 	"\x11unwritable_chunks\x18\x0f \x01(\x04R\x10unwritableChunks\x12\x1f\n" +
 	"\vlost_chunks\x18\x10 \x01(\x04R\n" +
-	"lostChunks\"\x93\x01\n" +
+	"lostChunks\x12#\n" +
+	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
+	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x93\x01\n" +
 	"\rCreateRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\bR\tdirectory\x12\x12\n" +
@@ -4686,7 +5123,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\x122\n" +
-	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xfd\x03\n" +
+	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xd9\x04\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -4708,14 +5145,25 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vwrite_bytes\x18\r \x01(\x04R\n" +
 	"writeBytes\x12\x16\n" +
 	"\x06errors\x18\x0e \x01(\x04R\x06errors\x12\x18\n" +
-	"\aversion\x18\x0f \x01(\tR\aversion\"H\n" +
+	"\aversion\x18\x0f \x01(\tR\aversion\x129\n" +
+	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1f\n" +
+	"\vdisk_errors\x18\x1f \x01(\x04R\n" +
+	"diskErrors\"H\n" +
 	"\x05State\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x01\x12\f\n" +
 	"\bINACTIVE\x10\x02\x12\v\n" +
 	"\aOFFLINE\x10\x03\x12\v\n" +
-	"\aDROPPED\x10\x04\"0\n" +
+	"\aDROPPED\x10\x04\"\x9e\x01\n" +
+	"\tScrubbing\x12\x1a\n" +
+	"\breplicas\x18\x01 \x01(\x04R\breplicas\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x10\n" +
+	"\x03bad\x18\x03 \x01(\x04R\x03bad\x12\x16\n" +
+	"\x06mended\x18\x04 \x01(\x04R\x06mended\x12\x1f\n" +
+	"\voldest_unix\x18\x05 \x01(\x03R\n" +
+	"oldestUnix\x12\x14\n" +
+	"\x05never\x18\x06 \x01(\x04R\x05never\"0\n" +
 	"\x04Held\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"l\n" +
@@ -4772,7 +5220,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tDropReply\x121\n" +
 	"\adropped\x18\x01 \x03(\v2\x17.pstorage.meta.v1.ChunkR\adropped\x121\n" +
 	"\arefused\x18\x02 \x03(\v2\x17.pstorage.meta.v1.ChunkR\arefused\"\x0f\n" +
-	"\rStatusRequest\"\x81\x04\n" +
+	"\rStatusRequest\"\xd8\x04\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -4791,7 +5239,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\asyncing\x18\v \x01(\x04R\asyncing\x12\x12\n" +
 	"\x04size\x18\f \x01(\x04R\x04size\x12A\n" +
 	"\x06config\x18\r \x03(\v2).pstorage.meta.v1.StatusReply.ConfigEntryR\x06config\x12\x18\n" +
-	"\aclients\x18\x0e \x01(\x04R\aclients\x1a9\n" +
+	"\aclients\x18\x0e \x01(\x04R\aclients\x129\n" +
+	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1a\n" +
+	"\brepaired\x18\x1f \x01(\x04R\brepaired\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
@@ -4864,7 +5314,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x03 \x01(\fR\tclusterId\"\xf4\x02\n" +
+	"cluster_id\x18\x03 \x01(\fR\tclusterId\"\xae\x03\n" +
 	"\n" +
 	"FromServer\x128\n" +
 	"\bregister\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.RegisterH\x00R\bregister\x12?\n" +
@@ -4872,7 +5322,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\theartbeat\x18\x03 \x01(\v2\x1b.pstorage.meta.v1.HeartbeatH\x00R\theartbeat\x122\n" +
 	"\x06result\x18\x04 \x01(\v2\x18.pstorage.meta.v1.ResultH\x00R\x06result\x128\n" +
 	"\bprogress\x18\x05 \x01(\v2\x1a.pstorage.meta.v1.ProgressH\x00R\bprogress\x125\n" +
-	"\atrouble\x18\x06 \x01(\v2\x19.pstorage.meta.v1.TroubleH\x00R\atroubleB\t\n" +
+	"\atrouble\x18\x06 \x01(\v2\x19.pstorage.meta.v1.TroubleH\x00R\atrouble\x128\n" +
+	"\bscrubbed\x18\x19 \x01(\v2\x1a.pstorage.meta.v1.ScrubbedH\x00R\bscrubbedB\t\n" +
 	"\amessage\"\xbc\x01\n" +
 	"\bRegister\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x1d\n" +
@@ -4891,7 +5342,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\rR\x05state\x12\x1c\n" +
-	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\"\x8c\x02\n" +
+	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\"\xad\x02\n" +
 	"\tHeartbeat\x12\x1f\n" +
 	"\vspace_total\x18\x01 \x01(\x04R\n" +
 	"spaceTotal\x12\x1d\n" +
@@ -4906,7 +5357,17 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"read_bytes\x18\a \x01(\x04R\treadBytes\x12\x1f\n" +
 	"\vwrite_bytes\x18\b \x01(\x04R\n" +
 	"writeBytes\x12\x16\n" +
-	"\x06errors\x18\t \x01(\x04R\x06errors\"w\n" +
+	"\x06errors\x18\t \x01(\x04R\x06errors\x12\x1f\n" +
+	"\vdisk_errors\x18\x19 \x01(\x04R\n" +
+	"diskErrors\"p\n" +
+	"\bScrubbed\x121\n" +
+	"\x05total\x18\x01 \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\x05total\x121\n" +
+	"\x05files\x18\x02 \x03(\v2\x1b.pstorage.meta.v1.FileDatesR\x05files\"V\n" +
+	"\tFileDates\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x1f\n" +
+	"\voldest_unix\x18\x02 \x01(\x03R\n" +
+	"oldestUnix\x12\x14\n" +
+	"\x05never\x18\x03 \x01(\x04R\x05never\"w\n" +
 	"\aTrouble\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x18\n" +
 	"\aindices\x18\x02 \x03(\rR\aindices\x12\x12\n" +
@@ -4922,11 +5383,12 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05stale\x18\x02 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x05stale\x123\n" +
 	"\aunknown\x18\x03 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\aunknown\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12\x18\n" +
-	"\arefused\x18\x05 \x01(\tR\arefused\"M\n" +
+	"\arefused\x18\x05 \x01(\tR\arefused\"g\n" +
 	"\aChunkAt\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\"\xc8\x03\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x18\n" +
+	"\acorrupt\x18\x19 \x01(\bR\acorrupt\"\xaa\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aprepare\x18\x02 \x01(\v2\x19.pstorage.meta.v1.PrepareH\x00R\aprepare\x12/\n" +
@@ -4936,7 +5398,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04pull\x18\x06 \x01(\v2\x16.pstorage.meta.v1.PullH\x00R\x04pull\x125\n" +
 	"\aabsolve\x18\a \x01(\v2\x19.pstorage.meta.v1.AbsolveH\x00R\aabsolve\x126\n" +
 	"\x06cancel\x18\b \x01(\v2\x1c.pstorage.meta.v1.CancelPullH\x00R\x06cancel\x125\n" +
-	"\apromote\x18\t \x01(\v2\x19.pstorage.meta.v1.PromoteH\x00R\apromoteB\t\n" +
+	"\apromote\x18\t \x01(\v2\x19.pstorage.meta.v1.PromoteH\x00R\apromote\x122\n" +
+	"\x06verify\x18\x19 \x01(\v2\x18.pstorage.meta.v1.VerifyH\x00R\x06verify\x12,\n" +
+	"\x04mend\x18\x1a \x01(\v2\x16.pstorage.meta.v1.MendH\x00R\x04mendB\t\n" +
 	"\acommand\"A\n" +
 	"\aPrepare\x126\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x1e.pstorage.meta.v1.PrepareChunkR\x06chunks\"\xb2\x01\n" +
@@ -4968,7 +5432,15 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\"R\n" +
 	"\aAbsolve\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x19.pstorage.meta.v1.ChunkAtR\x05chunk\x12\x16\n" +
-	"\x06others\x18\x02 \x03(\tR\x06others\"g\n" +
+	"\x06others\x18\x02 \x03(\tR\x06others\"w\n" +
+	"\x06Verify\x121\n" +
+	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\x12\x10\n" +
+	"\x03due\x18\x02 \x01(\rR\x03due\x12(\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\"y\n" +
+	"\x04Mend\x12/\n" +
+	"\x05chunk\x18\x01 \x01(\v2\x19.pstorage.meta.v1.ChunkAtR\x05chunk\x12\x16\n" +
+	"\x06others\x18\x02 \x03(\tR\x06others\x12(\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\"g\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06errors\x18\x02 \x03(\tR\x06errors\x12\x14\n" +
@@ -5019,7 +5491,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),            // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),               // 1: pstorage.meta.v1.Mds.State
@@ -5038,60 +5510,65 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*OpenRequest)(nil),          // 14: pstorage.meta.v1.OpenRequest
 	(*OpenReply)(nil),            // 15: pstorage.meta.v1.OpenReply
 	(*Server)(nil),               // 16: pstorage.meta.v1.Server
-	(*Held)(nil),                 // 17: pstorage.meta.v1.Held
-	(*RenewRequest)(nil),         // 18: pstorage.meta.v1.RenewRequest
-	(*RenewReply)(nil),           // 19: pstorage.meta.v1.RenewReply
-	(*SettledRequest)(nil),       // 20: pstorage.meta.v1.SettledRequest
-	(*SettledReply)(nil),         // 21: pstorage.meta.v1.SettledReply
-	(*CloseFileRequest)(nil),     // 22: pstorage.meta.v1.CloseFileRequest
-	(*CloseFileReply)(nil),       // 23: pstorage.meta.v1.CloseFileReply
-	(*Chunk)(nil),                // 24: pstorage.meta.v1.Chunk
-	(*GetChunksRequest)(nil),     // 25: pstorage.meta.v1.GetChunksRequest
-	(*GetChunksReply)(nil),       // 26: pstorage.meta.v1.GetChunksReply
-	(*AllocateRequest)(nil),      // 27: pstorage.meta.v1.AllocateRequest
-	(*AllocateReply)(nil),        // 28: pstorage.meta.v1.AllocateReply
-	(*DropRequest)(nil),          // 29: pstorage.meta.v1.DropRequest
-	(*DropReply)(nil),            // 30: pstorage.meta.v1.DropReply
-	(*StatusRequest)(nil),        // 31: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),          // 32: pstorage.meta.v1.StatusReply
-	(*Mds)(nil),                  // 33: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),              // 34: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),       // 35: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),         // 36: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),       // 37: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),         // 38: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),    // 39: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),      // 40: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),     // 41: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),       // 42: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),     // 43: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),       // 44: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),  // 45: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),    // 46: pstorage.meta.v1.CreateServerReply
-	(*FromServer)(nil),           // 47: pstorage.meta.v1.FromServer
-	(*Register)(nil),             // 48: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),        // 49: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),              // 50: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),            // 51: pstorage.meta.v1.Heartbeat
-	(*Trouble)(nil),              // 52: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),             // 53: pstorage.meta.v1.ToServer
-	(*Admission)(nil),            // 54: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),              // 55: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),              // 56: pstorage.meta.v1.Command
-	(*Prepare)(nil),              // 57: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),         // 58: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                // 59: pstorage.meta.v1.Raise
-	(*Demote)(nil),               // 60: pstorage.meta.v1.Demote
-	(*Remove)(nil),               // 61: pstorage.meta.v1.Remove
-	(*Pull)(nil),                 // 62: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),           // 63: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),              // 64: pstorage.meta.v1.Promote
-	(*Absolve)(nil),              // 65: pstorage.meta.v1.Absolve
-	(*Result)(nil),               // 66: pstorage.meta.v1.Result
-	(*Progress)(nil),             // 67: pstorage.meta.v1.Progress
-	nil,                          // 68: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                          // 69: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                          // 70: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*Scrubbing)(nil),            // 17: pstorage.meta.v1.Scrubbing
+	(*Held)(nil),                 // 18: pstorage.meta.v1.Held
+	(*RenewRequest)(nil),         // 19: pstorage.meta.v1.RenewRequest
+	(*RenewReply)(nil),           // 20: pstorage.meta.v1.RenewReply
+	(*SettledRequest)(nil),       // 21: pstorage.meta.v1.SettledRequest
+	(*SettledReply)(nil),         // 22: pstorage.meta.v1.SettledReply
+	(*CloseFileRequest)(nil),     // 23: pstorage.meta.v1.CloseFileRequest
+	(*CloseFileReply)(nil),       // 24: pstorage.meta.v1.CloseFileReply
+	(*Chunk)(nil),                // 25: pstorage.meta.v1.Chunk
+	(*GetChunksRequest)(nil),     // 26: pstorage.meta.v1.GetChunksRequest
+	(*GetChunksReply)(nil),       // 27: pstorage.meta.v1.GetChunksReply
+	(*AllocateRequest)(nil),      // 28: pstorage.meta.v1.AllocateRequest
+	(*AllocateReply)(nil),        // 29: pstorage.meta.v1.AllocateReply
+	(*DropRequest)(nil),          // 30: pstorage.meta.v1.DropRequest
+	(*DropReply)(nil),            // 31: pstorage.meta.v1.DropReply
+	(*StatusRequest)(nil),        // 32: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),          // 33: pstorage.meta.v1.StatusReply
+	(*Mds)(nil),                  // 34: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),              // 35: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),       // 36: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),         // 37: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),       // 38: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),         // 39: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),    // 40: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),      // 41: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),     // 42: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),       // 43: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),     // 44: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),       // 45: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),  // 46: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),    // 47: pstorage.meta.v1.CreateServerReply
+	(*FromServer)(nil),           // 48: pstorage.meta.v1.FromServer
+	(*Register)(nil),             // 49: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),        // 50: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),              // 51: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),            // 52: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),             // 53: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),            // 54: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),              // 55: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),             // 56: pstorage.meta.v1.ToServer
+	(*Admission)(nil),            // 57: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),              // 58: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),              // 59: pstorage.meta.v1.Command
+	(*Prepare)(nil),              // 60: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),         // 61: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                // 62: pstorage.meta.v1.Raise
+	(*Demote)(nil),               // 63: pstorage.meta.v1.Demote
+	(*Remove)(nil),               // 64: pstorage.meta.v1.Remove
+	(*Pull)(nil),                 // 65: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),           // 66: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),              // 67: pstorage.meta.v1.Promote
+	(*Absolve)(nil),              // 68: pstorage.meta.v1.Absolve
+	(*Verify)(nil),               // 69: pstorage.meta.v1.Verify
+	(*Mend)(nil),                 // 70: pstorage.meta.v1.Mend
+	(*Result)(nil),               // 71: pstorage.meta.v1.Result
+	(*Progress)(nil),             // 72: pstorage.meta.v1.Progress
+	nil,                          // 73: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                          // 74: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                          // 75: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	3,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
@@ -5103,102 +5580,111 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
 	16, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
 	0,  // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	13, // 9: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	17, // 10: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	4,  // 11: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	13, // 12: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	13, // 13: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	24, // 14: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	16, // 15: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	13, // 16: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	24, // 17: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	16, // 18: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	13, // 19: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	24, // 20: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	24, // 21: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	16, // 22: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	33, // 23: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	68, // 24: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	1,  // 25: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	34, // 26: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	34, // 27: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	69, // 28: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	70, // 29: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	48, // 30: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	49, // 31: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	51, // 32: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	66, // 33: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	67, // 34: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	52, // 35: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	50, // 36: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	54, // 37: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	56, // 38: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	55, // 39: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 40: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 41: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	57, // 42: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	59, // 43: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	60, // 44: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	61, // 45: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	62, // 46: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	65, // 47: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	63, // 48: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	64, // 49: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	58, // 50: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	55, // 51: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 52: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 53: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 54: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 55: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 56: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	55, // 57: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	5,  // 58: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	6,  // 59: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	8,  // 60: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	10, // 61: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	11, // 62: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	12, // 63: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	14, // 64: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	18, // 65: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	20, // 66: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	22, // 67: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	25, // 68: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	27, // 69: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	29, // 70: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	31, // 71: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	43, // 72: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	45, // 73: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	35, // 74: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	37, // 75: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	39, // 76: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	41, // 77: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	47, // 78: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	4,  // 79: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	7,  // 80: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	9,  // 81: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	4,  // 82: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	4,  // 83: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	4,  // 84: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	15, // 85: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	19, // 86: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	21, // 87: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	23, // 88: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	26, // 89: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	28, // 90: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	30, // 91: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	32, // 92: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	44, // 93: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	46, // 94: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	36, // 95: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	38, // 96: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	40, // 97: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	42, // 98: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	53, // 99: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	79, // [79:100] is the sub-list for method output_type
-	58, // [58:79] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	17, // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	13, // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	18, // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	4,  // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	13, // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	13, // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	25, // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	16, // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	13, // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	25, // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	16, // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	13, // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	25, // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	25, // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	16, // 23: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	34, // 24: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	73, // 25: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	17, // 26: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	1,  // 27: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	35, // 28: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	35, // 29: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	74, // 30: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	75, // 31: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	49, // 32: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	50, // 33: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	52, // 34: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	71, // 35: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	72, // 36: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	55, // 37: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	53, // 38: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	51, // 39: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	17, // 40: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	54, // 41: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	57, // 42: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	59, // 43: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	58, // 44: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 45: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 46: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	60, // 47: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	62, // 48: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	63, // 49: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	64, // 50: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	65, // 51: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	68, // 52: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	66, // 53: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	67, // 54: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	69, // 55: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	70, // 56: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	61, // 57: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	58, // 58: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 59: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 60: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 61: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 62: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 63: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 64: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 65: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	58, // 66: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	5,  // 67: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	6,  // 68: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	8,  // 69: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	10, // 70: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	11, // 71: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	12, // 72: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	14, // 73: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	19, // 74: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	21, // 75: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	23, // 76: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	26, // 77: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	28, // 78: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	30, // 79: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	32, // 80: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	44, // 81: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	46, // 82: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	36, // 83: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	38, // 84: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	40, // 85: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	42, // 86: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	48, // 87: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	4,  // 88: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	7,  // 89: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	9,  // 90: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	4,  // 91: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	4,  // 92: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	4,  // 93: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	15, // 94: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	20, // 95: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	22, // 96: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	24, // 97: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	27, // 98: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	29, // 99: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	31, // 100: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	33, // 101: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	45, // 102: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	47, // 103: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	37, // 104: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	39, // 105: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	41, // 106: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	43, // 107: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	56, // 108: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	88, // [88:109] is the sub-list for method output_type
+	67, // [67:88] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -5206,19 +5692,20 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[45].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[46].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
 		(*FromServer_Result)(nil),
 		(*FromServer_Progress)(nil),
 		(*FromServer_Trouble)(nil),
+		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[51].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[54].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[54].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[57].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -5227,6 +5714,8 @@ func file_meta_metapb_meta_proto_init() {
 		(*Command_Absolve)(nil),
 		(*Command_Cancel)(nil),
 		(*Command_Promote)(nil),
+		(*Command_Verify)(nil),
+		(*Command_Mend)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -5234,7 +5723,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   69,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

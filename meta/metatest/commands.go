@@ -15,9 +15,9 @@ import (
 
 type streamServer = grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]
 
-// command does one command and answers. Pulls and absolutions are done beside the others.
+// command does one command and answers. Pulls, absolutions and verifications are done beside the others.
 func (s *process) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
-	if c.GetPull() != nil || c.GetAbsolve() != nil {
+	if c.GetPull() != nil || c.GetAbsolve() != nil || c.GetVerify() != nil || c.GetMend() != nil {
 		work.Go(func() { s.answer(p, c) })
 		return
 	}
@@ -80,6 +80,8 @@ func (s *Server) do(c *metapb.Command) (errs []string) {
 		}
 	case c.GetAbsolve() != nil:
 		errs = []string{s.absolve(c.GetAbsolve())}
+	case c.GetMend() != nil: // one that was bad is stale here: so an inventory tells of it
+		errs = []string{s.update(c.GetMend().Chunk, func(r *Replica) { r.State = sessions.StateInSync })}
 	}
 	return errs
 }

@@ -3,6 +3,7 @@ package sessions
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
@@ -176,11 +177,14 @@ func (s *Session) discard(k kind, keys []fsm.ChunkKey) (kept []fsm.ChunkKey, p P
 	err := s.registry.state.View(func(v *fsm.View) error {
 		var c fsm.Chunk
 		for _, key := range keys {
-			if s.preparing[key] > 0 || v.Chunk(key, &c) && c.Member(s.ID) {
+			if !v.Chunk(key, &c) {
+				c = fsm.Chunk{}
+			}
+			if s.preparing[key] > 0 || c.Member(s.ID) {
 				continue
 			}
 			kept = append(kept, key)
-			call.chunks = append(call.chunks, &metapb.ChunkAt{File: key.File, Index: key.Index, Version: c.Version})
+			call.chunks = append(call.chunks, &metapb.ChunkAt{File: key.File, Index: key.Index, Version: c.Version, Corrupt: corruptOn(&c, s.ID)})
 		}
 		return nil
 	})
@@ -190,6 +194,11 @@ func (s *Session) discard(k kind, keys []fsm.ChunkKey) (kept []fsm.ChunkKey, p P
 		return kept, Pending{call}
 	}
 	return kept, s.enqueue(call)
+}
+
+// corruptOn tells whether a server's replica, which is no member any more, was found corrupt (R10).
+func corruptOn(c *fsm.Chunk, server uint32) bool {
+	return slices.ContainsFunc(c.Former, func(f fsm.Former) bool { return f.Server == server && f.Corrupt })
 }
 
 // runLane sends one command after the other until the session ends.

@@ -62,12 +62,15 @@ type Session struct {
 	suspect   [levels]chunkset.Set // by Suspicion; [Sound] is not used
 	leftover  chunkset.Set         // replicas that no record speaks of
 	since     time.Time            // of the admission
+	scrubbing *metapb.Scrubbing
+	dates     map[uint64]FileDates // by file
 }
 
 func newSession(r *Registry, reg *metapb.Register) *Session {
 	s := &Session{ID: reg.Id, Incarnation: reg.Incarnation, Address: reg.Address, Host: reg.Host, Version: reg.Version,
 		registry: r, log: r.log.With("server", reg.Id), out: make(chan *metapb.ToServer, maxQueue), done: make(chan struct{}),
-		pending: map[uint64]*pending{}, laneWake: make(chan struct{}, 1), preparing: map[fsm.ChunkKey]int{}}
+		pending: map[uint64]*pending{}, laneWake: make(chan struct{}, 1), preparing: map[fsm.ChunkKey]int{},
+		dates: map[uint64]FileDates{}}
 	s.hear()
 	return s
 }
@@ -158,6 +161,8 @@ func (s *Session) read(stream Stream, trouble func(*Session, *metapb.Trouble)) {
 			s.result(m.Result)
 		case *metapb.FromServer_Progress:
 			s.progress(m.Progress)
+		case *metapb.FromServer_Scrubbed:
+			s.scrubbed(m.Scrubbed)
 		case *metapb.FromServer_Trouble:
 			trouble(s, m.Trouble)
 		default:
