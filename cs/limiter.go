@@ -7,8 +7,9 @@ import (
 
 // limiter spreads bytes over time; the zero value does not limit.
 type limiter struct {
-	rate uint64 // bytes per second
-	next time.Time
+	rate   uint64 // bytes per second
+	atOnce uint64 // bytes that may be moved at once when none have been for long
+	next   time.Time
 }
 
 // wait waits until n more bytes may be moved.
@@ -22,12 +23,17 @@ func (l *limiter) wait(ctx context.Context, n int) error {
 // reserve tells how long to wait before n more bytes are moved. There is a rate.
 func (l *limiter) reserve(n int) time.Duration {
 	now := time.Now()
-	if l.next.Before(now) {
-		l.next = now
+	if full := now.Add(-l.time(l.atOnce)); l.next.Before(full) {
+		l.next = full
 	}
 	delay := l.next.Sub(now)
-	l.next = l.next.Add(time.Duration(float64(n) / float64(l.rate) * float64(time.Second)))
+	l.next = l.next.Add(l.time(uint64(n)))
 	return delay
+}
+
+// time is how long that many bytes take.
+func (l *limiter) time(n uint64) time.Duration {
+	return time.Duration(float64(n) / float64(l.rate) * float64(time.Second))
 }
 
 // sleep waits, unless the context ends first.

@@ -15,8 +15,10 @@ const (
 	// Clients are busy that do more than this in a second. A client that waits for a rebuild does nothing, so it is not slowed down.
 	busyOps   = 500
 	busyBytes = 16 << 20
-	// besideClients is what all rebuilds here together may move in a second while clients are busy.
+	// besideClients is what all rebuilds here together may move in a second while clients are busy; of what they have not moved lately they
+	// may move besideAtOnce at full speed, so that a server that was away for a moment is in sync soon, before another fails.
 	besideClients = 32 << 20
+	besideAtOnce  = 512 << 20
 )
 
 // demanding are the requests that clients wait for.
@@ -34,7 +36,7 @@ type pace struct {
 }
 
 func newPace(demand func() (ops, bytes uint64)) *pace {
-	return &pace{demand: demand, at: time.Now(), limit: limiter{rate: besideClients}}
+	return &pace{demand: demand, at: time.Now(), limit: limiter{rate: besideClients, atOnce: besideAtOnce}}
 }
 
 // demandOf adds up what a data path has been asked for.

@@ -16,17 +16,17 @@ type LayerSum struct {
 	Chunk   string `json:"chunk"`
 	Version uint64 `json:"version"`
 	State   string `json:"state"`
-	Open    bool   `json:"open"` // in the activity log: after an unclean end suspect
+	Suspect bool   `json:"suspect"` // not resolved since a crash, or will be suspect at the next start
 	Layer   uint32 `json:"layer"`
 	Sum     string `json:"sum"` // of the table; whether the data match the table is for Check to say
 }
 
 func (l LayerSum) String() string {
-	open := ""
-	if l.Open {
-		open = " open"
+	suspect := ""
+	if l.Suspect {
+		suspect = " suspect"
 	}
-	return fmt.Sprintf("chunk %s layer %d version %d %s%s sum %s", l.Chunk, l.Layer, l.Version, l.State, open, l.Sum)
+	return fmt.Sprintf("chunk %s layer %d version %d %s%s sum %s", l.Chunk, l.Layer, l.Version, l.State, suspect, l.Sum)
 }
 
 // Sums returns the sum of every layer in a store that is not in use, sorted by chunk.
@@ -37,13 +37,14 @@ func Sums(fsys disk.FS, dir string) (sums []LayerSum, err error) {
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(was.replicas), compareIDs) {
 		rec := was.replicas[id]
-		_, open := was.activity[id]
+		suspicion, open := was.activity[id]
+		suspect := suspicion != Sound || open && !was.clean
 		for _, num := range rec.layers {
 			sum, err := layerSum(fsys, dir+"/"+layerName(id, num), chunk.Header{ID: id, Layer: num, Blocks: rec.blocks})
 			if err != nil {
 				return nil, fmt.Errorf("sums of %s: %w", dir, about(id, err))
 			}
-			sums = append(sums, LayerSum{id.String(), rec.version, rec.state.String(), open, num, sum})
+			sums = append(sums, LayerSum{id.String(), rec.version, rec.state.String(), suspect, num, sum})
 		}
 	}
 	return sums, nil

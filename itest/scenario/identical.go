@@ -15,8 +15,8 @@ import (
 // Compared is what Identical went through.
 type Compared struct{ Layers, Replicas int }
 
-// Identical checks stopped chunk servers' folders offline: every block matches its checksum, nothing is open or suspect, and
-// all replicas of a chunk that are in sync are equal, and at least as many as wanted.
+// Identical checks stopped chunk servers' folders offline: every block matches its checksum, and all replicas of a chunk that are in sync
+// are equal, free of suspicion, and at least as many as wanted. Those that are not in sync wait to be removed.
 func Identical(ctx context.Context, binary string, dirs []string, wanted int) (found Compared, err error) {
 	replicas := map[string][]store.LayerSum{}
 	for _, dir := range dirs {
@@ -49,8 +49,8 @@ func Identical(ctx context.Context, binary string, dirs []string, wanted int) (f
 }
 
 func different(list []store.LayerSum) bool {
-	for _, sum := range list[1:] {
-		if sum.Sum != list[0].Sum || sum.Version != list[0].Version {
+	for _, sum := range list {
+		if sum.Sum != list[0].Sum || sum.Version != list[0].Version || sum.Suspect {
 			return true
 		}
 	}
@@ -63,12 +63,12 @@ func sound(ctx context.Context, binary, dir string) error {
 	if err != nil {
 		return err
 	}
-	var report struct{ Suspects, Damaged int }
+	var report struct{ Damaged int }
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		return fmt.Errorf("cs-check: %w", err)
 	}
-	if report.Suspects > 0 || report.Damaged > 0 {
-		return fmt.Errorf("%s: %d suspect, %d damaged", dir, report.Suspects, report.Damaged)
+	if report.Damaged > 0 {
+		return fmt.Errorf("%s: %d damaged", dir, report.Damaged)
 	}
 	return nil
 }
