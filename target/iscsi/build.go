@@ -9,8 +9,8 @@ import (
 // build makes pieces of what is first in the queue, as many as one system call takes. It returns whether there is any.
 // Called with mu held, by whoever is flushing or about to.
 func (s *session) build() bool {
-	s.store = s.store[:0]
-	for s.first < len(s.queue) && len(s.store) < maxVectors-2 && !s.last {
+	s.store, s.joined = s.store[:0], 0
+	for s.first < len(s.queue) && !s.full() && !s.last {
 		e := s.queue[s.first]
 		if e.task != nil && !s.buildTask(e.task) {
 			break
@@ -32,9 +32,9 @@ func (s *session) buildControl(c *control) {
 	}
 	s.stamp(c.head(), c.counts)
 	s.last = c.last
-	s.store = append(s.store, c.hdr[:])
+	s.addHeader(c.hdr[:])
 	if len(c.data) > 0 {
-		s.store = append(s.store, c.data)
+		s.addSegment(c.data)
 	}
 }
 
@@ -56,7 +56,7 @@ func (s *session) stampWindow(h header) {
 // buildTask makes the PDUs of a task's answer. It returns false when there was no room for all.
 func (s *session) buildTask(t *task) bool {
 	for t.sent < t.sendLen {
-		if len(s.store) >= maxVectors-2 {
+		if s.full() {
 			return false
 		}
 		s.buildDataIn(t)
@@ -101,18 +101,73 @@ func (s *session) buildDataIn(t *task) {
 // dataHeader returns an empty header; for the first PDU of a task, that in front of its buffer.
 func (s *session) dataHeader(t *task) (h header, joined bool) {
 	if t.sent == 0 && t.slab != nil {
-		h = t.slab.b[:headroom]
+		h = t.slab.b[s.headAt():][:headerSize]
 		clear(h)
 		return h, true
 	}
 	return s.newHeader(), false
 }
 
+// headAt is where the header, with its digest, begins that goes out in one piece with a buffer's data.
+func (s *session) headAt() int {
+	if s.params.headerDigest {
+		return headroom - headerSize - digestSize
+	}
+	return headroom - headerSize
+}
+
+// region takes n bytes of the space for headers and digests. Those that follow each other lie side by side.
+func (o *outbox) region(n int) []byte {
+	b := o.space[o.used:][:n:n]
+	o.used += n
+	return b
+}
+
+// full reports whether there may be no room for one more PDU: header, data and digest are three pieces at most.
+func (o *outbox) full() bool {
+	return len(o.store) > maxVectors-3 || o.used+headerSize+2*digestSize > len(o.space)
+}
+
 func (s *session) newHeader() header {
-	h := s.headers[s.used:][:headerSize:headerSize]
-	s.used += headerSize
+	h := s.region(headerSize)
 	clear(h)
 	return h
+}
+
+// add adds a piece, joined to the last one where both lie in the space for headers, side by side.
+func (o *outbox) add(b []byte) {
+	k := len(o.store) - 1
+	if o.joined > 0 && o.joined < len(o.space) && &b[0] == &o.space[o.joined] {
+		start := o.joined - len(o.store[k])
+		o.joined += len(b)
+		o.store[k] = o.space[start:o.joined]
+		return
+	}
+	o.store = append(o.store, b)
+	o.joined = 0
+	if at := o.used - len(b); at >= 0 && at < len(o.space) && &b[0] == &o.space[at] {
+		o.joined = o.used
+	}
+}
+
+// addHeader adds a header that is complete, with its digest.
+func (s *session) addHeader(h header) {
+	s.add(h)
+	if s.params.headerDigest {
+		s.add(appendDigest(s.region(digestSize)[:0], h))
+	}
+}
+
+// addSegment adds a data segment, padding included, with its digest.
+func (s *session) addSegment(b []byte) {
+	s.add(b)
+	s.addDataDigest(b)
+}
+
+func (s *session) addDataDigest(b []byte) {
+	if s.params.dataDigest {
+		s.add(appendDigest(s.region(digestSize)[:0], b))
+	}
 }
 
 // addData adds header and n bytes of data with their padding. A buffer has room for padding behind its data.
@@ -124,11 +179,16 @@ func (s *session) addData(t *task, h header, n int, joined bool) {
 	}
 	pad := padded(n)
 	clear(buf[end : t.sent+pad])
-	if joined {
-		s.store = append(s.store, t.slab.b[:headroom+pad])
+	if !joined {
+		s.addHeader(h)
+		s.addSegment(buf[t.sent : t.sent+pad])
 		return
 	}
-	s.store = append(s.store, h, buf[t.sent:t.sent+pad])
+	if s.params.headerDigest {
+		appendDigest(t.slab.b[:headroom-digestSize], h)
+	}
+	s.add(t.slab.b[s.headAt() : headroom+pad])
+	s.addDataDigest(buf[:pad])
 }
 
 // buildResponse makes a SCSI response PDU. Those that follow each other lie side by side and become one piece.
@@ -141,30 +201,16 @@ func (s *session) buildResponse(t *task) {
 	s.stamp(h, true)
 	h.put(36, t.pdus+t.r2tSN)
 	h.put(44, residual)
-	if t.Status == scsi.CheckCondition {
-		clear(t.sense[:])
-		sense := t.AppendSense(t.sense[:2])
-		binary.BigEndian.PutUint16(sense, uint16(len(sense)-2))
-		h.setDataLen(len(sense))
-		s.store = append(s.store, h, sense[:padded(len(sense))])
+	if t.Status != scsi.CheckCondition {
+		s.addHeader(h)
 		return
 	}
-	if k := len(s.store) - 1; s.joinable(k) {
-		n := len(s.store[k]) + headerSize
-		s.store[k] = s.headers[s.used-n : s.used]
-		return
-	}
-	s.store = append(s.store, h)
-}
-
-// joinable reports whether piece k ends where the newest header begins.
-func (o *outbox) joinable(k int) bool {
-	before := o.used - 2*headerSize
-	if k < 0 || before < 0 {
-		return false
-	}
-	piece := o.store[k]
-	return len(piece) >= headerSize && &piece[len(piece)-headerSize] == &o.headers[before]
+	clear(t.sense[:])
+	sense := t.AppendSense(t.sense[:2])
+	binary.BigEndian.PutUint16(sense, uint16(len(sense)-2))
+	h.setDataLen(len(sense))
+	s.addHeader(h)
+	s.addSegment(sense[:padded(len(sense))])
 }
 
 // residual tells how the data the command had differs from what the initiator expected.

@@ -250,7 +250,7 @@ func (c *client) closed() {
 		if err != nil {
 			return
 		}
-		if p.opcode() != opNopIn && p.opcode() != opReject {
+		if p.opcode() != opNopIn && p.opcode() != opReject && p.opcode() != opAsync {
 			c.t.Fatalf("got %x instead of the end of the connection", p.opcode())
 		}
 	}

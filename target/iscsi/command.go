@@ -46,7 +46,13 @@ func (s *session) newTask(p pdu) (t *task, why byte, err error) {
 	if t.counted = !p.immediate(); t.counted {
 		s.inUse++
 	}
-	t.tag = p.tag()
+	t.tag, t.path = p.tag(), nil
+	if n, ok := lunNumber(p.lun()); ok {
+		t.path = s.paths[n]
+	}
+	if t.path != nil {
+		t.path.inUse++
+	}
 	slot := &s.table[t.tag%tableSize]
 	t.next, *slot = *slot, t
 	t.state.Store(taskReceiving)
@@ -104,10 +110,29 @@ func (s *session) prepare(t *task, p pdu) {
 	} else if p.header[1]&flagRead != 0 {
 		t.InMax = length
 	}
-	if n, ok := lunNumber(t.lun); ok && n == theLUN {
-		s.nexus.Prepare(&t.Task)
+	if t.path == nil {
+		scsi.NoLU(&t.Task, t.lun == 0, s.target.lunIDs()...)
+		return
+	}
+	if at := t.path.at.Load(); at != nil {
+		at.nexus.Prepare(&t.Task)
+		s.share(t)
 	} else {
-		scsi.NoLU(&t.Task, ok && n == 0, lunBytes)
+		scsi.NotYet(&t.Task, s.target.lunIDs()...)
+	}
+}
+
+// share refuses a command of a LUN that has taken more than half of what the session's LUNs share: one that hangs must not
+// take what others need.
+func (s *session) share(t *task) {
+	if len(s.paths) < 2 {
+		return
+	}
+	s.mu.Lock()
+	full := t.path.inUse > s.srv.cfg.Queue/2 || t.BufLen > 0 && t.path.held > 0 && t.path.held+slabSize(t.BufLen) > s.srv.cfg.SessionBytes/2
+	s.mu.Unlock()
+	if full {
+		t.Refuse(scsi.TaskSetFull)
 	}
 }
 
@@ -124,6 +149,9 @@ func (s *session) start(t *task) {
 	case scsi.Done:
 		s.finish(t)
 	case scsi.Submit:
-		s.batch = append(s.batch, &t.Req)
+		if len(t.path.batch) == 0 {
+			s.dirty = append(s.dirty, t.path)
+		}
+		t.path.batch = append(t.path.batch, &t.Req)
 	}
 }

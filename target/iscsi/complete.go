@@ -40,7 +40,9 @@ func (s *session) Complete(batch []*block.Request) {
 // held.
 func (s *session) answer(t *task, now time.Time, told []func()) []func() {
 	s.running--
-	s.meter.finished(t, now)
+	if t.path != nil {
+		t.path.meter.finished(t, now)
+	}
 	if t.state.Load() == taskDoomed || s.broken {
 		told = append(told, t.waiters...)
 		clear(t.waiters)
@@ -73,6 +75,10 @@ func (s *session) uncount(t *task) {
 // recycle gives the task's memory back and makes it free. Called with mu held.
 func (s *session) recycle(t *task) {
 	s.giveBack(t)
+	if t.path != nil {
+		t.path.inUse--
+		t.path = nil
+	}
 	t.Release()
 	t.state.Store(taskFree)
 	t.next, s.freeList = s.freeList, t

@@ -39,15 +39,18 @@ func (t *task) place() []byte {
 }
 
 // dataOut takes a Data-Out PDU. One that belongs to no task is what an aborted task left behind: it is dropped.
-func (s *session) dataOut(p pdu) {
+func (s *session) dataOut(p pdu) error {
 	s.mu.Lock()
-	t := s.find(p.tag())
+	t, wrong := s.find(p.tag()), s.acknowledgesFuture(p.header)
 	s.mu.Unlock()
+	if wrong {
+		return errStatSN
+	}
 	if t == nil || p.u32(20) != t.ttt {
-		return
+		return nil
 	}
 	if st := t.state.Load(); st != taskReceiving || !t.unasked && t.ttt == reservedTag {
-		return
+		return nil
 	}
 	t.lastData.Store(s.batchTime.UnixNano())
 	s.checkData(t, p)
@@ -60,6 +63,7 @@ func (s *session) dataOut(p pdu) {
 		t.unasked, t.ttt = false, reservedTag
 		s.collect(t)
 	}
+	return nil
 }
 
 // checkData fails the task when the PDU is not the next one: data in order, numbered, within what was asked for.
@@ -68,6 +72,8 @@ func (s *session) checkData(t *task, p pdu) {
 		return
 	}
 	switch {
+	case p.damaged:
+		t.FailTransfer(scsi.Damaged)
 	case p.u32(36) != t.dataSN:
 		t.FailTransfer(scsi.WrongSequence)
 	case int(p.u32(40)) != t.received:

@@ -1,5 +1,6 @@
-// Package iscsi is an iSCSI target (RFC 7143) for the volumes of a block.Catalog: target iqn-prefix:NAME has the volume
-// NAME as its LUN 1. What the SCSI commands do is in target/scsi; this package moves commands and data.
+// Package iscsi is an iSCSI target (RFC 7143) for the volumes of a block.Catalog. Targets says which LUNs there are and who may
+// use them; without it, target iqn-prefix:NAME has the volume NAME as its LUN 1, for everybody. What the SCSI commands do is in
+// target/scsi; this package moves commands and data.
 //
 // # DESIGN
 //
@@ -16,20 +17,26 @@
 // goroutine, in batches; there the answers are put into the outbox and written with one gathered system call that does
 // not block. Only when the socket takes no more does the writer goroutine wait for it.
 //
+// A volume is open as one logical unit however many targets and sessions use it (unit). A session has a path to each LUN of its
+// target; one whose volume cannot be opened answers BUSY and is tried again, while the others work. When the description
+// of a target changes, the reader of each of its sessions adds and removes paths; only the reader changes the list.
+//
 // Goroutines of a session (one connection each, MaxConnections=1): the reader, which began as the login's; the writer; a
-// timer that pings the silent. Others enter through Complete (devices), abortInto (other sessions' resets) and wake.
+// timer that pings the silent; one for each volume that is being opened. Others enter through Complete (devices),
+// abortPathInto (other sessions' resets) and wake.
 //
 // Memory: a small buffer that data arrives for is given at once (the window bounds these), any other waits in order until
 // the session and all sessions together have room. The first megabyte of a session is its own, so that no other
-// session can starve it. Whoever gives memory back wakes the reader of a session that waits; only readers start
+// session can starve it, and one LUN gets no more than half of a session's commands and memory. An idle session has no receive
+// buffer. Whoever gives memory back wakes the reader of a session that waits; only readers start
 // tasks.
 //
 // A task's state is atomic: receiving, then running; an abort turns it to aborted (the reader drops it) or doomed (it
 // is dropped when the device completes it, and then whoever waits for that is told).
 //
-// Locks: Server.mu, target.mu, session.mu, then those of scsi.LU and budget.mu; never two sessions' at once. The fields
-// that belong to one goroutine are grouped so in session.
+// Locks: Server.mu, target.mu or unit.mu, session.mu, then those of scsi.LU and budget.mu; never two sessions' at once. The
+// fields that belong to one goroutine are grouped so in session.
 //
-// Not negotiated so far: authentication (CHAP has its place in login.key), digests, several connections per session,
-// error recovery levels above 0, markers.
+// Authentication is in chap.go, with what keeps it safe. Nothing is negotiated of several connections per session, error
+// recovery levels above 0, and markers.
 package iscsi

@@ -23,6 +23,7 @@ const (
 	loginSuccess        loginStatus = 0x0000
 	loginInitiatorError loginStatus = 0x0200
 	loginAuthFailed     loginStatus = 0x0201
+	loginForbidden      loginStatus = 0x0202
 	loginNotFound       loginStatus = 0x0203
 	loginVersion        loginStatus = 0x0205
 	loginTooMany        loginStatus = 0x0206
@@ -43,8 +44,13 @@ type login struct {
 	params params
 
 	initiator string
-	target    string // volume's name
+	target    string // its name
+	info      *TargetInfo
+	tag       uint16 // of the target port group
 	discovery bool
+	admitted  bool // the names were looked at
+	chap      chap
+	accounts  func(user string) (Secret, bool)
 	isid      [6]byte
 	tsih, cid uint16
 	cmdSN     uint32
@@ -112,9 +118,13 @@ func (l *login) request(ctx context.Context, h header, data []byte) (done bool, 
 	if l.failed != loginSuccess || more {
 		return false, l.reply(h, false, current, next)
 	}
-	l.keys()
+	l.keys(ctx)
 	if l.failed == loginSuccess && !l.named() {
 		l.failed = loginMissing
+	}
+	transit = transit && !l.chap.open() // until the initiator has proven itself
+	if l.failed == loginSuccess && l.chap.wanted && !l.chap.done && (transit || current == stageOperational) {
+		l.failed = loginAuthFailed
 	}
 	l.stage = current
 	if transit && next == stageFull && l.failed == loginSuccess {

@@ -25,7 +25,7 @@ func answers(p pdu) []string {
 func TestLoginInOneStep(t *testing.T) {
 	within(t, Config{}, func(t *testing.T, p *portal) {
 		c := p.client()
-		r := c.login(append(slices.Clone(normalKeys), "HeaderDigest=CRC32C,None", "X-y=1")...)
+		r := c.login(append(slices.Clone(normalKeys), "HeaderDigest=None,CRC32C", "X-y=1")...)
 		want := []string{"InitialR2T=No", "ImmediateData=Yes", "MaxBurstLength=262144", "FirstBurstLength=65536", "HeaderDigest=None",
 			"X-y=NotUnderstood", "TargetPortalGroupTag=1", "MaxRecvDataSegmentLength=262144"}
 		if got := answers(r); !slices.Equal(got, want) {
@@ -137,6 +137,7 @@ func TestSecondConnectionOfASessionIsRefused(t *testing.T) {
 		c := p.client()
 		h := loginHeader(c, stageOperational, stageFull)
 		copy(h[14:], handle)
+		h[21] = 1 // another connection number
 		c.send(h, text(normalKeys...))
 		if r := c.receive(); loginStatus(r.u32(36)>>16) != loginTooMany {
 			t.Errorf("status %04x", r.u32(36)>>16)
@@ -239,7 +240,7 @@ func TestDiscoveryListsTheTargets(t *testing.T) {
 
 func TestLongListOfTargetsComesInPieces(t *testing.T) {
 	within(t, Config{}, func(t *testing.T, p *portal) {
-		p.Server.cfg.Catalog = manyVolumes(100)
+		p.Server.cfg.Targets = &volumeTargets{catalog: manyVolumes(100), prefix: DefaultPrefix}
 		c := p.client()
 		c.login("InitiatorName=iqn.test:host", "SessionType=Discovery", "MaxRecvDataSegmentLength=1024")
 		var all []byte

@@ -2,16 +2,14 @@ package iscsi
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-
-	"pstorage/blockstore/block"
 )
 
 // keys answers all pairs of the collected text.
-func (l *login) keys() {
+func (l *login) keys(ctx context.Context) {
 	pairs, err := parseText(l.text)
 	if l.text = nil; err != nil {
 		l.failed = loginInitiatorError
@@ -24,19 +22,33 @@ func (l *login) keys() {
 			return
 		}
 		seen[p.key] = true
-		l.key(p.key, p.value)
+		l.name(p.key, p.value)
 	}
-	if !l.tagSent && !l.discovery && l.target != "" {
-		l.tagSent = true
-		l.answer = appendPair(l.answer, "TargetPortalGroupTag", "1")
+	if l.failed == loginSuccess && !l.admitted && l.named() {
+		l.admitted = true
+		l.admit(ctx)
 	}
-	if l.stage == stageOperational && !l.declared {
-		l.declared = true
-		l.answer = appendPair(l.answer, "MaxRecvDataSegmentLength", strconv.Itoa(ourSegment))
+	for _, p := range pairs {
+		if l.failed == loginSuccess {
+			l.key(p.key, p.value)
+		}
+	}
+	if l.failed == loginSuccess {
+		l.conclude(seen["AuthMethod"])
 	}
 }
 
-func (l *login) key(key, value string) {
+// name takes the keys that say who wants what.
+func (l *login) name(key, value string) {
+	switch {
+	case key == "InitiatorName" || key == "TargetName" || key == "SessionType":
+		if l.admitted { // nobody becomes another in the middle
+			l.failed = loginInitiatorError
+			return
+		}
+	default:
+		return
+	}
 	switch key {
 	case "InitiatorName":
 		if l.initiator = strings.ToLower(value); !validName(l.initiator) {
@@ -45,16 +57,62 @@ func (l *login) key(key, value string) {
 	case "SessionType":
 		l.sessionType(value)
 	case "TargetName":
-		l.targetName(value)
-	case "InitiatorAlias":
+		l.target = value
+	}
+}
+
+func (l *login) key(key, value string) {
+	switch key {
+	case "InitiatorName", "SessionType", "TargetName", "InitiatorAlias":
+	case "AuthMethod":
+		l.method(value)
 	default:
-		answer := l.params.negotiate(key, value)
-		if answer != "" {
+		if l.stage == stageSecurity && l.chap.chosen && l.chap.key(key, value) {
+			return
+		}
+		if answer := l.params.negotiate(key, value); answer != "" {
 			l.answer = appendPair(l.answer, key, answer)
 		}
-		if key == "AuthMethod" && answer == reject {
-			l.failed = loginAuthFailed
+	}
+}
+
+// method chooses how the initiator is to prove itself. One that need not may still do it for discovery, to be shown more.
+func (l *login) method(list string) {
+	offered := strings.Split(list, ",")
+	useful := l.stage == stageSecurity && (l.chap.wanted || l.discovery && l.accounts != nil)
+	switch {
+	case l.chap.chosen:
+		l.failed = loginInitiatorError
+	case useful && slices.Contains(offered, "CHAP"):
+		l.chap.chosen = true
+		l.answer = appendPair(l.answer, "AuthMethod", "CHAP")
+	case !l.chap.wanted && slices.Contains(offered, none):
+		l.answer = appendPair(l.answer, "AuthMethod", none)
+	default:
+		l.failed = loginAuthFailed
+	}
+}
+
+// conclude adds what answers the keys together, and what is declared once.
+func (l *login) conclude(methodAsked bool) {
+	if l.chap.open() && !methodAsked {
+		var mutual *Account
+		if l.info != nil {
+			mutual = l.info.Mutual
 		}
+		var err error
+		if l.answer, err = l.chap.proceed(l.answer, l.accounts, mutual); err != nil {
+			l.failed = loginAuthFailed
+			return
+		}
+	}
+	if !l.tagSent && l.info != nil {
+		l.tagSent = true
+		l.answer = appendPair(l.answer, "TargetPortalGroupTag", strconv.Itoa(int(l.tag)))
+	}
+	if l.stage == stageOperational && !l.declared {
+		l.declared = true
+		l.answer = appendPair(l.answer, "MaxRecvDataSegmentLength", strconv.Itoa(ourSegment))
 	}
 }
 
@@ -68,15 +126,45 @@ func (l *login) sessionType(value string) {
 	}
 }
 
-// targetName takes the volume's name out of its target's. The prefix is compared as iSCSI names are, the rest as volumes'
-// are.
-func (l *login) targetName(value string) {
-	n := len(l.srv.cfg.TargetPrefix)
-	if len(value) <= n || !strings.EqualFold(value[:n], l.srv.cfg.TargetPrefix) {
-		l.failed = loginNotFound
+// admit looks the target up and decides whether the initiator may log in, and whether it has to prove who it is.
+func (l *login) admit(ctx context.Context) {
+	if l.discovery {
+		l.accounts = l.anyAccount(ctx)
 		return
 	}
-	l.target = value[n:]
+	info, err := l.srv.cfg.Targets.Lookup(ctx, l.target)
+	if err == nil {
+		l.target = info.Name
+		err = info.Validate()
+	}
+	switch tag, served := info.portal(l.conn.LocalAddr()); {
+	case missing(err), err == nil && !served:
+		l.failed = loginNotFound
+	case err != nil:
+		l.srv.log.Warn("target cannot be looked up", "target", l.target, "initiator", l.initiator, "err", err)
+		l.failed = loginUnavailable
+	case !info.allows(l.initiator):
+		l.failed = loginForbidden
+	default:
+		l.info, l.tag = &info, tag
+		l.chap.wanted, l.accounts = len(info.Accounts) > 0, info.account
+	}
+}
+
+// anyAccount returns what finds the accounts of all targets, nil where there are none.
+func (l *login) anyAccount(ctx context.Context) func(string) (Secret, bool) {
+	list, err := l.srv.cfg.Targets.List(ctx)
+	if err != nil || !slices.ContainsFunc(list, func(t TargetInfo) bool { return len(t.Accounts) > 0 }) {
+		return nil
+	}
+	return func(user string) (Secret, bool) {
+		for i := range list {
+			if s, ok := list[i].account(user); ok && list[i].allows(l.initiator) {
+				return s, true
+			}
+		}
+		return Secret{}, false
+	}
 }
 
 // validName: an iSCSI name of a length that is allowed, of characters that print.
@@ -95,39 +183,49 @@ func validName(s string) bool {
 // named reports whether the names are there that have to come with the first request.
 func (l *login) named() bool { return l.initiator != "" && (l.discovery || l.target != "") }
 
-// attach opens the target of a normal session, once all else is agreed.
+// attach makes the session, once all else is agreed.
 func (l *login) attach(ctx context.Context) {
-	switch {
-	case l.tsih != 0 && l.srv.hasSession(l.tsih):
-		l.failed = loginTooMany
+	if !l.continues() {
 		return
-	case l.tsih != 0:
-		l.failed = loginNoSession
-		return
-	case l.discovery:
+	}
+	if l.discovery {
 		l.sess = newSession(l, nil)
-		l.tsih = l.srv.addSession(l.sess)
+		l.tsih = l.srv.addSession(l.sess, 0)
 		return
 	}
 	err := l.join(ctx)
 	switch {
 	case err == nil:
-		l.tsih = l.srv.addSession(l.sess)
-	case errors.Is(err, block.ErrNotFound):
+		l.tsih = l.srv.addSession(l.sess, l.tsih)
+	case missing(err):
 		l.failed = loginNotFound
 	default:
-		l.srv.log.Warn("volume cannot be opened", "volume", l.target, "initiator", l.initiator, "err", err)
+		l.srv.log.Warn("target cannot be opened", "target", l.target, "initiator", l.initiator, "err", err)
 		l.failed = loginUnavailable
 	}
 }
 
-// join opens the volume and takes the place of older sessions of the same initiator port: what they began has to be
+// continues reports whether the session handle is one that a login may have: none or, for the same connection once more, that
+// of the initiator port's own session, whose place the new connection takes with nothing of the old one left (RFC 7143, 6.3.4;
+// that is all there is to connection reinstatement at error recovery level 0).
+func (l *login) continues() bool {
+	if l.tsih == 0 {
+		return true
+	}
+	old := l.srv.session(l.tsih)
+	switch {
+	case old == nil, l.discovery, old.target == nil, old.port != l.port(), old.target.name != l.info.Name, old.tag != l.tag:
+		l.failed = loginNoSession
+	case old.cid != l.cid:
+		l.failed = loginTooMany
+	}
+	return l.failed == loginSuccess
+}
+
+// join opens the volumes and takes the place of older sessions of the same initiator port: what they began has to be
 // over before the new one is told that it may begin (RFC 7143, 6.3.5).
 func (l *login) join(ctx context.Context) error {
-	tgt, err := l.srv.openTarget(ctx, l.target)
-	if err != nil {
-		return err
-	}
+	tgt := l.srv.useTarget(l.info)
 	l.sess = newSession(l, tgt)
 	for _, old := range tgt.join(l.sess) {
 		old.kill()
@@ -137,7 +235,7 @@ func (l *login) join(ctx context.Context) error {
 			return fmt.Errorf("waiting for the end of an older session: %w", ctx.Err())
 		}
 	}
-	return nil
+	return l.sess.openPaths(ctx)
 }
 
 // port names the initiator port, as persistent reservations know it.

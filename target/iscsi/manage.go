@@ -30,8 +30,13 @@ func (s *session) taskRequest(p pdu) error {
 		return nil
 	}
 	tag, function := p.tag(), p.header[1]&0x7f
+	if function == resetTargetWarm || function == resetTargetCold {
+		s.resetTarget(tag, function == resetTargetCold)
+		return nil
+	}
 	lun, ok := lunNumber(p.lun())
-	if function != resetTargetWarm && function != resetTargetCold && (!ok || lun != theLUN) {
+	way := s.paths[lun]
+	if !ok || way == nil {
 		s.functionDone(tag, functionNoLU, false)
 		return nil
 	}
@@ -39,14 +44,9 @@ func (s *session) taskRequest(p pdu) error {
 	case abortTask:
 		s.abortOne(tag, p.u32(20))
 	case abortTaskSet:
-		s.abortAll(func() { s.functionDone(tag, functionComplete, false) })
-	case clearTaskSet:
-		s.abortEverywhere(func() {
-			s.target.lu.Cleared(s.nexus)
-			s.functionDone(tag, functionComplete, false)
-		})
-	case resetLU, resetTargetWarm, resetTargetCold:
-		s.reset(tag, function == resetTargetCold)
+		s.abortPath(way, func() { s.functionDone(tag, functionComplete, false) })
+	case clearTaskSet, resetLU:
+		s.clear(tag, way, function == resetLU)
 	case reassignTask:
 		s.functionDone(tag, functionNoReassign, false)
 	default:
@@ -92,11 +92,22 @@ func (s *session) abortInto(g *gate) {
 	s.abortLocked(g, func(*task) bool { return true })
 }
 
-// abortEverywhere aborts the tasks of all sessions of the target.
-func (s *session) abortEverywhere(done func()) {
+// abortPath aborts all tasks of a LUN of the session.
+func (s *session) abortPath(p *path, done func()) {
 	g := newGate(done)
-	s.target.each(func(x *session) { x.abortInto(g) })
+	s.abortPathInto(p, g)
 	g.done()
+}
+
+func (s *session) abortPathInto(p *path, g *gate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.abortLocked(g, func(t *task) bool { return t.path == p })
+}
+
+// abortInto aborts the tasks of all sessions at a logical unit.
+func (u *unit) abortInto(g *gate) {
+	u.each(func(p *path) { p.sess.abortPathInto(p, g) })
 }
 
 // abortLocked aborts the tasks that match and have not ended, and has the gate wait for those at the device, also where
@@ -123,11 +134,34 @@ func (s *session) abortLocked(g *gate, match func(*task) bool) (n int) {
 	return n
 }
 
-// reset resets the logical unit: all there is in the target. A cold reset ends all its sessions too.
-func (s *session) reset(tag uint32, cold bool) {
-	s.log.Info("reset", "cold", cold)
-	s.abortEverywhere(func() {
-		s.target.lu.Reset()
+// clear ends all tasks of a logical unit, whoever began them, and with reset brings it back to its beginning.
+func (s *session) clear(tag uint32, way *path, reset bool) {
+	at := way.at.Load()
+	if at == nil { // a volume that is not open has no tasks
+		s.functionDone(tag, functionComplete, false)
+		return
+	}
+	s.log.Info("tasks cleared", "volume", at.unit.volume, "reset", reset)
+	g := newGate(func() {
+		if reset {
+			at.unit.lu.Reset()
+		} else {
+			at.unit.lu.Cleared(at.nexus)
+		}
+		s.functionDone(tag, functionComplete, false)
+	})
+	at.unit.abortInto(g)
+	g.done()
+}
+
+// resetTarget resets all logical units of the target. A cold reset ends all its sessions too.
+func (s *session) resetTarget(tag uint32, cold bool) {
+	s.log.Info("target reset", "cold", cold)
+	units := s.target.units()
+	g := newGate(func() {
+		for u := range units {
+			u.lu.Reset()
+		}
 		s.functionDone(tag, functionComplete, cold)
 		if cold {
 			s.target.each(func(x *session) {
@@ -137,4 +171,8 @@ func (s *session) reset(tag uint32, cold bool) {
 			})
 		}
 	})
+	for u := range units {
+		u.abortInto(g)
+	}
+	g.done()
 }

@@ -6,7 +6,7 @@ import (
 )
 
 // headroom before the data of a buffer, so that the header of a Data-In PDU goes out in one piece with its data.
-const headroom = headerSize
+const headroom = headerSize + digestSize + 12 // data begins at a multiple of 64
 
 // minClass: the smallest buffer holds 4 KiB of data, the largest 32 MiB, in powers of two.
 const (

@@ -22,7 +22,7 @@ func (c *control) head() header { return c.hdr[:] }
 // setData gives the PDU a data segment.
 func (c *control) setData(d []byte) {
 	c.head().setDataLen(len(d))
-	c.data = append(make([]byte, 0, padded(len(d))), d...)[:padded(len(d))]
+	c.data = append(make([]byte, 0, padded(len(d))), d...)[:padded(len(d))] // make: padding is zeros
 }
 
 // entry is what waits to be sent: the answer to a task, or a control PDU.
@@ -48,17 +48,19 @@ type outbox struct {
 	writerEnd chan struct{}
 
 	// of whoever is flushing
-	pieces  [][]byte // not yet written, of store
-	store   [][]byte
-	built   []entry // to be freed when all pieces are written
-	headers [maxVectors * headerSize]byte
-	used    int // bytes of headers
-	last    bool
+	pieces [][]byte // not yet written, of store
+	store  [][]byte
+	built  []entry // to be freed when all pieces are written
+	space  []byte  // headers and digests
+	used   int     // bytes of it
+	joined int     // where the last piece ends in it; 0: it is not there
+	last   bool
 }
 
 func (o *outbox) init(s *session) {
 	o.signal, o.quit, o.writerEnd = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	o.store = make([][]byte, 0, maxVectors)
+	o.space = make([]byte, maxVectors*(headerSize+2*digestSize))
 	go s.writer()
 }
 

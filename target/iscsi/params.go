@@ -25,7 +25,7 @@ type params struct {
 	maxSend       int // the initiator's MaxRecvDataSegmentLength
 	maxR2T        int
 
-	burstSet, firstSet bool // which of the two were negotiated
+	framing
 }
 
 func defaultParams() params {
@@ -36,6 +36,7 @@ const (
 	yes           = "Yes"
 	no            = "No"
 	none          = "None"
+	crc32c        = "CRC32C"
 	reject        = "Reject"
 	irrelevant    = "Irrelevant"
 	notUnderstood = "NotUnderstood"
@@ -44,8 +45,10 @@ const (
 // negotiate answers one operational key; "" is no answer, for a declaration.
 func (p *params) negotiate(key, value string) string {
 	switch key {
-	case "HeaderDigest", "DataDigest", "AuthMethod":
-		return choose(value, none)
+	case "HeaderDigest":
+		return digest(value, &p.headerDigest)
+	case "DataDigest":
+		return digest(value, &p.dataDigest)
 	case "TaskReporting":
 		return choose(value, "RFC3720")
 	case "InitialR2T":
@@ -61,10 +64,8 @@ func (p *params) negotiate(key, value string) string {
 	case "MaxRecvDataSegmentLength":
 		return p.declareSegment(value)
 	case "MaxBurstLength":
-		p.burstSet = true
 		return number(value, minSegment, maxSegment, ourBurst, &p.maxBurst)
 	case "FirstBurstLength":
-		p.firstSet = true
 		return number(value, minSegment, maxSegment, ourFirstBurst, &p.firstBurst)
 	case "MaxOutstandingR2T":
 		return number(value, 1, 65535, 1, &p.maxR2T)
@@ -86,6 +87,17 @@ func (p *params) negotiate(key, value string) string {
 func choose(list, want string) string {
 	if slices.Contains(strings.Split(list, ","), want) {
 		return want
+	}
+	return reject
+}
+
+// digest takes the first of the initiator's list that there is.
+func digest(list string, on *bool) string {
+	for _, v := range strings.Split(list, ",") {
+		if v == crc32c || v == none {
+			*on = v == crc32c
+			return v
+		}
 	}
 	return reject
 }

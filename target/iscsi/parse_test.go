@@ -8,22 +8,24 @@ import (
 	"testing"
 )
 
+var plain framing // without digests
+
 func TestParseTakesExactlyOnePDU(t *testing.T) {
 	b := make([]byte, headerSize+8+5+3)
 	b[4] = 2 // words of additional header
 	b[7] = 5
 	copy(b[headerSize:], "ahsahsahhello")
 	next := append(bytes.Clone(b), 1, 2, 3)
-	p, size, err := parse(next, 100)
+	p, size, err := plain.parse(next, 100)
 	if err != nil || size != len(b) || string(p.ahs) != "ahsahsah" || string(p.data) != "hello" {
 		t.Fatalf("size %d, ahs %q, data %q, %v", size, p.ahs, p.data, err)
 	}
 	for n := range len(b) {
-		if _, size, err := parse(b[:n], 100); size != 0 || err != nil {
+		if _, size, err := plain.parse(b[:n], 100); size != 0 || err != nil {
 			t.Fatalf("of %d bytes: size %d, %v", n, size, err)
 		}
 	}
-	if _, _, err := parse(b[:headerSize], 4); !errors.Is(err, errSegment) {
+	if _, _, err := plain.parse(b[:headerSize], 4); !errors.Is(err, errSegment) {
 		t.Fatalf("longer than the limit: %v", err)
 	}
 }
@@ -32,7 +34,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(make([]byte, headerSize))
 	f.Add(append(append(make([]byte, 4), 2, 0, 0, 9), make([]byte, 100)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, size, err := parse(b, 1<<16)
+		p, size, err := plain.parse(b, 1<<16)
 		if err != nil || size == 0 {
 			return
 		}
@@ -117,11 +119,11 @@ func FuzzText(f *testing.F) {
 
 func TestNegotiationAnswersAsTheStandardSays(t *testing.T) {
 	tests := []struct{ key, offer, answer string }{
-		{"HeaderDigest", "CRC32C,None", "None"},
+		{"HeaderDigest", "CRC32C,None", "CRC32C"},
+		{"HeaderDigest", "None,CRC32C", "None"},
 		{"DataDigest", "None", "None"},
-		{"HeaderDigest", "CRC32C", "Reject"},
-		{"AuthMethod", "CHAP,None", "None"},
-		{"AuthMethod", "CHAP", "Reject"},
+		{"HeaderDigest", "CRC32C", "CRC32C"},
+		{"DataDigest", "CRC16", "Reject"},
 		{"InitialR2T", "Yes", "Yes"},
 		{"InitialR2T", "No", "No"},
 		{"InitialR2T", "yes", "Reject"},

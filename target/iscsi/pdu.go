@@ -21,6 +21,7 @@ const (
 	opDataIn       = 0x25
 	opLogoutReply  = 0x26
 	opR2T          = 0x31
+	opAsync        = 0x32
 	opReject       = 0x3f
 )
 
@@ -43,6 +44,7 @@ const (
 
 // Reasons of a reject PDU (RFC 7143, 11.17.1).
 const (
+	rejectDigest       = 0x02
 	rejectSNACK        = 0x03
 	rejectProtocol     = 0x04
 	rejectUnsupported  = 0x05
@@ -80,28 +82,44 @@ func padded(n int) int { return (n + 3) &^ 3 }
 // pdu is one complete PDU in the receive buffer.
 type pdu struct {
 	header
-	ahs  []byte
-	data []byte
+	ahs     []byte
+	data    []byte
+	damaged bool // the data are not what was sent
 }
 
+// framing says which digests PDUs have.
+type framing struct{ headerDigest, dataDigest bool }
+
 // parse cuts the first PDU off b. size is how many bytes it takes; 0: it is not complete yet. It fails when the data
-// segment is longer than limit.
-func parse(b []byte, limit int) (p pdu, size int, err error) {
+// segment is longer than limit, or the header is not what was sent.
+func (f framing) parse(b []byte, limit int) (p pdu, size int, err error) {
 	if len(b) < headerSize {
 		return p, 0, nil
 	}
 	h := header(b[:headerSize])
-	ahs, data := h.ahsLen(), h.dataLen()
-	if data > limit {
+	head := headerSize + h.ahsLen()
+	size = head
+	if f.headerDigest {
+		if size += digestSize; len(b) < size {
+			return p, 0, nil
+		}
+		if !digestMatches(b[head:], b[:head]) { // nothing in it can be believed
+			return p, 0, errDigest
+		}
+	}
+	n, at := h.dataLen(), size
+	if n > limit {
 		return p, 0, errSegment
 	}
-	size = headerSize + ahs + padded(data)
+	end := at + padded(n)
+	if size = end; f.dataDigest && n > 0 {
+		size += digestSize
+	}
 	if len(b) < size {
 		return p, 0, nil
 	}
-	p.header = h
-	p.ahs = b[headerSize : headerSize+ahs]
-	p.data = b[headerSize+ahs : headerSize+ahs+data]
+	p.header, p.ahs, p.data = h, b[headerSize:head], b[at:at+n]
+	p.damaged = f.dataDigest && n > 0 && !digestMatches(b[end:], b[at:end])
 	return p, size, nil
 }
 

@@ -20,8 +20,8 @@ const (
 // in one call and what there is to answer sent in one.
 func (s *session) read() error {
 	for {
-		n, err := s.conn.Read(s.rx[s.tail:])
-		if s.tail += n; n > 0 {
+		n, err := s.receiver.fill()
+		if n > 0 {
 			s.heard.Store(s.now().UnixNano())
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -57,7 +57,7 @@ func (s *session) handle() error {
 
 func (s *session) pdus() error {
 	for {
-		p, size, err := parse(s.rx[s.head:s.tail], ourSegment)
+		p, size, err := s.params.parse(s.rx[s.head:s.tail], ourSegment)
 		if err != nil {
 			return err
 		}
@@ -86,14 +86,20 @@ func (s *session) compact() {
 	}
 }
 
-// pdu handles one PDU.
+// pdu handles one PDU. A command whose data are damaged cannot be recovered at error recovery level 0, so the session ends;
+// data that come apart fail their command.
 func (s *session) pdu(p pdu) error {
+	if p.damaged {
+		s.reject(p, rejectDigest)
+		if p.opcode() != opDataOut {
+			return errDigest
+		}
+	}
 	switch p.opcode() {
 	case opCommand:
 		return s.command(p)
 	case opDataOut:
-		s.dataOut(p)
-		return nil
+		return s.dataOut(p)
 	case opNopOut:
 		return s.nopOut(p)
 	case opTaskRequest:
@@ -117,6 +123,8 @@ func (s *session) pdu(p pdu) error {
 func (s *session) sequence(h header) (take bool, err error) {
 	sn := h.cmdSN()
 	switch {
+	case s.acknowledgesFuture(h):
+		return false, errStatSN
 	case h.immediate():
 		return true, nil
 	case snLess(sn, s.expCmdSN), snLess(s.maxCmdSN, sn):
@@ -128,19 +136,23 @@ func (s *session) sequence(h header) (take bool, err error) {
 	return true, nil
 }
 
+// acknowledgesFuture reports whether ExpStatSN is beyond the replies there were. One more is let pass: some initiators count the
+// number in an R2T or a ping, which belongs to the reply that comes next. Called with mu held.
+func (s *session) acknowledgesFuture(h header) bool { return snLess(s.statSN+1, h.u32(28)) }
+
 func (s *session) sequenced(h header) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sequence(h)
 }
 
-// submit gives the batch's requests to the device.
+// submit gives the batch's requests to the devices.
 func (s *session) submit() {
-	if len(s.batch) > 0 {
-		s.target.lu.Submit(s.batch)
-		clear(s.batch)
-		s.batch = s.batch[:0]
+	for i, p := range s.dirty {
+		p.submit()
+		s.dirty[i] = nil
 	}
+	s.dirty = s.dirty[:0]
 }
 
 // wake has the reader look around although nothing came.

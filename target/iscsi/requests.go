@@ -3,6 +3,8 @@ package iscsi
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+	"net"
 	"strings"
 	"time"
 )
@@ -151,33 +153,69 @@ func answerLate(answer string) string {
 	return reject
 }
 
-// sendTargets lists all targets, the one named, or (empty) the session's own.
+// sendTargets lists all targets that the initiator may log in to, the one named, or (empty) the session's own.
 func (s *session) sendTargets(b []byte, value string) []byte {
-	prefix := s.srv.cfg.TargetPrefix
 	if value == "" && s.target != nil {
-		return s.appendTarget(b, s.target.iqn)
-	}
-	named, isName := strings.CutPrefix(value, prefix)
-	if value != "All" && !isName {
-		return appendPair(b, "SendTargets", reject)
+		value = s.target.name
 	}
 	ctx, cancel := context.WithTimeout(s.srv.ctx, textTime)
 	defer cancel()
-	volumes, err := s.srv.cfg.Catalog.List(ctx)
-	if err != nil {
-		s.log.Warn("volumes cannot be listed", "err", err)
+	if value != "All" && !isName(value) {
 		return appendPair(b, "SendTargets", reject)
 	}
-	for _, v := range volumes {
-		if value == "All" || v.Name == named {
-			b = s.appendTarget(b, prefix+v.Name)
+	list, err := s.srv.cfg.Targets.List(ctx)
+	if err != nil {
+		s.log.Warn("targets cannot be listed", "err", err)
+		return appendPair(b, "SendTargets", reject)
+	}
+	for i := range list {
+		if t := &list[i]; (value == "All" || strings.EqualFold(value, t.Name)) && s.visible(t) {
+			b = s.appendTarget(b, t)
 		}
 	}
 	return b
 }
 
-// appendTarget names a target and where it is: at the address that the initiator came to.
-func (s *session) appendTarget(b []byte, iqn string) []byte {
-	b = appendPair(b, "TargetName", iqn)
-	return appendPair(b, "TargetAddress", s.conn.LocalAddr().String()+",1")
+// isName reports whether s has the form of an iSCSI name (RFC 7143, 4.2.7).
+func isName(s string) bool {
+	if len(s) < 4 || !validName(s) {
+		return false
+	}
+	switch strings.ToLower(s[:4]) {
+	case "iqn.", "eui.", "naa.":
+		return true
+	}
+	return false
+}
+
+// visible reports whether the initiator may log in to a target, as far as it has proven who it is.
+func (s *session) visible(t *TargetInfo) bool {
+	if s.target != nil && s.target.name == t.Name {
+		return true
+	}
+	name, _, _ := strings.Cut(s.port, ",i,")
+	if !t.allows(name) {
+		return false
+	}
+	_, known := t.account(s.user)
+	return len(t.Accounts) == 0 || s.user != "" && known
+}
+
+// appendTarget names a target and where it is: at its portals or, if it has none of its own, at the address that the initiator
+// came to.
+func (s *session) appendTarget(b []byte, t *TargetInfo) []byte {
+	b = appendPair(b, "TargetName", t.Name)
+	local := s.conn.LocalAddr().String()
+	if len(t.Portals) == 0 {
+		return appendPair(b, "TargetAddress", local+",1")
+	}
+	_, port, _ := net.SplitHostPort(local)
+	for _, p := range t.Portals {
+		address := p.Address
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			address = net.JoinHostPort(address, port)
+		}
+		b = appendPair(b, "TargetAddress", fmt.Sprintf("%s,%d", address, p.tag()))
+	}
+	return b
 }

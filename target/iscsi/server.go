@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 // Defaults of Config.
 const (
 	DefaultPrefix       = "iqn.2014-04.com.pstorage:"
-	defaultConnections  = 256
+	defaultConnections  = 4096
+	defaultLogins       = 256
 	defaultQueue        = 128
 	defaultSessionBytes = 64 << 20
 	defaultTotalBytes   = 512 << 20
@@ -26,12 +28,15 @@ const (
 // Config of a Server.
 type Config struct {
 	Catalog      block.Catalog
+	Targets      Targets               // nil: a target for each volume of the catalog, which is its LUN 1
 	Logger       *slog.Logger          // nil: nothing is logged
 	Registry     prometheus.Registerer // nil: nothing is measured
-	TargetPrefix string                // what precedes a volume's name in its target's; DefaultPrefix
+	TargetPrefix string                // without Targets: what precedes a volume's name in its target's; DefaultPrefix
 
 	// Connections is the most that are open at a time; further ones are closed at once.
 	Connections int
+	// Logins is the most connections that have not logged in yet; for a further one the oldest is closed.
+	Logins int
 	// Queue is how many commands a session may have outstanding.
 	Queue int
 	// SessionBytes and TotalBytes bound the buffers of outstanding commands, of a session and of all. A command that
@@ -51,6 +56,7 @@ func (c *Config) setDefaults() {
 		}
 	}
 	put(&c.Connections, defaultConnections)
+	put(&c.Logins, defaultLogins)
 	put(&c.Queue, defaultQueue)
 	if c.TargetPrefix == "" {
 		c.TargetPrefix = DefaultPrefix
@@ -65,6 +71,9 @@ func (c *Config) setDefaults() {
 	c.TotalBytes = max(c.TotalBytes, c.SessionBytes)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Targets == nil {
+		c.Targets = &volumeTargets{catalog: c.Catalog, prefix: c.TargetPrefix}
 	}
 	if c.Reservations == nil {
 		c.Reservations = newMemoryReservations()
@@ -85,7 +94,9 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{}
 	sessions  map[uint16]*session // by TSIH
-	targets   map[string]*target  // open ones, by volume
+	targets   map[string]*target  // in use, by name
+	units     map[string]*unit    // open ones, by volume
+	pending   []net.Conn          // not logged in yet, oldest first
 	lastTSIH  uint16
 	wg        sync.WaitGroup // connections
 }
@@ -96,7 +107,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registry),
 		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]struct{}{},
-		sessions: map[uint16]*session{}, targets: map[string]*target{},
+		sessions: map[uint16]*session{}, targets: map[string]*target{}, units: map[string]*unit{},
 	}
 	s.budget.free = cfg.TotalBytes
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -172,8 +183,22 @@ func (s *Server) serveConn(c net.Conn) {
 		return
 	}
 	s.conns[c] = struct{}{}
+	if s.pending = append(s.pending, c); len(s.pending) > s.cfg.Logins { // the newest may be meant well
+		s.metrics.refused.Inc()
+		s.pending[0].Close()
+		s.pending = slices.Delete(s.pending, 0, 1)
+	}
 	s.wg.Add(1)
 	go s.connection(c)
+}
+
+// settled ends a connection's time as one that is logging in.
+func (s *Server) settled(c net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.pending, c); i >= 0 {
+		s.pending = slices.Delete(s.pending, i, i+1)
+	}
 }
 
 // connection is a connection's life: login, session, end.
@@ -187,15 +212,17 @@ func (s *Server) connection(c net.Conn) {
 	}()
 	log := s.log.With("peer", c.RemoteAddr().String())
 	l := &login{srv: s, conn: c}
-	if err := s.login(l); err != nil {
+	err := s.login(l)
+	s.settled(c)
+	if err != nil {
 		s.metrics.loginFailures.Inc()
-		log.Info("login failed", "initiator", l.initiator, "volume", l.target, "err", err)
+		log.Info("login failed", "initiator", l.initiator, "target", l.target, "err", err)
 		if l.sess != nil {
 			l.sess.leave()
 		}
 		return
 	}
-	l.sess.log = log.With("initiator", l.initiator, "volume", l.target)
+	l.sess.log = log.With("initiator", l.initiator, "target", l.target)
 	l.sess.begin(l)
 	l.sess.run()
 }
@@ -248,16 +275,21 @@ func (s *Server) stop() {
 	}
 }
 
-func (s *Server) hasSession(tsih uint16) bool {
+// session returns that of a handle, or nil.
+func (s *Server) session(tsih uint16) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions[tsih] != nil
+	return s.sessions[tsih]
 }
 
-// addSession gives a session a handle that is not in use; there are far more than connections.
-func (s *Server) addSession(x *session) uint16 {
+// addSession gives a session the handle of the one it continues or, with 0, one that is not in use; there are far more than
+// connections.
+func (s *Server) addSession(x *session, tsih uint16) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if tsih != 0 && s.sessions[tsih] == nil {
+		s.lastTSIH = tsih
+	}
 	for s.lastTSIH == 0 || s.sessions[s.lastTSIH] != nil {
 		s.lastTSIH++
 	}

@@ -1,6 +1,8 @@
 package iscsi
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"log/slog"
@@ -9,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pstorage/blockstore/block"
 	"pstorage/target/scsi"
 )
 
@@ -28,6 +29,7 @@ type task struct {
 	scsi.Task
 	state   atomic.Int32
 	tag     uint32
+	path    *path // nil: there is no such LUN
 	next    *task // in the table, by tag; or in the list of free ones
 	lun     uint64
 	counted bool // takes a place of the CmdSN window
@@ -65,29 +67,31 @@ type session struct {
 	sock   *socket // nil: not a socket
 	params params
 	port   string
+	tag    uint16 // of the target port group
+	user   string // that CHAP has proven
 	tsih   uint16
 	cid    uint16
-	target *target // nil: discovery
-	nexus  *scsi.Nexus
-	meter  *meter
+	target *target       // nil: discovery
 	done   chan struct{} // closed when nothing of the session is left
 	now    func() time.Time
 
 	// reader's own
-	rx         []byte
-	head, tail int // what is in rx
-	batch      []*block.Request
-	lastTTT    uint32
-	textRest   []byte // of a text reply that goes on
-	leaving    bool   // a logout was taken: nothing else is
-	batchTime  time.Time
-	heard      atomic.Int64 // time of the last PDU, in nanoseconds
+	receiver
+	dirty     []*path // with requests to be submitted
+	lastTTT   uint32
+	textRest  []byte // of a text reply that goes on
+	leaving   bool   // a logout was taken: nothing else is
+	batchTime time.Time
+	heard     atomic.Int64 // time of the last PDU, in nanoseconds
 
 	stopping atomic.Bool // Shutdown
+	relist   atomic.Bool // the target's LUNs have changed
 	sweeping atomic.Bool // there are aborted tasks, or there is memory: the reader is to look
 
 	mu       sync.Mutex
-	drained  sync.Cond // something left the outbox, or the session broke
+	drained  sync.Cond     // something left the outbox, or the session broke
+	paths    map[int]*path // by LUN; changed by the reader, which alone may read it without mu
+	closing  []*path       // no longer among them, with tasks that end
 	expCmdSN uint32
 	maxCmdSN uint32
 	statSN   uint32
@@ -110,16 +114,51 @@ const tableSize = 256 // a power of two
 
 func newSession(l *login, tgt *target) *session {
 	s := &session{
-		srv: l.srv, log: l.srv.log, conn: l.conn, params: l.params, port: l.port(), cid: l.cid, target: tgt,
-		done: make(chan struct{}), now: time.Now,
+		srv: l.srv, log: l.srv.log, conn: l.conn, params: l.params, port: l.port(), tag: l.tag, user: l.chap.user, cid: l.cid, target: tgt,
+		done: make(chan struct{}), now: time.Now, paths: map[int]*path{},
 	}
 	s.params.settle()
 	s.drained.L = &s.mu
-	if tgt != nil {
-		s.nexus = tgt.lu.Attach(scsi.Port{Initiator: s.port, Target: tgt.iqn, LUN: lunBytes}, s.abortAll)
-		s.meter = l.srv.metrics.meter(tgt.name)
-	}
 	return s
+}
+
+// openPatience is how long a login waits for the rest of a target's volumes when one is open.
+const openPatience = 3 * time.Second
+
+// openPaths opens the ways to the target's LUNs. It fails when the login would have none of them, for whatever reason the
+// first failed; those that are late become ready later.
+func (s *session) openPaths(ctx context.Context) (err error) {
+	luns := s.target.info.Load().LUNs
+	first := make(chan error, len(luns))
+	s.mu.Lock()
+	for _, l := range luns {
+		s.paths[l.Number] = s.newPath(l, first)
+	}
+	s.mu.Unlock()
+	open := 0
+	for range luns {
+		select {
+		case e := <-first:
+			if e == nil && open == 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, openPatience)
+				defer cancel()
+			}
+			if e == nil {
+				open++
+			} else if err == nil {
+				err = e
+			}
+		case <-ctx.Done():
+			if err == nil {
+				err = ctx.Err()
+			}
+		}
+	}
+	if open > 0 {
+		err = nil
+	}
+	return err
 }
 
 // begin takes over from the login.
@@ -127,7 +166,7 @@ func (s *session) begin(l *login) {
 	s.sock = newSocket(s.conn)
 	s.expCmdSN, s.statSN = l.cmdSN, l.statSN
 	s.maxCmdSN = s.expCmdSN + uint32(s.srv.cfg.Queue) - 1
-	s.rx = make([]byte, receiveBuffer)
+	s.receiver.init(s.conn)
 	s.outbox.init(s)
 	s.heard.Store(s.now().UnixNano())
 }
@@ -154,12 +193,23 @@ func (s *session) run() {
 // leave takes the session out of its target, after which its successor may begin.
 func (s *session) leave() {
 	s.srv.removeSession(s)
+	s.mu.Lock()
+	all := s.closing
+	s.closing = nil
+	for _, p := range s.paths {
+		all = append(all, p)
+	}
+	s.mu.Unlock()
+	for _, p := range all {
+		p.close()
+	}
 	if s.target != nil {
-		s.nexus.Detach()
 		s.target.leave(s)
-		s.srv.metrics.release(s.meter)
 	}
 	close(s.done)
+	for _, p := range all {
+		p.release()
+	}
 	if s.target != nil {
 		s.srv.releaseTarget(s.target)
 	}
@@ -174,8 +224,29 @@ func (s *session) stopGently() {
 	s.wake()
 }
 
-// finishGently waits until everything begun is done and sent.
+// finishGently waits until everything begun is done and sent, and tells the initiator that the session ends.
 func (s *session) finishGently() {
+	s.awaitDrained()
+	s.mu.Lock()
+	c := s.control(opAsync)
+	c.head().put(16, reservedTag)
+	c.hdr[36] = asyncDropAll
+	binary.BigEndian.PutUint16(c.hdr[40:], timeToWait)
+	s.send(c)
+	s.mu.Unlock()
+	s.flush()
+	s.awaitDrained()
+}
+
+// Asynchronous messages (RFC 7143, 11.9.1).
+const (
+	// asyncDropAll: the target is about to end all connections of the session.
+	asyncDropAll = 3
+	// timeToWait is how many seconds the initiator is asked to wait before it tries again.
+	timeToWait = 1
+)
+
+func (s *session) awaitDrained() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for !s.broken && (s.running > 0 || !s.outbox.empty()) {

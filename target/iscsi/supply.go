@@ -30,8 +30,7 @@ func (s *session) reserve(t *task) bool {
 	if more := beyond(s.held+n) - beyond(s.held); more > 0 && !s.srv.budget.take(more, s) {
 		return false
 	}
-	s.held += n
-	t.held += n
+	s.hold(t, n)
 	s.equip(t)
 	return true
 }
@@ -41,8 +40,15 @@ func (s *session) force(t *task, n int64) {
 	if more := beyond(s.held+n) - beyond(s.held); more > 0 {
 		s.srv.budget.force(more)
 	}
+	s.hold(t, n)
+}
+
+func (s *session) hold(t *task, n int64) {
 	s.held += n
 	t.held += n
+	if t.path != nil {
+		t.path.held += n
+	}
 }
 
 func (s *session) equip(t *task) {
@@ -65,8 +71,7 @@ func (s *session) giveBack(t *task) {
 		return
 	}
 	more := beyond(s.held) - beyond(s.held-t.held)
-	s.held -= t.held
-	t.held = 0
+	s.hold(t, -t.held)
 	if more > 0 {
 		s.srv.budget.give(more)
 	}
@@ -78,6 +83,9 @@ func (s *session) giveBack(t *task) {
 // sweep drops aborted tasks and serves those that wait for memory, in order.
 func (s *session) sweep() {
 	s.dropAborted()
+	if s.relist.CompareAndSwap(true, false) {
+		s.follow()
+	}
 	for {
 		t := s.supply()
 		if t == nil {

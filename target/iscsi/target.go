@@ -2,101 +2,54 @@ package iscsi
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"pstorage/blockstore/block"
 	"pstorage/target/scsi"
 )
 
-// theLUN is the LUN of the volume in its target, and its eight-byte form.
-const (
-	theLUN   = 1
-	lunBytes = uint64(theLUN) << 48
-)
-
-// target is an exported volume that at least one session uses.
+// target is one that at least one session is logged in to.
 type target struct {
-	name string // of the volume
-	iqn  string
-	info block.VolumeInfo
-	dev  block.Device
-	lu   *scsi.LU
-
-	opened chan struct{} // closed when dev and lu are there, or err
-	err    error
-	refs   int // guarded by Server.mu
+	srv  *Server
+	name string
+	info atomic.Pointer[TargetInfo]
+	refs int // guarded by Server.mu
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 }
 
-// openTarget returns the target of a volume, opening it for its first user. Each call that succeeds is paired with one of
-// releaseTarget.
-func (s *Server) openTarget(ctx context.Context, name string) (*target, error) {
+// useTarget returns the target of a description; releaseTarget gives it back.
+func (s *Server) useTarget(info *TargetInfo) *target {
 	s.mu.Lock()
-	t := s.targets[name]
+	defer s.mu.Unlock()
+	t := s.targets[info.Name]
 	if t == nil {
-		t = &target{name: name, iqn: s.cfg.TargetPrefix + name, opened: make(chan struct{}), sessions: map[*session]struct{}{}}
-		s.targets[name] = t
-		go s.open(t)
+		t = &target{srv: s, name: info.Name, sessions: map[*session]struct{}{}}
+		t.info.Store(info)
+		s.targets[info.Name] = t
 	}
 	t.refs++
-	s.mu.Unlock()
-	select {
-	case <-t.opened:
-	case <-ctx.Done():
-		s.releaseTarget(t)
-		return nil, fmt.Errorf("opening volume %s: %w", name, ctx.Err())
-	}
-	if t.err != nil {
-		s.releaseTarget(t)
-		return nil, t.err
-	}
-	return t, nil
+	return t
 }
 
-// open opens the volume. It is not bound to the first login: others may wait for it as well.
-func (s *Server) open(t *target) {
-	ctx, cancel := context.WithTimeout(s.ctx, loginTime)
-	defer cancel()
-	dev, info, err := s.cfg.Catalog.Open(ctx, t.name)
-	if err == nil {
-		t.dev, t.info = dev, info
-		t.lu = scsi.NewLU(dev, info, scsi.Options{Removable: s.cfg.Removable, Reservations: s.cfg.Reservations})
-	}
-	t.err = err
-	close(t.opened)
-}
-
-// releaseTarget gives a use back; the last one closes the volume.
 func (s *Server) releaseTarget(t *target) {
 	s.mu.Lock()
-	t.refs--
-	last := t.refs == 0
-	if last && s.targets[t.name] == t {
+	defer s.mu.Unlock()
+	if t.refs--; t.refs == 0 {
 		delete(s.targets, t.name)
-	}
-	s.mu.Unlock()
-	if !last {
-		return
-	}
-	<-t.opened
-	if t.err != nil {
-		return
-	}
-	t.lu.Close()
-	if err := t.dev.Close(); err != nil {
-		s.log.Warn("closing volume failed", "volume", t.name, "err", err)
 	}
 }
 
-// join adds a session and returns those that it replaces: of the same initiator port.
+// join adds a session and returns those that it replaces: of the same initiator port at the same target port.
 func (t *target) join(x *session) (old []*session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for o := range t.sessions {
-		if o.port == x.port {
+		if o.port == x.port && o.tag == x.tag {
 			old = append(old, o)
 		}
 	}
@@ -115,6 +68,119 @@ func (t *target) each(f func(*session)) {
 	defer t.mu.Unlock()
 	for x := range t.sessions {
 		f(x)
+	}
+}
+
+func (t *target) lunIDs() []uint64 { return t.info.Load().lunIDs() }
+
+// units returns the logical units that the target's sessions use.
+func (t *target) units() map[*unit]bool {
+	all := map[*unit]bool{}
+	t.each(func(x *session) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		for _, p := range x.paths {
+			if e := p.at.Load(); e != nil {
+				all[e.unit] = true
+			}
+		}
+	})
+	return all
+}
+
+// Groups implements scsi.PortGroups.
+func (t *target) Groups() []scsi.PortGroup { return t.info.Load().groups() }
+
+// SetStates implements scsi.PortGroups.
+func (t *target) SetStates(ctx context.Context, states map[uint16]scsi.AccessState) error {
+	if err := t.srv.cfg.Targets.SetStates(ctx, t.name, states); err != nil {
+		return err
+	}
+	return t.srv.Changed(ctx, t.name)
+}
+
+// Changed takes over what has changed of a target: sessions get the new LUNs and lose those that are gone, initiators are
+// told of LUNs and of states of port groups. A target that is gone ends its sessions once they have finished what
+// they began. Who is logged in stays so, whatever the lists of accounts and initiators say.
+func (s *Server) Changed(ctx context.Context, name string) error {
+	info, err := s.cfg.Targets.Lookup(ctx, name)
+	gone := errors.Is(err, block.ErrNotFound)
+	if err != nil && !gone {
+		return err
+	}
+	if !gone {
+		name = info.Name
+	}
+	s.mu.Lock()
+	t := s.targets[name]
+	s.mu.Unlock()
+	switch {
+	case t == nil:
+	case gone:
+		t.each((*session).stopGently)
+	default:
+		t.change(&info)
+	}
+	return nil
+}
+
+func (t *target) change(info *TargetInfo) {
+	old := t.info.Swap(info)
+	if !slices.Equal(old.groups(), info.groups()) {
+		for u := range t.units() {
+			u.lu.AccessChanged(t.name, info.groups())
+		}
+	}
+	if !slices.Equal(old.LUNs, info.LUNs) {
+		t.each(func(x *session) {
+			x.relist.Store(true)
+			x.wake()
+		})
+	}
+}
+
+// follow gives the session the LUNs that its target has now. It is the reader's.
+func (s *session) follow() {
+	info := s.target.info.Load()
+	s.mu.Lock()
+	next := make(map[int]*path, len(info.LUNs))
+	for _, l := range info.LUNs {
+		if p := s.paths[l.Number]; p != nil && p.lun == l {
+			next[l.Number] = p
+		} else {
+			next[l.Number] = s.newPath(l, nil)
+		}
+	}
+	var gone []*path
+	for n, p := range s.paths {
+		if next[n] != p {
+			gone = append(gone, p)
+		}
+	}
+	s.paths = next
+	s.closing = append(s.closing, gone...)
+	s.mu.Unlock()
+	for _, p := range next {
+		if e := p.at.Load(); e != nil {
+			e.nexus.Inventory()
+		}
+	}
+	for _, p := range gone {
+		s.abortPath(p, func() { s.srv.wg.Go(func() { s.closePath(p) }) })
+	}
+}
+
+// closePath closes a path that is no longer in the list.
+func (s *session) closePath(p *path) {
+	s.mu.Lock()
+	i := slices.Index(s.closing, p)
+	if i >= 0 {
+		s.closing = slices.Delete(s.closing, i, i+1)
+	}
+	s.mu.Unlock()
+	if i >= 0 { // else the session's end closes it
+		p.close()
+		p.release()
 	}
 }
 

@@ -177,6 +177,15 @@ func NoLU(t *Task, lun0 bool, luns ...uint64) {
 	}
 }
 
+// NotYet executes a command sent to a LUN whose device is not open: it says what LUNs there are, and else that it is busy.
+func NotYet(t *Task, luns ...uint64) {
+	if t.CDB[0] == opReportLUNs {
+		NoLU(t, true, luns...)
+	} else {
+		t.Refuse(Busy)
+	}
+}
+
 func (t *Task) noDevice(lun0 bool) {
 	if t.CDB[1]&3 != 0 || t.CDB[2] != 0 {
 		t.badField(2)

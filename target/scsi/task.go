@@ -107,6 +107,12 @@ func (t *Task) failInfo(key byte, c code, info uint64) {
 	t.sense.hasInfo, t.sense.info = true, info
 }
 
+// Refuse ends a task that was not started with a status without sense data: Busy or TaskSetFull.
+func (t *Task) Refuse(status byte) {
+	t.Status = status
+	t.InLen, t.OutLen, t.BufLen = 0, 0, 0
+}
+
 // badField refuses the CDB because of its byte i.
 func (t *Task) badField(i int) {
 	t.fail(keyIllegal, ascInvalidFieldCDB)
