@@ -379,6 +379,26 @@ func TestTheServersThatTheLeaderNamesAreLearned(t *testing.T) {
 	}
 }
 
+// A chunk server has nothing but its stream.
+func TestTheServersAreLearnedByAStreamToo(t *testing.T) {
+	leader, next := serve(t, always(nil)), serve(t, always(nil))
+	leader.tell(1, leader.address, leader.address, next.address)
+	leader.hang = make(chan struct{})
+	t.Cleanup(func() { close(leader.hang) })
+	learned := make(chan []string, 1)
+	c, err := New([]string{leader.address}, WithLearned(func(a []string) { learned <- a }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Attach(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-learned; len(got) != 2 || got[1] != next.address {
+		t.Errorf("learned %v", got)
+	}
+}
+
 func TestACallWhoseTimeIsUpLeavesTheServerThatDidNotAnswer(t *testing.T) {
 	silent, leader := stopped(t), serve(t, always(nil))
 	c, _ := newClient(t, silent.address, leader.address)

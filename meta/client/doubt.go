@@ -37,7 +37,7 @@ func (c *Client) attempt(ctx context.Context, address string, call func(context.
 	defer cancel(nil)
 	var found string
 	doubt := time.AfterFunc(doubtAfter, func() {
-		if l := c.awaitOther(ctx, address, doubtEvery, c.askAll); l != "" {
+		if l := c.awaitOther(ctx, address); l != "" {
 			found = l
 			cancel(errMoved)
 		}
@@ -51,12 +51,12 @@ func (c *Client) attempt(ctx context.Context, address string, call func(context.
 }
 
 // awaitOther asks again and again who leads, until that is another server, which it returns, or the context ends.
-func (c *Client) awaitOther(ctx context.Context, address string, every time.Duration, ask func(context.Context, string) string) string {
+func (c *Client) awaitOther(ctx context.Context, address string) string {
 	for ctx.Err() == nil {
-		if l := ask(ctx, address); l != "" && l != address {
+		if l := c.askAll(ctx, address); l != "" && l != address {
 			return l
 		}
-		if pause(ctx, every) != nil {
+		if pause(ctx, doubtEvery) != nil {
 			break
 		}
 	}
@@ -191,22 +191,26 @@ func (c *Client) newStream(ctx context.Context, address string, open func(contex
 		cancel(nil)
 		return nil, err
 	}
-	go func() {
-		if pause(ctx, streamDoubt) != nil {
-			return
-		}
-		if l := c.awaitOther(ctx, address, streamDoubt, c.askOne); l != "" {
+	go c.watchOver(ctx, address, cancel)
+	return &stream{ClientStream: s, client: c, address: address, end: cancel}, nil
+}
+
+// watchOver keeps the list of servers new as long as a stream is open, and ends the stream when another server leads.
+func (c *Client) watchOver(ctx context.Context, address string, cancel context.CancelCauseFunc) {
+	for pause(ctx, streamDoubt) == nil {
+		c.refresh(address)
+		if l := c.askOne(ctx, address); l != "" && l != address {
 			c.missed(address, l)
 			cancel(errMoved)
 		}
-	}()
-	return &stream{ClientStream: s, client: c, address: address, end: cancel}, nil
+	}
 }
 
 // RecvMsg is the stream's.
 func (s *stream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if err == nil {
+		s.client.refresh(s.address)
 		return nil
 	}
 	if errors.Is(context.Cause(s.Context()), errMoved) {
