@@ -2,11 +2,13 @@ package main
 
 import (
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
 	"pstorage/cli/size"
 	"pstorage/meta/metapb"
+	"pstorage/meta/topology"
 )
 
 // Limits of attributes, for early and clear messages; the metadata servers have the last word.
@@ -65,11 +67,10 @@ func parseReplicas(value string) (norm, least uint32, err error) {
 }
 
 func parseDomain(value string) (string, error) {
-	switch value {
-	case "disk", "host":
+	if slices.Contains(topology.Domains, value) {
 		return value, nil
 	}
-	return "", usagef("failure-domain=%s: must be disk or host", value)
+	return "", usagef("failure-domain=%s: must be one of %s", value, strings.Join(topology.Domains, ", "))
 }
 
 func parseChunkSize(value string) (uint64, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pstorage/cs"
+	"pstorage/meta/topology"
 )
 
 // addressName is the file in a chunk server's folder with the address that make-cs was given.
@@ -41,49 +42,89 @@ func rememberedAddress(dir, given string) (string, error) {
 }
 
 func (a *app) makeCSCommand() *cobra.Command {
-	var dir, address string
+	var o cs.CreateOptions
+	var tier string
 	cmd := &cobra.Command{
-		Use: "make-cs -r DIR", Short: "Create a chunk server",
-		Long:    "Create a chunk server in a folder, one per disk, and make it known to the cluster. Its metadata server must be running.",
-		Example: "  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs",
+		Use: "make-cs -r DIR [-t TIER]", Short: "Create a chunk server",
+		Long: `Create a chunk server in a folder, one per disk, and make it known to the cluster. Its metadata server must be running.
+
+Where it stands, for failure domains, is read from /etc/pstorage/location (ROOM.ROW.RACK), and which machine it is on from /etc/pstorage/host_id; without
+that, the machine's name counts. Neither these nor the tier can be changed later: remove the server and make a new one.`,
+		Example: "  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs\n  pstorage -c pcs1 make-cs -r /ssd/pcs1-cs -t 1\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs",
 		Args:    exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := a.newServer(dir)
-			if err != nil {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.Dir, err = a.newServer(o.Dir); err != nil {
 				return err
 			}
-			return a.makeCS(cmd, dir, address)
+			if err := a.placeCS(&o, tier); err != nil {
+				return err
+			}
+			return a.makeCS(cmd, o)
 		},
 	}
-	cmd.Flags().StringVarP(&dir, "repository", "r", "", "`DIR` for its data")
-	cmd.Flags().StringVarP(&address, "address", "a", "", "`HOST:PORT` for clients and other chunk servers, remembered (default 127.0.0.1, any port)")
+	cmd.Flags().StringVarP(&o.Dir, "repository", "r", "", "`DIR` for its data")
+	cmd.Flags().StringVarP(&tier, "tier", "t", "0", "storage tier, 0 to 3")
+	cmd.Flags().StringVar(&o.Location, "location", "", "`ROOM.ROW.RACK` instead of what /etc/pstorage/location says")
+	cmd.Flags().StringVar(&o.Host, "host", "", "identity of the machine instead of what /etc/pstorage/host_id says")
+	cmd.Flags().StringVarP(&o.Address, "address", "a", "", "`HOST:PORT` for clients and other chunk servers, remembered (default 127.0.0.1, any port)")
 	a.daemonFlags(cmd)
 	return cmd
 }
 
-func (a *app) makeCS(cmd *cobra.Command, dir, address string) error {
-	if err := a.checkAddresses(address); err != nil {
+// placeCS completes where a new chunk server is.
+func (a *app) placeCS(o *cs.CreateOptions, tier string) (err error) {
+	sent, err := parseTier(tier)
+	if err != nil {
 		return err
 	}
-	mds, err := a.addresses()
-	if err != nil {
+	o.Tier = sent - 1
+	if o.Location, err = placeFrom(o.Location, a.layout().Location()); err != nil {
+		return err
+	}
+	if o.Location != "" {
+		if err := topology.CheckLocation(o.Location); err != nil {
+			return coded(exitUsage, err)
+		}
+	}
+	o.Host, err = placeFrom(o.Host, a.layout().HostID())
+	return err
+}
+
+// placeFrom is what was given, else what a file says, else nothing.
+func placeFrom(given, path string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(text)), err
+}
+
+func (a *app) makeCS(cmd *cobra.Command, o cs.CreateOptions) (err error) {
+	if err := a.checkAddresses(o.Address); err != nil {
+		return err
+	}
+	o.Cluster = a.cluster
+	if o.MDS, err = a.addresses(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
 	defer cancel()
-	id, err := cs.Create(ctx, cs.CreateOptions{Dir: dir, Cluster: a.cluster, MDS: mds, Address: address})
+	id, err := cs.Create(ctx, o)
 	if err != nil {
-		return a.explain("create chunk server in "+dir, err)
+		return a.explain("create chunk server in "+o.Dir, err)
 	}
-	if err := rememberAddress(dir, address); err != nil {
+	if err := rememberAddress(o.Dir, o.Address); err != nil {
 		return err
 	}
-	made := service{Kind: "cs", ID: uint64(id), Dir: dir}
+	made := service{Kind: "cs", ID: uint64(id), Dir: o.Dir}
 	if err := recordService(a.layout(), made); err != nil {
 		return err
 	}
 	return a.show(made, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "created chunk server %d in %s\nstart it: pstorage -c %s csd -r %s\n", id, dir, a.cluster, dir)
+		_, err := fmt.Fprintf(w, "created chunk server %d in %s\nstart it: pstorage -c %s csd -r %s\n", id, o.Dir, a.cluster, o.Dir)
 		return err
 	})
 }
@@ -129,5 +170,5 @@ func (a *app) startCS(ctx context.Context, h host, config cs.Config) (*running, 
 	if err != nil {
 		return nil, fmt.Errorf("chunk server in %s: %w", config.Dir, err)
 	}
-	return &running{ways: []string{fmt.Sprintf("cs %d %s", server.ID(), server.Addr())}, close: server.Close}, nil
+	return &running{ways: []string{fmt.Sprintf("cs %d %s", server.ID(), server.Addr())}, close: server.Close, failed: server.Failed()}, nil
 }

@@ -72,7 +72,7 @@ type volumeOptions struct{ replicas, domain, chunkSize, tier string }
 
 func (o *volumeOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.replicas, "replicas", "", "copies of the data, `NORM[:MIN]`; with fewer than MIN, writes wait")
-	cmd.Flags().StringVar(&o.domain, "failure-domain", "", "what may hold one copy only: disk or host")
+	cmd.Flags().StringVar(&o.domain, "failure-domain", "", "what may hold one copy only: disk, host, rack, row or room")
 	cmd.Flags().StringVar(&o.chunkSize, "chunk-size", "", "size of the pieces, 1M to 256M")
 	cmd.Flags().StringVar(&o.tier, "tier", "", "storage tier, 0 to 3")
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -25,6 +26,24 @@ type fakeMeta struct {
 	metapb.MetaClient
 	files map[string]*metapb.FileInfo
 	err   error
+
+	servers []*metapb.Server
+	removed []metapb.RemoveServersRequest_Action
+}
+
+// RemoveServers drops what is not active at once, and the rest by the next Status.
+func (f *fakeMeta) RemoveServers(_ context.Context, r *metapb.RemoveServersRequest, _ ...grpc.CallOption) (*metapb.RemoveServersReply, error) {
+	out := &metapb.RemoveServersReply{}
+	f.removed = append(f.removed, r.Action)
+	for _, id := range r.Ids {
+		i := slices.IndexFunc(f.servers, func(s *metapb.Server) bool { return s.Id == id })
+		if i < 0 {
+			return nil, status.Error(codes.NotFound, "chunk server 7: no such chunk server")
+		}
+		out.Servers = append(out.Servers, &metapb.Removal{Id: id, Replicas: 40, Degraded: 39, Lost: 1, State: f.servers[i].State})
+		f.servers[i].Releasing = r.Action == metapb.RemoveServersRequest_RELEASE
+	}
+	return out, f.err
 }
 
 func newFakeMeta() *fakeMeta { return &fakeMeta{files: map[string]*metapb.FileInfo{}} }
@@ -110,7 +129,25 @@ func (f *fakeMeta) List(context.Context, *metapb.ListRequest, ...grpc.CallOption
 }
 
 func (f *fakeMeta) Status(context.Context, *metapb.StatusRequest, ...grpc.CallOption) (*metapb.StatusReply, error) {
-	return &metapb.StatusReply{Cluster: "pcs1", Files: uint64(len(f.files))}, f.err
+	out := &metapb.StatusReply{Cluster: "pcs1", Files: uint64(len(f.files))}
+	for _, s := range f.servers {
+		if s.Releasing {
+			s.State, s.Releasing = metapb.Server_DROPPED, false
+		}
+		out.Servers = append(out.Servers, s)
+	}
+	return out, f.err
+}
+
+func (f *fakeMeta) SetConfig(_ context.Context, r *metapb.SetConfigRequest, _ ...grpc.CallOption) (*metapb.SetConfigReply, error) {
+	out := map[string]string{"mds.wd.offline_tout": "5min", "mds.alloc.fill_margin": "5"}
+	for name, value := range r.Set {
+		if _, known := out[name]; !known {
+			return nil, status.Error(codes.InvalidArgument, name+": no such parameter")
+		}
+		out[name] = value
+	}
+	return &metapb.SetConfigReply{Config: out}, f.err
 }
 
 // session runs command lines one after another against one fake cluster.

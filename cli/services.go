@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,12 +12,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"pstorage/cli/daemon"
 	"pstorage/cli/print"
 	"pstorage/meta/discovery"
+	"pstorage/meta/metapb"
 )
 
 // lockName is the file in a server's folder that its daemon locks.
@@ -27,6 +31,8 @@ type service struct {
 	ID   uint64 `json:"id"`
 	Dir  string `json:"path"`
 	PID  int    `json:"pid"` // 0: its daemon does not run
+	// State is what the cluster says of a chunk server; empty if it was not asked, or does not answer.
+	State string `json:"state,omitempty"`
 }
 
 func servicesFile(l discovery.Layout) string { return filepath.Join(l.Etc, "services.list") }
@@ -109,22 +115,58 @@ func (a *app) listServicesCommand() *cobra.Command {
 					shown = append(shown, s)
 				}
 			}
-			return a.show(shown, func(w io.Writer) error { return serviceTable(w, shown) })
+			if onlyCS {
+				a.addStates(cmd, shown)
+			}
+			return a.show(shown, func(w io.Writer) error { return serviceTable(w, shown, onlyCS) })
 		},
 	}
-	cmd.Flags().BoolVarP(&onlyCS, "chunk-servers", "C", false, "chunk servers only")
+	cmd.Flags().BoolVarP(&onlyCS, "chunk-servers", "C", false, "chunk servers only, with what the cluster says of them")
 	cmd.Flags().BoolVarP(&onlyMDS, "metadata-servers", "M", false, "all metadata servers of the cluster, on whatever machine, with their state and load")
 	return cmd
 }
 
-func serviceTable(w io.Writer, services []service) error {
+// stateTime bounds how long list-services waits for a cluster that it does not need.
+const stateTime = 2 * time.Second
+
+// addStates adds what the cluster says of chunk servers, if it answers.
+func (a *app) addStates(cmd *cobra.Command, services []service) {
+	meta, closer, err := a.connect(a)
+	if err != nil {
+		return
+	}
+	defer closer.Close()
+	ctx, cancel := context.WithTimeout(cmd.Context(), min(stateTime, a.timeout))
+	defer cancel()
+	reply, err := meta.Status(ctx, &metapb.StatusRequest{})
+	if err != nil {
+		return
+	}
+	for i := range services {
+		for _, s := range reply.GetServers() {
+			if uint64(s.GetId()) == services[i].ID {
+				services[i].State = print.NewCS(s).Status
+			}
+		}
+	}
+}
+
+func serviceTable(w io.Writer, services []service, states bool) error {
+	columns := []string{"TYPE", ">ID", "STATUS", "FOLDER"}
+	if states {
+		columns = []string{"TYPE", ">ID", "STATE", "STATUS", "FOLDER"}
+	}
 	rows := make([][]string, 0, len(services))
 	for _, s := range services {
 		state := "stopped"
 		if s.PID != 0 {
 			state = fmt.Sprintf("running (%d)", s.PID)
 		}
-		rows = append(rows, []string{strings.ToUpper(s.Kind), strconv.FormatUint(s.ID, 10), state, s.Dir})
+		row := []string{strings.ToUpper(s.Kind), strconv.FormatUint(s.ID, 10)}
+		if states {
+			row = append(row, cmp.Or(s.State, "-"))
+		}
+		rows = append(rows, append(row, state, s.Dir))
 	}
-	return print.Table(w, []string{"TYPE", ">ID", "STATUS", "FOLDER"}, rows)
+	return print.Table(w, columns, rows)
 }

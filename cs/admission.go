@@ -23,6 +23,9 @@ func (s *Server) admission(st stream) error {
 			return fmt.Errorf("metadata server sent %T where an admission is due", m.GetMessage())
 		case page.Refused != "":
 			s.data.Admit(false)
+			if page.Removed {
+				return fmt.Errorf("%w: %s", ErrRemoved, page.Refused)
+			}
 			return fmt.Errorf("%w: %s", ErrRefused, page.Refused)
 		}
 		if err := s.admit(page); err != nil {

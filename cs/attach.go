@@ -47,6 +47,12 @@ func (s *Server) attach(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, ErrRemoved) {
+			s.log.Error("the chunk server ends", "error", err)
+			s.removed = err
+			close(s.failed)
+			return
+		}
 		if admitted {
 			wait = firstBackoff
 		}

@@ -20,8 +20,11 @@ type CreateOptions struct {
 	MDS     []string // their client addresses; not used if Meta is given
 	Address string   // HOST:PORT it will be reached at, may be empty: told at each start
 	Host    string   // identity of the machine, for failure domains; empty: its host name
-	Meta    metapb.MetaClient
-	Disk    disk.FS // of a simulation, has the store; nil: the operating system's, in Dir
+	// Location is room.row.rack, empty: not known; Tier is 0 to 3.
+	Location string
+	Tier     uint32
+	Meta     metapb.MetaClient
+	Disk     disk.FS // of a simulation, has the store; nil: the operating system's, in Dir
 }
 
 // Create registers a new chunk server with the metadata servers and makes its folder. When it fails, the folder can be used for
@@ -69,7 +72,7 @@ func enrol(ctx context.Context, o CreateOptions) (Identity, error) {
 		defer c.Close()
 		meta = c
 	}
-	r, err := meta.CreateServer(ctx, &metapb.CreateServerRequest{Address: o.Address, Host: o.Host})
+	r, err := meta.CreateServer(ctx, &metapb.CreateServerRequest{Address: o.Address, Host: o.Host, Location: o.Location, Tier: o.Tier})
 	if err != nil {
 		return Identity{}, fmt.Errorf("registering the chunk server: %w", err)
 	}

@@ -16,6 +16,8 @@ var (
 	ErrInsecure = errors.New("address is not a loopback one")
 	// ErrRefused: the metadata servers refuse to admit the server.
 	ErrRefused = errors.New("not admitted to the cluster")
+	// ErrRemoved: the server was removed from the cluster, and will never be admitted again.
+	ErrRemoved = errors.New("the chunk server was removed from the cluster")
 	// ErrCluster: the metadata servers are of another cluster.
 	ErrCluster = errors.New("metadata servers belong to another cluster")
 

@@ -11,7 +11,7 @@ func (s *Server) heartbeat() *metapb.FromServer {
 	total, free, used := s.engine.Space()
 	st := s.data.Stats()
 	h := &metapb.Heartbeat{SpaceTotal: total, SpaceFree: free, SpaceUsed: used, Replicas: s.count.replicas.Load(),
-		DiskErrors: s.count.diskErrors.Load()}
+		DiskErrors: s.count.diskErrors.Load(), PulledBytes: s.count.pulled.Load()}
 	for _, op := range []wire.Op{wire.OpRead, wire.OpReadLayer} {
 		h.Reads += st.Ops[op].Load()
 		h.ReadBytes += st.Bytes[op].Load()

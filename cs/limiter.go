@@ -2,26 +2,35 @@ package cs
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
-// limiter spreads bytes over time; the zero value does not limit.
+// limiter spreads bytes over time; the zero value does not limit. All rebuilds of a server share one.
 type limiter struct {
+	mu     sync.Mutex
 	rate   uint64 // bytes per second
 	atOnce uint64 // bytes that may be moved at once when none have been for long
 	next   time.Time
 }
 
-// wait waits until n more bytes may be moved.
-func (l *limiter) wait(ctx context.Context, n int) error {
-	if l.rate == 0 {
-		return ctx.Err()
-	}
-	return sleep(ctx, l.reserve(n))
+// set changes the rate from now on.
+func (l *limiter) set(rate uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate = rate
 }
 
-// reserve tells how long to wait before n more bytes are moved. There is a rate.
+// wait waits until n more bytes may be moved.
+func (l *limiter) wait(ctx context.Context, n int) error { return sleep(ctx, l.reserve(n)) }
+
+// reserve tells how long to wait before n more bytes are moved.
 func (l *limiter) reserve(n int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rate == 0 {
+		return 0
+	}
 	now := time.Now()
 	if full := now.Add(-l.time(l.atOnce)); l.next.Before(full) {
 		l.next = full

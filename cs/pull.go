@@ -36,7 +36,7 @@ type puller struct {
 	layer   uint32
 	blocks  uint32
 	conn    *wire.Conn
-	limit   limiter
+	limit   *limiter
 	moved   atomic.Uint64 // bytes written here
 	done    atomic.Uint64 // blocks, of all layers
 	torn    int           // reads repeated since the last that was good

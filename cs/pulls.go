@@ -23,6 +23,7 @@ const (
 // pulls are the rebuilds (and absolutions) of the attachment, and what has become of the replicas that are rebuilt here.
 type pulls struct {
 	slots chan struct{}
+	limit limiter
 	wg    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -137,7 +138,8 @@ func (p *pulls) end() {
 // startPull begins a rebuild; its Result comes when it is done.
 func (a *attachment) startPull(cmd uint64, m *metapb.Pull) {
 	id, version := chunkOf(m.Chunk), m.Chunk.GetVersion()
-	p := &puller{a: a, id: id, version: version, blocks: m.Blocks, limit: limiter{rate: m.BytesPerSecond}}
+	p := &puller{a: a, id: id, version: version, blocks: m.Blocks, limit: &a.s.pulls.limit}
+	a.s.pulls.limit.set(m.BytesPerSecond)
 	err := a.s.pulls.start(a.ctx, id, version, func(ctx context.Context) {
 		defer a.goesOn(cmd, &p.done, &p.moved)()
 		err := p.run(ctx, m)

@@ -92,6 +92,8 @@ type Server struct {
 	count   counters
 	metrics *collector
 	closed  sync.Once
+	failed  chan struct{}
+	removed error // set before failed is closed
 	err     error
 
 	mu       sync.Mutex
@@ -119,7 +121,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, born: uint64(time.Now().UnixNano()), troubles: make(map[chunk.ID]trouble),
-		news: make(chan struct{}, 1)}
+		news: make(chan struct{}, 1), failed: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.shut())
 	}
@@ -229,13 +231,16 @@ func (s *Server) Addr() string {
 // ID is the server's number in the cluster.
 func (s *Server) ID() uint32 { return s.id.Server }
 
+// Failed is closed when the server cannot go on: it was removed from the cluster. Close tells why.
+func (s *Server) Failed() <-chan struct{} { return s.failed }
+
 // Close ends the server: nothing is being applied when the store is closed.
 func (s *Server) Close() error {
 	s.closed.Do(func() {
 		s.stop()
 		s.data.Close()
 		s.wg.Wait()
-		s.err = s.shut()
+		s.err = errors.Join(s.removed, s.shut())
 	})
 	return s.err
 }

@@ -109,6 +109,10 @@ func (r *router) CreateServer(ctx context.Context, in *metapb.CreateServerReques
 	return route(ctx, r.server, in, (*leader.Leader).CreateServer)
 }
 
+func (r *router) RemoveServers(ctx context.Context, in *metapb.RemoveServersRequest) (*metapb.RemoveServersReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).RemoveServers)
+}
+
 // Members is answered by every server, from what it knows.
 func (r *router) Members(context.Context, *metapb.MembersRequest) (*metapb.MembersReply, error) {
 	return r.server.members()

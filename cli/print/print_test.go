@@ -55,9 +55,15 @@ func status() *metapb.StatusReply {
 			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40,
 				Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}},
 			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1, DiskErrors: 4},
+			{Id: 1027, Address: "127.0.0.1:40003", Host: "h3", State: metapb.Server_ACTIVE, Releasing: true, Members: 12, Replicas: 12, Tier: 2, Location: "0.1.2",
+				SpaceTotal: 105 << 30, SpaceFree: 88 << 30, PulledBytes: 3 << 20},
+			{Id: 1028, Host: "h4", State: metapb.Server_DROPPED},
+			{Id: 1029, Host: "h5", State: metapb.Server_DROPPED, Members: 1},
 		},
+		Files: 51, Chunks: 38, Healthy: 30, Degraded: 8, Size: 10 << 30, Clients: 1,
+		Recovery:  &metapb.Recovery{Queued: 8, Rebuilding: 3, Moving: 1, Releasing: 12, BytesPerSecond: 12 << 20, EtaSeconds: 130, MovedBytes: 5 << 30, Rebuilt: 80},
 		Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}, Repaired: 1,
-		Files: 51, Chunks: 38, Healthy: 30, Degraded: 8, Size: 10 << 30, Clients: 1, Config: map[string]string{"mds.alloc.fill_margin": "5"},
+		Config: map[string]string{"mds.alloc.fill_margin": "5"},
 	}
 }
 
@@ -71,8 +77,11 @@ func TestPrintedFormIsStable(t *testing.T) {
 		"attr-dir.txt": func(b *bytes.Buffer) error { return VolumeAttributes(b, NewVolume(files()[0])) },
 		"status.txt":   func(b *bytes.Buffer) error { return StatusText(b, NewStatus(status())) },
 		"status.json":  func(b *bytes.Buffer) error { return JSON(b, NewStatus(status())) },
-		"empty.txt":    func(b *bytes.Buffer) error { return StatusText(b, NewStatus(&metapb.StatusReply{Cluster: "new"})) },
-		"empty.json":   func(b *bytes.Buffer) error { return JSON(b, NewVolumes(nil)) },
+		"stopped.txt": func(b *bytes.Buffer) error {
+			return StatusText(b, NewStatus(&metapb.StatusReply{Cluster: "pcs1", Recovery: &metapb.Recovery{Stopped: true, Queued: 4}}))
+		},
+		"empty.txt":  func(b *bytes.Buffer) error { return StatusText(b, NewStatus(&metapb.StatusReply{Cluster: "new"})) },
+		"empty.json": func(b *bytes.Buffer) error { return JSON(b, NewVolumes(nil)) },
 	} {
 		var b bytes.Buffer
 		if err := write(&b); err != nil {
@@ -88,6 +97,18 @@ func TestHealthIsTheWorstThatIsTheCase(t *testing.T) {
 		"degraded": {Chunks: 3, Healthy: 2, Degraded: 1},
 		"blocked":  {Chunks: 3, Degraded: 2, Unwritable: 1},
 		"failure":  {Chunks: 3, Degraded: 1, Unwritable: 1, Lost: 1},
+	} {
+		if got := NewStatus(s).Health; got != want {
+			t.Errorf("health of %v is %q, want %q", s, got, want)
+		}
+	}
+}
+
+func TestServersThatWereDroppedAreNotMissed(t *testing.T) {
+	for want, s := range map[string]*metapb.StatusReply{
+		"healthy":  {Servers: []*metapb.Server{{State: metapb.Server_ACTIVE, Releasing: true}, {State: metapb.Server_DROPPED}}},
+		"degraded": {Servers: []*metapb.Server{{State: metapb.Server_INACTIVE, Releasing: true}}},
+		"failure":  {Recovery: &metapb.Recovery{Stopped: true}},
 	} {
 		if got := NewStatus(s).Health; got != want {
 			t.Errorf("health of %v is %q, want %q", s, got, want)

@@ -3,7 +3,6 @@ package print
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"pstorage/cli/size"
@@ -22,6 +21,7 @@ type Status struct {
 	Clients   uint64            `json:"clients"`
 	Scrubbing Scrubbing         `json:"scrubbing"`
 	Repaired  uint64            `json:"repaired_chunks"`
+	Recovery  Recovery          `json:"recovery"`
 	MDS       []MDS             `json:"mds"`
 	CS        []CS              `json:"cs"`
 	Config    map[string]string `json:"config"`
@@ -45,26 +45,6 @@ type Chunks struct {
 	Replicating uint64 `json:"replicating"`
 }
 
-// CS is one chunk server.
-type CS struct {
-	ID       uint32 `json:"id"`
-	Status   string `json:"status"`
-	Address  string `json:"address"`
-	Host     string `json:"host"`
-	Space    Space  `json:"space"`
-	Replicas uint64 `json:"replicas"`
-	Suspects uint64 `json:"suspects"`
-	Reads    uint64 `json:"reads"`
-	Writes   uint64 `json:"writes"`
-	ReadB    uint64 `json:"read_bytes"`
-	WriteB   uint64 `json:"write_bytes"`
-	Errors   uint64 `json:"errors"`
-	// DiskErrors counts replicas that the disk has failed: reads, writes, syncs.
-	DiskErrors uint64    `json:"disk_errors"`
-	Scrubbing  Scrubbing `json:"scrubbing"`
-	Version    string    `json:"version,omitempty"`
-}
-
 // NewStatus makes the view of a cluster's state.
 func NewStatus(s *metapb.StatusReply) Status {
 	view := Status{
@@ -73,13 +53,15 @@ func NewStatus(s *metapb.StatusReply) Status {
 			Total: s.GetChunks(), Healthy: s.GetHealthy(), Degraded: s.GetDegraded(), Blocked: s.GetUnwritable(),
 			Offline: s.GetLost(), Replicating: s.GetSyncing(),
 		},
-		MDS: []MDS{}, CS: []CS{}, Config: s.GetConfig(), Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(),
+		Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(),
+		Recovery: newRecovery(s.GetRecovery()),
+		MDS:      []MDS{}, CS: []CS{}, Config: s.GetConfig(),
 	}
 	for _, m := range s.GetMds() {
 		view.MDS = append(view.MDS, newMDS(m))
 	}
 	for _, c := range s.GetServers() {
-		server := newCS(c)
+		server := NewCS(c)
 		view.CS = append(view.CS, server)
 		view.Space.Total += server.Space.Total
 		view.Space.Free += server.Space.Free
@@ -89,29 +71,23 @@ func NewStatus(s *metapb.StatusReply) Status {
 	return view
 }
 
-func newCS(c *metapb.Server) CS {
-	return CS{
-		ID: c.GetId(), Status: strings.ToLower(c.GetState().String()), Address: c.GetAddress(), Host: c.GetHost(),
-		Space:    Space{c.GetSpaceTotal(), c.GetSpaceFree(), c.GetSpaceUsed()},
-		Replicas: c.GetReplicas(), Suspects: c.GetSuspects(), Reads: c.GetReads(), Writes: c.GetWrites(),
-		ReadB: c.GetReadBytes(), WriteB: c.GetWriteBytes(), Errors: c.GetErrors(), Version: c.GetVersion(),
-		DiskErrors: c.GetDiskErrors(), Scrubbing: newScrubbing(c.GetScrubbing()),
-	}
-}
-
 // health is one word for the worst that is the case.
 func (s Status) health() string {
-	active := s.count("active")
 	switch {
-	case s.Chunks.Offline > 0:
+	case s.Chunks.Offline > 0 || s.Recovery.Stopped:
 		return "failure"
 	case s.Chunks.Blocked > 0:
 		return "blocked"
-	case s.Chunks.Degraded > 0 || active < len(s.CS):
+	case s.Chunks.Degraded > 0 || s.avail() < s.present():
 		return "degraded"
 	}
 	return "healthy"
 }
+
+// avail counts the servers that are up, present those that are part of the cluster.
+func (s Status) avail() int { return s.count("active") + s.count("releasing") }
+
+func (s Status) present() int { return len(s.CS) - s.count("dropped") }
 
 func (s Status) count(status string) (n int) {
 	for _, c := range s.CS {
@@ -138,7 +114,7 @@ func StatusText(w io.Writer, s Status) error {
 	if _, err := io.WriteString(w, "\n"); err != nil {
 		return err
 	}
-	return s.writeCS(w)
+	return CSTable(w, s.CS)
 }
 
 func (s Status) writeSummary(w io.Writer) {
@@ -150,10 +126,13 @@ func (s Status) writeSummary(w io.Writer) {
 	fmt.Fprintf(w, "Cluster '%s': %s\n", s.Cluster, s.Health)
 	fmt.Fprintf(w, "Space: %s free %s of %s\n", mark(s.Space.Free > 0), size.Format(s.Space.Free), size.Format(s.Space.Total))
 	fmt.Fprintf(w, "MDS nodes: %d of %d\n", s.mdsUp(), len(s.MDS))
-	fmt.Fprintf(w, "CS nodes:  %d (%d avail, %d inactive, %d offline)\n", len(s.CS), s.count("active"), s.count("inactive"), s.count("offline"))
+	fmt.Fprintf(w, "CS nodes:  %d of %d (%d avail, %d inactive, %d offline, %d releasing)\n", s.avail(), s.present(), s.avail(), s.count("inactive"), s.count("offline"), s.count("releasing"))
 	c := s.Chunks
 	fmt.Fprintf(w, "Chunks: %s %s healthy, %s degraded, %s blocked, %s offline, %s replicating\n", mark(c.Blocked+c.Offline == 0),
 		c.share(c.Healthy), c.share(c.Degraded), c.share(c.Blocked), c.share(c.Offline), c.share(c.Replicating))
+	if line := s.Recovery.line(); line != "" {
+		fmt.Fprintln(w, line)
+	}
 	s.writeScrubbing(w)
 	fmt.Fprintf(w, "FS:  %s in %d files, %d chunks, %s used on disk, %d clients\n", size.Format(s.Size), s.Files, c.Total, size.Format(s.Space.Used), s.Clients)
 }
@@ -172,16 +151,4 @@ func (c Chunks) share(n uint64) string {
 		percent = n * 100 / c.Total
 	}
 	return fmt.Sprintf("%d (%d%%)", n, percent)
-}
-
-func (s Status) writeCS(w io.Writer) error {
-	rows := make([][]string, 0, len(s.CS))
-	for _, c := range s.CS {
-		rows = append(rows, []string{
-			strconv.FormatUint(uint64(c.ID), 10), c.Status, size.Format(c.Space.Total), size.Format(c.Space.Free),
-			strconv.FormatUint(c.Replicas, 10), strconv.FormatUint(c.Suspects, 10), strconv.FormatUint(c.Errors, 10),
-			strconv.FormatUint(c.DiskErrors, 10), strconv.FormatUint(c.Scrubbing.Bad, 10), c.Scrubbing.Dates.String(), c.Address,
-		})
-	}
-	return Table(w, []string{">CSID", "STATUS", ">SPACE", ">FREE", ">REPLICAS", ">SUSPECT", ">ERRORS", ">DISKERR", ">BAD", "VERIFIED", "ADDRESS"}, rows)
 }

@@ -27,10 +27,11 @@ type Settings struct {
 	FillMargin          int           // mds.alloc.fill_margin, percent
 	StrictFailureDomain bool          // mds.alloc.strict_failure_domain
 	RecoveryStreams     int           // mds.wd.recovery_streams, per chunk server
-	RecoveryRate        uint64        // mds.wd.recovery_rate, bytes per second and stream; 0: no limit
+	RecoveryRate        uint64        // mds.wd.recovery_rate, bytes per second and chunk server; 0: no limit
 	RemoveGrace         time.Duration // mds.wd.remove_grace
 	VerifyChunks        int           // mds.wd.verify_chunks, per minute and chunk server; 0: none
 	VerifyRate          uint64        // mds.wd.verify_rate, bytes per second and chunk server; 0: no limit
+	Rebalance           bool          // mds.wd.rebalance
 }
 
 type parameter struct {
@@ -44,6 +45,7 @@ var parameters = []parameter{
 	{"mds.alloc.strict_failure_domain", "1", number(0, 1, func(s *Settings, n int) { s.StrictFailureDomain = n == 1 })},
 	{"mds.wd.max_offline_cs", "2", number(0, 100000, func(s *Settings, n int) { s.MaxOffline = n })},
 	{"mds.wd.offline_tout", "5min", period(func(s *Settings, d time.Duration) { s.OfflineAfter = d })},
+	{"mds.wd.rebalance", "1", number(0, 1, func(s *Settings, n int) { s.Rebalance = n == 1 })},
 	{"mds.wd.recovery_rate", "0", number(0, 1<<40, func(s *Settings, n int) { s.RecoveryRate = uint64(n) })},
 	{"mds.wd.recovery_streams", "8", number(1, 256, func(s *Settings, n int) { s.RecoveryStreams = n })},
 	{"mds.wd.remove_grace", "10min", period(func(s *Settings, d time.Duration) { s.RemoveGrace = d })},

@@ -39,5 +39,11 @@ func Paths(root, cluster string) Layout {
 	}
 }
 
+// Location is the file that says where this machine stands: room.row.rack.
+func (l Layout) Location() string { return filepath.Join(l.Etc, "../../location") }
+
+// HostID is the file with the identity of this machine; without it, its name is.
+func (l Layout) HostID() string { return filepath.Join(l.Etc, "../../host_id") }
+
 // BootstrapList is the file that lists the cluster's metadata servers.
 func (l Layout) BootstrapList() string { return filepath.Join(l.Etc, "bs.list") }

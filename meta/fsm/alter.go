@@ -55,9 +55,9 @@ func (tx *txn) alterChunk(k ChunkKey, old *Chunk, ch *fsmpb.Change, p Policy) (C
 	if err != nil {
 		return old.clone(), fmt.Errorf("chunk %d.%d: %w", k.File, k.Index, err)
 	}
-	for _, s := range ch.Syncing {
-		if tx.servers.Get(serverKey(s)) == nil {
-			return old.clone(), fmt.Errorf("chunk %d.%d: server %d: %w", k.File, k.Index, s, ErrUnknownServer)
+	for _, s := range append(slices.Clone(ch.Syncing), ch.Promote...) {
+		if _, err := tx.liveServer(s); err != nil {
+			return old.clone(), fmt.Errorf("chunk %d.%d: %w", k.File, k.Index, err)
 		}
 	}
 	if members {
@@ -160,8 +160,8 @@ func (tx *txn) checkNew(n *fsmpb.Node, ch *fsmpb.NewChunk) error {
 		return fmt.Errorf("chunk %d on %d servers: %w", ch.Index, len(ch.Servers), ErrInvalid)
 	}
 	for _, s := range ch.Servers {
-		if tx.servers.Get(serverKey(s)) == nil {
-			return fmt.Errorf("server %d: %w", s, ErrUnknownServer)
+		if _, err := tx.liveServer(s); err != nil {
+			return err
 		}
 	}
 	return nil

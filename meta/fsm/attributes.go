@@ -2,8 +2,11 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/topology"
 )
 
 // Policy is what holds for a file: its own attributes, else those of the nearest directory that has them, else the defaults.
@@ -15,7 +18,7 @@ type Policy struct {
 }
 
 // Defaults of the attributes.
-var defaults = fsmpb.Attributes{Norm: 3, Min: 2, FailureDomain: DomainHost, ChunkSize: DefaultChunkSize, Tier: 1}
+var defaults = fsmpb.Attributes{Norm: 3, Min: 2, FailureDomain: topology.Host, ChunkSize: DefaultChunkSize, Tier: 1}
 
 func checkAttributes(a *fsmpb.Attributes) error {
 	switch {
@@ -23,9 +26,9 @@ func checkAttributes(a *fsmpb.Attributes) error {
 		a.GetNorm() != 0 && a.GetMin() > a.GetNorm(),
 		(a.GetNorm() == 0) != (a.GetMin() == 0):
 		return fmt.Errorf("replicas %d:%d: norm and min go from 1 to %d, norm not under min: %w", a.GetNorm(), a.GetMin(), MaxReplicas, ErrInvalid)
-	case a.GetFailureDomain() != "" && a.GetFailureDomain() != DomainDisk && a.GetFailureDomain() != DomainHost:
-		return fmt.Errorf("failure-domain %q: it is disk or host: %w", shorten(a.GetFailureDomain()), ErrInvalid)
-	case a.GetTier() > 4:
+	case a.GetFailureDomain() != "" && !slices.Contains(topology.Domains, a.GetFailureDomain()):
+		return fmt.Errorf("failure-domain %q: it is %s: %w", shorten(a.GetFailureDomain()), strings.Join(topology.Domains, ", "), ErrInvalid)
+	case a.GetTier() > Tiers:
 		return fmt.Errorf("tier %d: it is 0 to 3: %w", a.GetTier()-1, ErrInvalid)
 	}
 	if c := a.GetChunkSize(); c != 0 && (c < MinChunkSize || c > MaxChunkSize || c&(c-1) != 0) {

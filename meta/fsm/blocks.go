@@ -41,6 +41,14 @@ func (b *Block) Clear(index uint32) { b.Bits[index%BlockSpan/64] &^= 1 << (index
 // Has tells whether a chunk of the block's range is in it.
 func (b *Block) Has(index uint32) bool { return b.Bits[index%BlockSpan/64]&(1<<(index%64)) != 0 }
 
+// Count is the number of chunks in it.
+func (b *Block) Count() (n int) {
+	for _, word := range b.Bits {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
 // Empty tells whether there is none.
 func (b *Block) Empty() bool { return b.Bits == [BlockSpan / 64]uint64{} }
 

@@ -18,6 +18,8 @@ var (
 	ErrUnsettled = errors.New("the file is not settled at this epoch")
 	// ErrUnknownServer: no chunk server has the number.
 	ErrUnknownServer = errors.New("no such chunk server")
+	// ErrDropped: the chunk server was removed; its number is never given again.
+	ErrDropped = errors.New("it was removed from the cluster; make-cs makes a new one")
 	// ErrUnknownMember: no metadata server has the number, or ever had.
 	ErrUnknownMember = errors.New("no such metadata server")
 	// ErrRemoved: the metadata server was removed; its number is never given again.

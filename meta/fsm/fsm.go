@@ -70,6 +70,8 @@ const (
 	MaxPath  = 4096
 	// MaxSize is the largest file: 1 PiB.
 	MaxSize = 1 << 50
+	// Tiers is the number of tiers of chunk servers.
+	Tiers = 4
 	// MaxHost bounds names of hosts and addresses.
 	MaxHost = 255
 	// MaxParameter bounds the name and the value of a parameter.
@@ -83,12 +85,6 @@ const (
 	MinChunkSize     = 1 << 20
 	MaxChunkSize     = 256 << 20
 	DefaultChunkSize = 64 << 20
-)
-
-// Failure domains: no two replicas of a chunk are on the same one.
-const (
-	DomainDisk = "disk"
-	DomainHost = "host"
 )
 
 // ChunkKey names a chunk.

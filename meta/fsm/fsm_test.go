@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/topology"
 )
 
 // bench is a machine fed by hand.
@@ -71,6 +72,12 @@ func wrap(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_RemoveMember{RemoveMember: c}}
 	case *fsmpb.Recovered:
 		return &fsmpb.Command{Command: &fsmpb.Command_Recovered{Recovered: c}}
+	case *fsmpb.UpdateServer:
+		return &fsmpb.Command{Command: &fsmpb.Command_UpdateServer{UpdateServer: c}}
+	case *fsmpb.ReleaseServer:
+		return &fsmpb.Command{Command: &fsmpb.Command_ReleaseServer{ReleaseServer: c}}
+	case *fsmpb.DropServer:
+		return &fsmpb.Command{Command: &fsmpb.Command_DropServer{DropServer: c}}
 	}
 	panic(fmt.Sprintf("%T", c))
 }
@@ -272,9 +279,9 @@ func (b *bench) garbageOf(server uint32) (n int) {
 func TestAttributesAreInherited(t *testing.T) {
 	b := newBench(t)
 	must[*File](t, b, &fsmpb.CreateNode{Path: "/d", Directory: true, Attributes: &fsmpb.Attributes{Norm: 2, Min: 1}})
-	must[*File](t, b, &fsmpb.CreateNode{Path: "/d/e", Directory: true, Attributes: &fsmpb.Attributes{FailureDomain: DomainDisk, ChunkSize: 1 << 20}})
+	must[*File](t, b, &fsmpb.CreateNode{Path: "/d/e", Directory: true, Attributes: &fsmpb.Attributes{FailureDomain: topology.Disk, ChunkSize: 1 << 20}})
 	f := must[*File](t, b, &fsmpb.CreateNode{Path: "/d/e/f", Size: 5})
-	if want := (Policy{2, 1, DomainDisk, 1 << 20, 1}); f.Policy != want {
+	if want := (Policy{2, 1, topology.Disk, 1 << 20, 1}); f.Policy != want {
 		t.Fatalf("%+v, want %+v", f.Policy, want)
 	}
 	must[*File](t, b, &fsmpb.SetAttributes{Path: "/", Attributes: &fsmpb.Attributes{Tier: 3}})
@@ -282,7 +289,7 @@ func TestAttributesAreInherited(t *testing.T) {
 	must[*File](t, b, &fsmpb.SetAttributes{Path: "/d/e", Attributes: &fsmpb.Attributes{ChunkSize: 2 << 20}})
 	_ = b.View(func(v *View) error {
 		g, err := v.Lookup("/d/e/f")
-		if want := (Policy{5, 3, DomainDisk, 1 << 20, 3}); err != nil || g.Policy != want {
+		if want := (Policy{5, 3, topology.Disk, 1 << 20, 3}); err != nil || g.Policy != want {
 			t.Fatalf("%+v, %v; want %+v (the chunk size is fixed)", g.Policy, err, want)
 		}
 		return nil

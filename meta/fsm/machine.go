@@ -219,6 +219,10 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.removeMember(c.RemoveMember)
 	case *fsmpb.Command_Recovered:
 		return nil, tx.recovered(c.Recovered)
+	case *fsmpb.Command_ReleaseServer:
+		return nil, tx.releaseServer(c.ReleaseServer)
+	case *fsmpb.Command_DropServer:
+		return nil, tx.dropServer(c.DropServer)
 	}
 	return nil, ErrCommand
 }

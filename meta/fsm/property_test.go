@@ -23,8 +23,8 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 15).Draw(t, "kind") {
-	case 15:
+	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	case 17:
 		return drawMember(t)
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
@@ -48,6 +48,10 @@ func drawCommand(t *rapid.T) any {
 		return &fsmpb.Swept{Server: server.Draw(t, "server"), Blocks: []*fsmpb.SweptBlock{{File: file, Block: index / BlockSpan}}}
 	case 10:
 		return &fsmpb.Forget{Server: server.Draw(t, "server"), Chunks: []*fsmpb.ForgetChunk{{File: file, Index: index}}}
+	case 15:
+		return &fsmpb.ReleaseServer{Id: server.Draw(t, "server"), Cancel: rapid.Bool().Draw(t, "cancel")}
+	case 16:
+		return &fsmpb.DropServer{Id: server.Draw(t, "server"), Force: rapid.IntRange(0, 3).Draw(t, "force") == 0}
 	case 11, 12:
 		return &fsmpb.Allocate{File: file, Epoch: epoch, Client: alice, Chunks: []*fsmpb.NewChunk{{Index: index, Servers: servers("on", 1, 3)}}}
 	default:

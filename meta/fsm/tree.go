@@ -99,7 +99,9 @@ func (tx *txn) discardChunks(file uint64) {
 		}
 		tx.delete(tx.watch, k.watchBytes(len(c.Insync)))
 		for _, f := range c.Former {
-			tx.setBit(tx.garbage, f.Server, k)
+			if _, err := tx.liveServer(f.Server); err == nil {
+				tx.setBit(tx.garbage, f.Server, k)
+			}
 		}
 		tx.delete(tx.chunks, key)
 	}
@@ -126,8 +128,10 @@ func (tx *txn) moveToGarbage(file uint64) {
 			for i := range b.Bits {
 				b.Bits[i] |= former.Bits[i]
 			}
-			tx.put(tx.garbage, key, b.encode())
 			tx.delete(tx.replicas, key)
+			if _, err := tx.liveServer(server); err == nil {
+				tx.put(tx.garbage, key, b.encode())
+			}
 		}
 	}
 }

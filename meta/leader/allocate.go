@@ -13,6 +13,7 @@ import (
 	"pstorage/meta/metapb"
 	"pstorage/meta/placement"
 	"pstorage/meta/sessions"
+	"pstorage/meta/topology"
 )
 
 const (
@@ -29,8 +30,9 @@ type allocation struct {
 	leader  *Leader
 	file    *fsm.File
 	epoch   uint64
-	missing map[uint32][]placement.Taken // chunk -> servers that have a replica now
-	failed  map[uint32]bool              // servers not to be asked again
+	missing map[uint32][]topology.Place // chunk -> servers that have a replica now
+	where   map[uint32]topology.Place
+	failed  map[uint32]bool // servers not to be asked again
 	asked   []asked
 	places  int
 	done    bool // the replicas in missing are members
@@ -73,7 +75,7 @@ func (l *Leader) Allocate(ctx context.Context, in *metapb.AllocateRequest) (*met
 
 // newAllocation looks what is missing.
 func (l *Leader) newAllocation(in *metapb.AllocateRequest) (a *allocation, err error) {
-	a = &allocation{leader: l, epoch: in.Epoch, missing: map[uint32][]placement.Taken{}, failed: map[uint32]bool{}}
+	a = &allocation{leader: l, epoch: in.Epoch, missing: map[uint32][]topology.Place{}, where: map[uint32]topology.Place{}, failed: map[uint32]bool{}}
 	err = l.View(func(v *fsm.View) error {
 		if a.file, err = v.File(in.File); err != nil {
 			return err
@@ -127,23 +129,16 @@ func (a *allocation) pick() map[uint32][]uint32 {
 	set := a.leader.Settings()
 	all := slices.DeleteFunc(a.leader.sessions.Candidates(set), func(c placement.Candidate) bool { return a.failed[c.Server] })
 	a.places = max(a.places, placement.Places(all, a.file.Policy.Domain))
-	hosts := map[uint32]string{}
 	for _, c := range all {
-		hosts[c.Server] = c.Host
+		a.where[c.Server] = c.Place
 	}
+	want := placement.WantOf(a.file.Policy, set.StrictFailureDomain)
 	picks := map[uint32][]uint32{}
 	a.leader.roll(func(random *rand.Rand) {
 		for _, i := range a.indices() {
 			have := a.missing[i]
 			need := int(a.file.Policy.Norm) - len(have)
-			picked := placement.Pick(all, need, a.file.Policy.Domain, have, random)
-			if need > len(picked) && !set.StrictFailureDomain {
-				for _, s := range picked {
-					have = append(have, placement.Taken{Server: s, Host: hosts[s]})
-				}
-				picked = append(picked, placement.Pick(all, need-len(picked), fsm.DomainDisk, have, random)...)
-			}
-			for _, s := range picked {
+			for _, s := range placement.Pick(all, need, want, have, random) {
 				picks[s] = append(picks[s], i)
 			}
 		}
@@ -181,7 +176,7 @@ func (a *allocation) prepare(ctx context.Context, picks map[uint32][]uint32) {
 				continue
 			}
 			index := p.indices[i]
-			a.missing[index] = append(a.missing[index], placement.Taken{Server: p.session.ID, Host: p.session.Host})
+			a.missing[index] = append(a.missing[index], a.where[p.session.ID])
 		}
 	}
 }
@@ -238,5 +233,5 @@ func (a *allocation) release(deposed bool) {
 }
 
 func (a *allocation) has(index uint32, server uint32) bool {
-	return slices.ContainsFunc(a.missing[index], func(t placement.Taken) bool { return t.Server == server })
+	return slices.ContainsFunc(a.missing[index], func(t topology.Place) bool { return t.Server == server })
 }

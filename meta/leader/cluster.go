@@ -27,6 +27,7 @@ func (l *Leader) Status(context.Context, *metapb.StatusRequest) (*metapb.StatusR
 		var n fsm.Counts
 		out.Files, out.Size, n = v.Totals()
 		out.Chunks, out.Degraded, out.Unwritable, out.Syncing = n.Chunks, n.Degraded, n.Unwritable, n.Syncing
+		out.Recovery = l.progress(v, n)
 		out.Healthy = n.Chunks - n.Degraded
 		for _, lost := range l.lost(v) {
 			out.Lost += lost
@@ -59,7 +60,7 @@ func (l *Leader) SetConfig(ctx context.Context, in *metapb.SetConfigRequest) (*m
 		if err != nil {
 			return nil, Status(err)
 		}
-		l.recovery.Kick()
+		l.recovery.Rescan()
 	}
 	out := &metapb.SetConfigReply{}
 	err := l.View(func(v *fsm.View) error { out.Config = config.All(v.Config()); return nil })
@@ -69,7 +70,7 @@ func (l *Leader) SetConfig(ctx context.Context, in *metapb.SetConfigRequest) (*m
 // CreateServer numbers a new chunk server.
 func (l *Leader) CreateServer(ctx context.Context, in *metapb.CreateServerRequest) (*metapb.CreateServerReply, error) {
 	s, err := propose[*fsmpb.Server](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_CreateServer{CreateServer: &fsmpb.CreateServer{
-		Address: in.Address, Host: in.Host, Created: unixNow()}}})
+		Address: in.Address, Host: in.Host, Created: unixNow(), Location: in.Location, Tier: in.Tier}}})
 	if err != nil {
 		return nil, Status(err)
 	}

@@ -51,8 +51,15 @@ func chunkOut(index uint32, c *fsm.Chunk) *metapb.Chunk {
 }
 
 // server describes a chunk server.
-func (l *Leader) server(s *fsmpb.Server, set config.Settings) *metapb.Server {
-	out := &metapb.Server{Id: s.Id, Address: s.Address, Host: s.Host, State: l.sessions.StateOf(s.Id, set.OfflineAfter)}
+func (l *Leader) server(v *fsm.View, s *fsmpb.Server, set config.Settings) *metapb.Server {
+	out := &metapb.Server{Id: s.Id, Address: s.Address, Host: s.Host, State: l.sessions.StateOf(s.Id, set.OfflineAfter),
+		Releasing: s.Releasing, Location: s.Location, Tier: s.Tier}
+	if s.Releasing || s.Dropped {
+		out.Members = v.Members(s.Id)
+	}
+	if s.Dropped {
+		out.State = metapb.Server_DROPPED
+	}
 	session := l.sessions.Get(s.Id)
 	if session == nil {
 		return out
@@ -61,7 +68,7 @@ func (l *Leader) server(s *fsmpb.Server, set config.Settings) *metapb.Server {
 	if b, _ := session.Load(); b != nil {
 		out.SpaceTotal, out.SpaceFree, out.SpaceUsed, out.Replicas = b.SpaceTotal, b.SpaceFree, b.SpaceUsed, b.Replicas
 		out.Reads, out.Writes, out.ReadBytes, out.WriteBytes, out.Errors = b.Reads, b.Writes, b.ReadBytes, b.WriteBytes, b.Errors
-		out.DiskErrors = b.DiskErrors
+		out.DiskErrors, out.PulledBytes = b.DiskErrors, b.PulledBytes
 	}
 	return out
 }
@@ -91,7 +98,7 @@ func addScrubbing(sum, s *metapb.Scrubbing) {
 func (l *Leader) servers(v *fsm.View) (out []*metapb.Server) {
 	set := config.Parse(v.Config())
 	for _, s := range v.Servers() {
-		out = append(out, l.server(s, set))
+		out = append(out, l.server(v, s, set))
 	}
 	return out
 }

@@ -66,7 +66,7 @@ type Leader struct {
 func New(c Consensus, log *slog.Logger) *Leader {
 	l := &Leader{consensus: c, log: log, leases: newLeases(), random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
 	l.alive, l.end = context.WithCancel(context.Background())
-	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Kick() })
+	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Rescan() })
 	l.recovery = recovery.New(l, l.sessions, log)
 	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
 	go l.recovery.Run(l.alive)
@@ -123,6 +123,11 @@ func (l *Leader) Swept(ctx context.Context, server uint32, blocks []fsm.Block) e
 	}
 	_, err := l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Swept{Swept: c}})
 	return err
+}
+
+// DropServer ends the part of a released server on which nothing is left.
+func (l *Leader) DropServer(ctx context.Context, server uint32) error {
+	return l.dropServer(ctx, server, false)
 }
 
 func propose[T any](ctx context.Context, l *Leader, c *fsmpb.Command) (out T, err error) {

@@ -43,9 +43,9 @@ func (l *Leader) Collect(ch chan<- prometheus.Metric) {
 			"syncing": n.Syncing, "lost": lost} {
 			gauge(chunkDesc, c, health)
 		}
-		states, space := map[string]uint64{"active": 0, "inactive": 0, "offline": 0}, map[string]uint64{"total": 0, "free": 0, "used": 0}
+		states, space := map[string]uint64{"active": 0, "inactive": 0, "offline": 0, "dropped": 0, "releasing": 0}, map[string]uint64{"total": 0, "free": 0, "used": 0}
 		for _, s := range l.servers(v) {
-			states[stateName(s.State)]++
+			states[stateName(s)]++
 			space["total"] += s.SpaceTotal
 			space["free"] += s.SpaceFree
 			space["used"] += s.SpaceUsed
@@ -65,4 +65,10 @@ func (l *Leader) Collect(ch chan<- prometheus.Metric) {
 	l.scrub.Collect(ch)
 }
 
-func stateName(s metapb.Server_State) string { return strings.ToLower(s.String()) }
+// stateName is the word for a server's state.
+func stateName(s *metapb.Server) string {
+	if s.Releasing && s.State == metapb.Server_ACTIVE {
+		return "releasing"
+	}
+	return strings.ToLower(s.State.String())
+}

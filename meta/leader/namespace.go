@@ -87,7 +87,7 @@ func (l *Leader) SetAttributes(ctx context.Context, in *metapb.SetAttributesRequ
 	if err != nil {
 		return nil, Status(err)
 	}
-	l.recovery.Kick()
+	l.recovery.Rescan()
 	return info(f, 0), nil
 }
 

@@ -128,7 +128,59 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33, 0}
+}
+
+type RemoveServersRequest_Action int32
+
+const (
+	RemoveServersRequest_CHECK   RemoveServersRequest_Action = 0
+	RemoveServersRequest_RELEASE RemoveServersRequest_Action = 1
+	RemoveServersRequest_CANCEL  RemoveServersRequest_Action = 2
+	RemoveServersRequest_FORCE   RemoveServersRequest_Action = 3
+)
+
+// Enum value maps for RemoveServersRequest_Action.
+var (
+	RemoveServersRequest_Action_name = map[int32]string{
+		0: "CHECK",
+		1: "RELEASE",
+		2: "CANCEL",
+		3: "FORCE",
+	}
+	RemoveServersRequest_Action_value = map[string]int32{
+		"CHECK":   0,
+		"RELEASE": 1,
+		"CANCEL":  2,
+		"FORCE":   3,
+	}
+)
+
+func (x RemoveServersRequest_Action) Enum() *RemoveServersRequest_Action {
+	p := new(RemoveServersRequest_Action)
+	*p = x
+	return p
+}
+
+func (x RemoveServersRequest_Action) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RemoveServersRequest_Action) Descriptor() protoreflect.EnumDescriptor {
+	return file_meta_metapb_meta_proto_enumTypes[2].Descriptor()
+}
+
+func (RemoveServersRequest_Action) Type() protoreflect.EnumType {
+	return &file_meta_metapb_meta_proto_enumTypes[2]
+}
+
+func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
+func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47, 0}
 }
 
 type NotLeader struct {
@@ -180,7 +232,7 @@ type Attributes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReplicasNorm  uint32                 `protobuf:"varint,1,opt,name=replicas_norm,json=replicasNorm,proto3" json:"replicas_norm,omitempty"`
 	ReplicasMin   uint32                 `protobuf:"varint,2,opt,name=replicas_min,json=replicasMin,proto3" json:"replicas_min,omitempty"`
-	FailureDomain string                 `protobuf:"bytes,3,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"` // disk, host (later: rack, row, room)
+	FailureDomain string                 `protobuf:"bytes,3,opt,name=failure_domain,json=failureDomain,proto3" json:"failure_domain,omitempty"` // disk, host, rack, row, room
 	ChunkSize     uint64                 `protobuf:"varint,4,opt,name=chunk_size,json=chunkSize,proto3" json:"chunk_size,omitempty"`            // bytes, a power of two, 1 MiB to 256 MiB; fixed once the file exists
 	Tier          uint32                 `protobuf:"varint,5,opt,name=tier,proto3" json:"tier,omitempty"`                                       // 0: inherited; else tier + 1
 	unknownFields protoimpl.UnknownFields
@@ -1047,6 +1099,11 @@ type Server struct {
 	WriteBytes    uint64                 `protobuf:"varint,13,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
 	Errors        uint64                 `protobuf:"varint,14,opt,name=errors,proto3" json:"errors,omitempty"` // since its start
 	Version       string                 `protobuf:"bytes,15,opt,name=version,proto3" json:"version,omitempty"`
+	Releasing     bool                   `protobuf:"varint,20,opt,name=releasing,proto3" json:"releasing,omitempty"` // its replicas are being moved away, after which it is dropped
+	Location      string                 `protobuf:"bytes,21,opt,name=location,proto3" json:"location,omitempty"`    // room.row.rack
+	Tier          uint32                 `protobuf:"varint,22,opt,name=tier,proto3" json:"tier,omitempty"`
+	Members       uint64                 `protobuf:"varint,23,opt,name=members,proto3" json:"members,omitempty"`                            // chunks that count on it, of servers that are releasing or dropped
+	PulledBytes   uint64                 `protobuf:"varint,24,opt,name=pulled_bytes,json=pulledBytes,proto3" json:"pulled_bytes,omitempty"` // that rebuilds have written there since its start
 	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	DiskErrors    uint64                 `protobuf:"varint,31,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"` // reads, writes and syncs that the disk has failed, since its start
 	unknownFields protoimpl.UnknownFields
@@ -1186,6 +1243,41 @@ func (x *Server) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Server) GetReleasing() bool {
+	if x != nil {
+		return x.Releasing
+	}
+	return false
+}
+
+func (x *Server) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *Server) GetTier() uint32 {
+	if x != nil {
+		return x.Tier
+	}
+	return 0
+}
+
+func (x *Server) GetMembers() uint64 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *Server) GetPulledBytes() uint64 {
+	if x != nil {
+		return x.PulledBytes
+	}
+	return 0
 }
 
 func (x *Server) GetScrubbing() *Scrubbing {
@@ -2176,6 +2268,7 @@ type StatusReply struct {
 	Clients       uint64                 `protobuf:"varint,14,opt,name=clients,proto3" json:"clients,omitempty"`
 	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	Repaired      uint64                 `protobuf:"varint,31,opt,name=repaired,proto3" json:"repaired,omitempty"` // bad replicas replaced or mended, since the leader leads
+	Recovery      *Recovery              `protobuf:"bytes,20,opt,name=recovery,proto3" json:"recovery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2322,6 +2415,122 @@ func (x *StatusReply) GetRepaired() uint64 {
 	return 0
 }
 
+func (x *StatusReply) GetRecovery() *Recovery {
+	if x != nil {
+		return x.Recovery
+	}
+	return nil
+}
+
+// Recovery tells what is being made whole, moved and evened out.
+type Recovery struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Queued         uint64                 `protobuf:"varint,1,opt,name=queued,proto3" json:"queued,omitempty"`                                         // chunks that wait for replicas, those under way included
+	Rebuilding     uint64                 `protobuf:"varint,2,opt,name=rebuilding,proto3" json:"rebuilding,omitempty"`                                 // chunks under way for the sake of missing replicas
+	Moving         uint64                 `protobuf:"varint,3,opt,name=moving,proto3" json:"moving,omitempty"`                                         // chunks under way for another reason
+	BytesPerSecond uint64                 `protobuf:"varint,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // moved lately
+	EtaSeconds     uint64                 `protobuf:"varint,5,opt,name=eta_seconds,json=etaSeconds,proto3" json:"eta_seconds,omitempty"`               // until the queue is empty at that pace; 0: not known
+	MovedBytes     uint64                 `protobuf:"varint,6,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`               // since this leader leads
+	Stopped        bool                   `protobuf:"varint,7,opt,name=stopped,proto3" json:"stopped,omitempty"`                                       // more servers are offline than mds.wd.max_offline_cs: nothing is copied to others
+	Releasing      uint64                 `protobuf:"varint,8,opt,name=releasing,proto3" json:"releasing,omitempty"`                                   // chunks to be moved away from servers that are releasing
+	Rebuilt        uint64                 `protobuf:"varint,9,opt,name=rebuilt,proto3" json:"rebuilt,omitempty"`                                       // replicas made since this leader leads
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Recovery) Reset() {
+	*x = Recovery{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Recovery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Recovery) ProtoMessage() {}
+
+func (x *Recovery) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
+func (*Recovery) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Recovery) GetQueued() uint64 {
+	if x != nil {
+		return x.Queued
+	}
+	return 0
+}
+
+func (x *Recovery) GetRebuilding() uint64 {
+	if x != nil {
+		return x.Rebuilding
+	}
+	return 0
+}
+
+func (x *Recovery) GetMoving() uint64 {
+	if x != nil {
+		return x.Moving
+	}
+	return 0
+}
+
+func (x *Recovery) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
+func (x *Recovery) GetEtaSeconds() uint64 {
+	if x != nil {
+		return x.EtaSeconds
+	}
+	return 0
+}
+
+func (x *Recovery) GetMovedBytes() uint64 {
+	if x != nil {
+		return x.MovedBytes
+	}
+	return 0
+}
+
+func (x *Recovery) GetStopped() bool {
+	if x != nil {
+		return x.Stopped
+	}
+	return false
+}
+
+func (x *Recovery) GetReleasing() uint64 {
+	if x != nil {
+		return x.Releasing
+	}
+	return 0
+}
+
+func (x *Recovery) GetRebuilt() uint64 {
+	if x != nil {
+		return x.Rebuilt
+	}
+	return 0
+}
+
 type Mds struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2338,7 +2547,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2559,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2572,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -2436,7 +2645,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2448,7 +2657,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2461,7 +2670,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -2507,7 +2716,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2728,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2741,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
 }
 
 type MembersReply struct {
@@ -2546,7 +2755,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2767,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2780,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -2610,7 +2819,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2831,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2844,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -2691,7 +2900,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2912,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2925,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -2755,7 +2964,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2976,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2989,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -2841,7 +3050,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3062,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3075,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -2886,7 +3095,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +3107,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +3120,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -2936,7 +3145,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +3157,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +3170,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 type SetConfigRequest struct {
@@ -2973,7 +3182,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2985,7 +3194,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2998,7 +3207,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -3017,7 +3226,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3238,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3251,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -3056,13 +3265,15 @@ type CreateServerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Location      string                 `protobuf:"bytes,20,opt,name=location,proto3" json:"location,omitempty"`
+	Tier          uint32                 `protobuf:"varint,21,opt,name=tier,proto3" json:"tier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3285,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3298,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -3104,6 +3315,20 @@ func (x *CreateServerRequest) GetHost() string {
 	return ""
 }
 
+func (x *CreateServerRequest) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *CreateServerRequest) GetTier() uint32 {
+	if x != nil {
+		return x.Tier
+	}
+	return 0
+}
+
 type CreateServerReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3115,7 +3340,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3352,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3365,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -3164,6 +3389,180 @@ func (x *CreateServerReply) GetClusterId() []byte {
 	return nil
 }
 
+// RemoveServers begins to move all replicas away from servers, which are dropped once nothing is left on them; or it ends that. With force,
+// servers that are not active are dropped at once, and the others released although what is left of the cluster cannot hold everything.
+type RemoveServersRequest struct {
+	state         protoimpl.MessageState      `protogen:"open.v1"`
+	Ids           []uint32                    `protobuf:"varint,1,rep,packed,name=ids,proto3" json:"ids,omitempty"`
+	Action        RemoveServersRequest_Action `protobuf:"varint,2,opt,name=action,proto3,enum=pstorage.meta.v1.RemoveServersRequest_Action" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveServersRequest) Reset() {
+	*x = RemoveServersRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServersRequest) ProtoMessage() {}
+
+func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
+func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RemoveServersRequest) GetIds() []uint32 {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *RemoveServersRequest) GetAction() RemoveServersRequest_Action {
+	if x != nil {
+		return x.Action
+	}
+	return RemoveServersRequest_CHECK
+}
+
+type RemoveServersReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Servers       []*Removal             `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveServersReply) Reset() {
+	*x = RemoveServersReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveServersReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveServersReply) ProtoMessage() {}
+
+func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
+func (*RemoveServersReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RemoveServersReply) GetServers() []*Removal {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type Removal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Replicas      uint64                 `protobuf:"varint,2,opt,name=replicas,proto3" json:"replicas,omitempty"` // chunks that count on the server
+	Degraded      uint64                 `protobuf:"varint,3,opt,name=degraded,proto3" json:"degraded,omitempty"` // of them, those that would have fewer in sync than their norm if it were dropped now
+	Lost          uint64                 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`         // ... that would have none
+	State         Server_State           `protobuf:"varint,5,opt,name=state,proto3,enum=pstorage.meta.v1.Server_State" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removal) Reset() {
+	*x = Removal{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removal) ProtoMessage() {}
+
+func (x *Removal) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removal.ProtoReflect.Descriptor instead.
+func (*Removal) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *Removal) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Removal) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Removal) GetDegraded() uint64 {
+	if x != nil {
+		return x.Degraded
+	}
+	return 0
+}
+
+func (x *Removal) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Removal) GetState() Server_State {
+	if x != nil {
+		return x.State
+	}
+	return Server_UNKNOWN
+}
+
 type FromServer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -3182,7 +3581,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3194,7 +3593,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3207,7 +3606,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -3341,7 +3740,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3752,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3765,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Register) GetId() uint32 {
@@ -3428,7 +3827,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3839,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3852,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -3483,7 +3882,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3894,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3907,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -3557,6 +3956,7 @@ type Heartbeat struct {
 	ReadBytes     uint64                 `protobuf:"varint,7,opt,name=read_bytes,json=readBytes,proto3" json:"read_bytes,omitempty"`
 	WriteBytes    uint64                 `protobuf:"varint,8,opt,name=write_bytes,json=writeBytes,proto3" json:"write_bytes,omitempty"`
 	Errors        uint64                 `protobuf:"varint,9,opt,name=errors,proto3" json:"errors,omitempty"`
+	PulledBytes   uint64                 `protobuf:"varint,20,opt,name=pulled_bytes,json=pulledBytes,proto3" json:"pulled_bytes,omitempty"` // written by rebuilds since the start
 	DiskErrors    uint64                 `protobuf:"varint,25,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3564,7 +3964,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3576,7 +3976,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3589,7 +3989,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -3655,6 +4055,13 @@ func (x *Heartbeat) GetErrors() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetPulledBytes() uint64 {
+	if x != nil {
+		return x.PulledBytes
+	}
+	return 0
+}
+
 func (x *Heartbeat) GetDiskErrors() uint64 {
 	if x != nil {
 		return x.DiskErrors
@@ -3673,7 +4080,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3685,7 +4092,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3698,7 +4105,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -3726,7 +4133,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3738,7 +4145,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3751,7 +4158,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -3789,7 +4196,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3801,7 +4208,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3814,7 +4221,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -3865,7 +4272,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3877,7 +4284,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3890,7 +4297,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -3942,14 +4349,15 @@ type Admission struct {
 	Stale         []*ChunkAt             `protobuf:"bytes,2,rep,name=stale,proto3" json:"stale,omitempty"`
 	Unknown       []*ChunkAt             `protobuf:"bytes,3,rep,name=unknown,proto3" json:"unknown,omitempty"`
 	Last          bool                   `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
-	Refused       string                 `protobuf:"bytes,5,opt,name=refused,proto3" json:"refused,omitempty"` // not empty: why the server is not admitted; the stream ends
+	Refused       string                 `protobuf:"bytes,5,opt,name=refused,proto3" json:"refused,omitempty"`   // not empty: why the server is not admitted; the stream ends
+	Removed       bool                   `protobuf:"varint,20,opt,name=removed,proto3" json:"removed,omitempty"` // with refused: the server was removed, and will never be admitted again
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3961,7 +4369,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3974,7 +4382,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -4012,6 +4420,13 @@ func (x *Admission) GetRefused() string {
 	return ""
 }
 
+func (x *Admission) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 type ChunkAt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
@@ -4024,7 +4439,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4036,7 +4451,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4049,7 +4464,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -4102,7 +4517,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4529,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4542,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Command) GetId() uint64 {
@@ -4307,7 +4722,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4734,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4747,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -4357,7 +4772,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4369,7 +4784,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4382,7 +4797,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -4443,7 +4858,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +4870,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +4883,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -4487,7 +4902,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4499,7 +4914,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4512,7 +4927,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -4531,7 +4946,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +4958,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +4971,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -4566,7 +4981,7 @@ func (x *Remove) GetChunks() []*ChunkAt {
 	return nil
 }
 
-// Pull copies what differs from a source (R7 step 4), then syncs; Result comes when it is done, Progress meanwhile. The replica is still
+// Pull copies what differs from a source (R7 step 4), no faster than bytes_per_second together with all other pulls of the server, then syncs; Result comes when it is done, Progress meanwhile. The replica is still
 // syncing afterwards: the MDS commits it into insync, then sends Promote.
 type Pull struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -4582,7 +4997,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +5009,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +5022,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -4661,7 +5076,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4673,7 +5088,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4686,7 +5101,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -4705,7 +5120,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +5132,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +5145,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -4752,7 +5167,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4764,7 +5179,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4777,7 +5192,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -4807,7 +5222,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4819,7 +5234,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4832,7 +5247,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -4869,7 +5284,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4881,7 +5296,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4894,7 +5309,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -4931,7 +5346,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4943,7 +5358,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4956,7 +5371,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Result) GetId() uint64 {
@@ -4998,7 +5413,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5010,7 +5425,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5023,7 +5438,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -5123,7 +5538,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\x122\n" +
-	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xd9\x04\n" +
+	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xe4\x05\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5145,7 +5560,12 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vwrite_bytes\x18\r \x01(\x04R\n" +
 	"writeBytes\x12\x16\n" +
 	"\x06errors\x18\x0e \x01(\x04R\x06errors\x12\x18\n" +
-	"\aversion\x18\x0f \x01(\tR\aversion\x129\n" +
+	"\aversion\x18\x0f \x01(\tR\aversion\x12\x1c\n" +
+	"\treleasing\x18\x14 \x01(\bR\treleasing\x12\x1a\n" +
+	"\blocation\x18\x15 \x01(\tR\blocation\x12\x12\n" +
+	"\x04tier\x18\x16 \x01(\rR\x04tier\x12\x18\n" +
+	"\amembers\x18\x17 \x01(\x04R\amembers\x12!\n" +
+	"\fpulled_bytes\x18\x18 \x01(\x04R\vpulledBytes\x129\n" +
 	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1f\n" +
 	"\vdisk_errors\x18\x1f \x01(\x04R\n" +
 	"diskErrors\"H\n" +
@@ -5220,7 +5640,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tDropReply\x121\n" +
 	"\adropped\x18\x01 \x03(\v2\x17.pstorage.meta.v1.ChunkR\adropped\x121\n" +
 	"\arefused\x18\x02 \x03(\v2\x17.pstorage.meta.v1.ChunkR\arefused\"\x0f\n" +
-	"\rStatusRequest\"\xd8\x04\n" +
+	"\rStatusRequest\"\x90\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -5241,10 +5661,25 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06config\x18\r \x03(\v2).pstorage.meta.v1.StatusReply.ConfigEntryR\x06config\x12\x18\n" +
 	"\aclients\x18\x0e \x01(\x04R\aclients\x129\n" +
 	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1a\n" +
-	"\brepaired\x18\x1f \x01(\x04R\brepaired\x1a9\n" +
+	"\brepaired\x18\x1f \x01(\x04R\brepaired\x126\n" +
+	"\brecovery\x18\x14 \x01(\v2\x1a.pstorage.meta.v1.RecoveryR\brecovery\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x02\n" +
+	"\bRecovery\x12\x16\n" +
+	"\x06queued\x18\x01 \x01(\x04R\x06queued\x12\x1e\n" +
+	"\n" +
+	"rebuilding\x18\x02 \x01(\x04R\n" +
+	"rebuilding\x12\x16\n" +
+	"\x06moving\x18\x03 \x01(\x04R\x06moving\x12(\n" +
+	"\x10bytes_per_second\x18\x04 \x01(\x04R\x0ebytesPerSecond\x12\x1f\n" +
+	"\veta_seconds\x18\x05 \x01(\x04R\n" +
+	"etaSeconds\x12\x1f\n" +
+	"\vmoved_bytes\x18\x06 \x01(\x04R\n" +
+	"movedBytes\x12\x18\n" +
+	"\astopped\x18\a \x01(\bR\astopped\x12\x1c\n" +
+	"\treleasing\x18\b \x01(\x04R\treleasing\x12\x18\n" +
+	"\arebuilt\x18\t \x01(\x04R\arebuilt\"\xbd\x02\n" +
 	"\x03Mds\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
@@ -5306,15 +5741,34 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06config\x18\x01 \x03(\v2,.pstorage.meta.v1.SetConfigReply.ConfigEntryR\x06config\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"C\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"s\n" +
 	"\x13CreateServerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"\\\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1a\n" +
+	"\blocation\x18\x14 \x01(\tR\blocation\x12\x12\n" +
+	"\x04tier\x18\x15 \x01(\rR\x04tier\"\\\n" +
 	"\x11CreateServerReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x03 \x01(\fR\tclusterId\"\xae\x03\n" +
+	"cluster_id\x18\x03 \x01(\fR\tclusterId\"\xa8\x01\n" +
+	"\x14RemoveServersRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\rR\x03ids\x12E\n" +
+	"\x06action\x18\x02 \x01(\x0e2-.pstorage.meta.v1.RemoveServersRequest.ActionR\x06action\"7\n" +
+	"\x06Action\x12\t\n" +
+	"\x05CHECK\x10\x00\x12\v\n" +
+	"\aRELEASE\x10\x01\x12\n" +
+	"\n" +
+	"\x06CANCEL\x10\x02\x12\t\n" +
+	"\x05FORCE\x10\x03\"I\n" +
+	"\x12RemoveServersReply\x123\n" +
+	"\aservers\x18\x01 \x03(\v2\x19.pstorage.meta.v1.RemovalR\aservers\"\x9b\x01\n" +
+	"\aRemoval\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x1a\n" +
+	"\breplicas\x18\x02 \x01(\x04R\breplicas\x12\x1a\n" +
+	"\bdegraded\x18\x03 \x01(\x04R\bdegraded\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\x04R\x04lost\x124\n" +
+	"\x05state\x18\x05 \x01(\x0e2\x1e.pstorage.meta.v1.Server.StateR\x05state\"\xae\x03\n" +
 	"\n" +
 	"FromServer\x128\n" +
 	"\bregister\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.RegisterH\x00R\bregister\x12?\n" +
@@ -5342,7 +5796,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\rR\x05state\x12\x1c\n" +
-	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\"\xad\x02\n" +
+	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\"\xd0\x02\n" +
 	"\tHeartbeat\x12\x1f\n" +
 	"\vspace_total\x18\x01 \x01(\x04R\n" +
 	"spaceTotal\x12\x1d\n" +
@@ -5357,7 +5811,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"read_bytes\x18\a \x01(\x04R\treadBytes\x12\x1f\n" +
 	"\vwrite_bytes\x18\b \x01(\x04R\n" +
 	"writeBytes\x12\x16\n" +
-	"\x06errors\x18\t \x01(\x04R\x06errors\x12\x1f\n" +
+	"\x06errors\x18\t \x01(\x04R\x06errors\x12!\n" +
+	"\fpulled_bytes\x18\x14 \x01(\x04R\vpulledBytes\x12\x1f\n" +
 	"\vdisk_errors\x18\x19 \x01(\x04R\n" +
 	"diskErrors\"p\n" +
 	"\bScrubbed\x121\n" +
@@ -5377,13 +5832,14 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\bToServer\x12;\n" +
 	"\tadmission\x18\x01 \x01(\v2\x1b.pstorage.meta.v1.AdmissionH\x00R\tadmission\x125\n" +
 	"\acommand\x18\x02 \x01(\v2\x19.pstorage.meta.v1.CommandH\x00R\acommandB\t\n" +
-	"\amessage\"\xd0\x01\n" +
+	"\amessage\"\xea\x01\n" +
 	"\tAdmission\x12/\n" +
 	"\x05raise\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x05raise\x12/\n" +
 	"\x05stale\x18\x02 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x05stale\x123\n" +
 	"\aunknown\x18\x03 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\aunknown\x12\x12\n" +
 	"\x04last\x18\x04 \x01(\bR\x04last\x12\x18\n" +
-	"\arefused\x18\x05 \x01(\tR\arefused\"g\n" +
+	"\arefused\x18\x05 \x01(\tR\arefused\x12\x18\n" +
+	"\aremoved\x18\x14 \x01(\bR\aremoved\"g\n" +
 	"\aChunkAt\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
@@ -5452,7 +5908,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\x8c\f\n" +
+	"movedBytes2\xeb\f\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -5474,7 +5930,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aJoinMds\x12 .pstorage.meta.v1.JoinMdsRequest\x1a\x1e.pstorage.meta.v1.JoinMdsReply\x12T\n" +
 	"\n" +
 	"PresentMds\x12#.pstorage.meta.v1.PresentMdsRequest\x1a!.pstorage.meta.v1.PresentMdsReply\x12Q\n" +
-	"\tRemoveMds\x12\".pstorage.meta.v1.RemoveMdsRequest\x1a .pstorage.meta.v1.RemoveMdsReply2V\n" +
+	"\tRemoveMds\x12\".pstorage.meta.v1.RemoveMdsRequest\x1a .pstorage.meta.v1.RemoveMdsReply\x12]\n" +
+	"\rRemoveServers\x12&.pstorage.meta.v1.RemoveServersRequest\x1a$.pstorage.meta.v1.RemoveServersReply2V\n" +
 	"\fChunkServers\x12F\n" +
 	"\x06Attach\x12\x1c.pstorage.meta.v1.FromServer\x1a\x1a.pstorage.meta.v1.ToServer(\x010\x01B\x16Z\x14pstorage/meta/metapbb\x06proto3"
 
@@ -5490,201 +5947,212 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 	return file_meta_metapb_meta_proto_rawDescData
 }
 
-var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_meta_metapb_meta_proto_goTypes = []any{
-	(Server_State)(0),            // 0: pstorage.meta.v1.Server.State
-	(Mds_State)(0),               // 1: pstorage.meta.v1.Mds.State
-	(*NotLeader)(nil),            // 2: pstorage.meta.v1.NotLeader
-	(*Attributes)(nil),           // 3: pstorage.meta.v1.Attributes
-	(*FileInfo)(nil),             // 4: pstorage.meta.v1.FileInfo
-	(*CreateRequest)(nil),        // 5: pstorage.meta.v1.CreateRequest
-	(*RemoveRequest)(nil),        // 6: pstorage.meta.v1.RemoveRequest
-	(*RemoveReply)(nil),          // 7: pstorage.meta.v1.RemoveReply
-	(*ListRequest)(nil),          // 8: pstorage.meta.v1.ListRequest
-	(*ListReply)(nil),            // 9: pstorage.meta.v1.ListReply
-	(*LookupRequest)(nil),        // 10: pstorage.meta.v1.LookupRequest
-	(*SetAttributesRequest)(nil), // 11: pstorage.meta.v1.SetAttributesRequest
-	(*ResizeRequest)(nil),        // 12: pstorage.meta.v1.ResizeRequest
-	(*Client)(nil),               // 13: pstorage.meta.v1.Client
-	(*OpenRequest)(nil),          // 14: pstorage.meta.v1.OpenRequest
-	(*OpenReply)(nil),            // 15: pstorage.meta.v1.OpenReply
-	(*Server)(nil),               // 16: pstorage.meta.v1.Server
-	(*Scrubbing)(nil),            // 17: pstorage.meta.v1.Scrubbing
-	(*Held)(nil),                 // 18: pstorage.meta.v1.Held
-	(*RenewRequest)(nil),         // 19: pstorage.meta.v1.RenewRequest
-	(*RenewReply)(nil),           // 20: pstorage.meta.v1.RenewReply
-	(*SettledRequest)(nil),       // 21: pstorage.meta.v1.SettledRequest
-	(*SettledReply)(nil),         // 22: pstorage.meta.v1.SettledReply
-	(*CloseFileRequest)(nil),     // 23: pstorage.meta.v1.CloseFileRequest
-	(*CloseFileReply)(nil),       // 24: pstorage.meta.v1.CloseFileReply
-	(*Chunk)(nil),                // 25: pstorage.meta.v1.Chunk
-	(*GetChunksRequest)(nil),     // 26: pstorage.meta.v1.GetChunksRequest
-	(*GetChunksReply)(nil),       // 27: pstorage.meta.v1.GetChunksReply
-	(*AllocateRequest)(nil),      // 28: pstorage.meta.v1.AllocateRequest
-	(*AllocateReply)(nil),        // 29: pstorage.meta.v1.AllocateReply
-	(*DropRequest)(nil),          // 30: pstorage.meta.v1.DropRequest
-	(*DropReply)(nil),            // 31: pstorage.meta.v1.DropReply
-	(*StatusRequest)(nil),        // 32: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),          // 33: pstorage.meta.v1.StatusReply
-	(*Mds)(nil),                  // 34: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),              // 35: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),       // 36: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),         // 37: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),       // 38: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),         // 39: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),    // 40: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),      // 41: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),     // 42: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),       // 43: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),     // 44: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),       // 45: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),  // 46: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),    // 47: pstorage.meta.v1.CreateServerReply
-	(*FromServer)(nil),           // 48: pstorage.meta.v1.FromServer
-	(*Register)(nil),             // 49: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),        // 50: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),              // 51: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),            // 52: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),             // 53: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),            // 54: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),              // 55: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),             // 56: pstorage.meta.v1.ToServer
-	(*Admission)(nil),            // 57: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),              // 58: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),              // 59: pstorage.meta.v1.Command
-	(*Prepare)(nil),              // 60: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),         // 61: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                // 62: pstorage.meta.v1.Raise
-	(*Demote)(nil),               // 63: pstorage.meta.v1.Demote
-	(*Remove)(nil),               // 64: pstorage.meta.v1.Remove
-	(*Pull)(nil),                 // 65: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),           // 66: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),              // 67: pstorage.meta.v1.Promote
-	(*Absolve)(nil),              // 68: pstorage.meta.v1.Absolve
-	(*Verify)(nil),               // 69: pstorage.meta.v1.Verify
-	(*Mend)(nil),                 // 70: pstorage.meta.v1.Mend
-	(*Result)(nil),               // 71: pstorage.meta.v1.Result
-	(*Progress)(nil),             // 72: pstorage.meta.v1.Progress
-	nil,                          // 73: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                          // 74: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                          // 75: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
+	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
+	(RemoveServersRequest_Action)(0), // 2: pstorage.meta.v1.RemoveServersRequest.Action
+	(*NotLeader)(nil),                // 3: pstorage.meta.v1.NotLeader
+	(*Attributes)(nil),               // 4: pstorage.meta.v1.Attributes
+	(*FileInfo)(nil),                 // 5: pstorage.meta.v1.FileInfo
+	(*CreateRequest)(nil),            // 6: pstorage.meta.v1.CreateRequest
+	(*RemoveRequest)(nil),            // 7: pstorage.meta.v1.RemoveRequest
+	(*RemoveReply)(nil),              // 8: pstorage.meta.v1.RemoveReply
+	(*ListRequest)(nil),              // 9: pstorage.meta.v1.ListRequest
+	(*ListReply)(nil),                // 10: pstorage.meta.v1.ListReply
+	(*LookupRequest)(nil),            // 11: pstorage.meta.v1.LookupRequest
+	(*SetAttributesRequest)(nil),     // 12: pstorage.meta.v1.SetAttributesRequest
+	(*ResizeRequest)(nil),            // 13: pstorage.meta.v1.ResizeRequest
+	(*Client)(nil),                   // 14: pstorage.meta.v1.Client
+	(*OpenRequest)(nil),              // 15: pstorage.meta.v1.OpenRequest
+	(*OpenReply)(nil),                // 16: pstorage.meta.v1.OpenReply
+	(*Server)(nil),                   // 17: pstorage.meta.v1.Server
+	(*Scrubbing)(nil),                // 18: pstorage.meta.v1.Scrubbing
+	(*Held)(nil),                     // 19: pstorage.meta.v1.Held
+	(*RenewRequest)(nil),             // 20: pstorage.meta.v1.RenewRequest
+	(*RenewReply)(nil),               // 21: pstorage.meta.v1.RenewReply
+	(*SettledRequest)(nil),           // 22: pstorage.meta.v1.SettledRequest
+	(*SettledReply)(nil),             // 23: pstorage.meta.v1.SettledReply
+	(*CloseFileRequest)(nil),         // 24: pstorage.meta.v1.CloseFileRequest
+	(*CloseFileReply)(nil),           // 25: pstorage.meta.v1.CloseFileReply
+	(*Chunk)(nil),                    // 26: pstorage.meta.v1.Chunk
+	(*GetChunksRequest)(nil),         // 27: pstorage.meta.v1.GetChunksRequest
+	(*GetChunksReply)(nil),           // 28: pstorage.meta.v1.GetChunksReply
+	(*AllocateRequest)(nil),          // 29: pstorage.meta.v1.AllocateRequest
+	(*AllocateReply)(nil),            // 30: pstorage.meta.v1.AllocateReply
+	(*DropRequest)(nil),              // 31: pstorage.meta.v1.DropRequest
+	(*DropReply)(nil),                // 32: pstorage.meta.v1.DropReply
+	(*StatusRequest)(nil),            // 33: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 34: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 35: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 36: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 37: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 38: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 39: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 40: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 41: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 42: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 43: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 44: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 45: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),         // 46: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 47: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 48: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 49: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 50: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 51: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 52: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 53: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 54: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 55: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 56: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 57: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 58: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 59: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 60: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 61: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 62: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 63: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 64: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 65: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 66: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 67: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 68: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 69: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 70: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 71: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 72: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 73: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 74: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 75: pstorage.meta.v1.Mend
+	(*Result)(nil),                   // 76: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 77: pstorage.meta.v1.Progress
+	nil,                              // 78: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 79: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 80: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
-	3,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
-	3,  // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
-	3,  // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	4,  // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
-	3,  // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	13, // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
-	4,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
-	16, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
+	4,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
+	4,  // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
+	4,  // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	5,  // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
+	4,  // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	14, // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
+	5,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
+	17, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
 	0,  // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	17, // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	13, // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	18, // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	4,  // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	13, // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	13, // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	25, // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	16, // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	13, // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	25, // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	16, // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	13, // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	25, // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	25, // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	16, // 23: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	34, // 24: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	73, // 25: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	17, // 26: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	1,  // 27: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	35, // 28: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	35, // 29: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	74, // 30: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	75, // 31: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	49, // 32: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	50, // 33: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	52, // 34: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	71, // 35: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	72, // 36: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	55, // 37: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	53, // 38: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	51, // 39: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	17, // 40: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	54, // 41: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	57, // 42: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	59, // 43: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	58, // 44: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 45: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 46: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	60, // 47: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	62, // 48: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	63, // 49: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	64, // 50: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	65, // 51: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	68, // 52: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	66, // 53: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	67, // 54: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	69, // 55: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	70, // 56: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	61, // 57: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	58, // 58: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 59: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 60: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 61: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 62: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 63: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 64: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 65: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	58, // 66: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	5,  // 67: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	6,  // 68: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	8,  // 69: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	10, // 70: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	11, // 71: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	12, // 72: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	14, // 73: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	19, // 74: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	21, // 75: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	23, // 76: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	26, // 77: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	28, // 78: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	30, // 79: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	32, // 80: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	44, // 81: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	46, // 82: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	36, // 83: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	38, // 84: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	40, // 85: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	42, // 86: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	48, // 87: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	4,  // 88: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	7,  // 89: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	9,  // 90: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	4,  // 91: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	4,  // 92: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	4,  // 93: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	15, // 94: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	20, // 95: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	22, // 96: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	24, // 97: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	27, // 98: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	29, // 99: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	31, // 100: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	33, // 101: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	45, // 102: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	47, // 103: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	37, // 104: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	39, // 105: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	41, // 106: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	43, // 107: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	56, // 108: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	88, // [88:109] is the sub-list for method output_type
-	67, // [67:88] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	18, // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	14, // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	19, // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	5,  // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	14, // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	14, // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	26, // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	17, // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	14, // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	26, // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	17, // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	14, // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	26, // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	26, // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	17, // 23: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	36, // 24: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	78, // 25: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	18, // 26: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	35, // 27: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	1,  // 28: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	37, // 29: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	37, // 30: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	79, // 31: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	80, // 32: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,  // 33: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	52, // 34: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,  // 35: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	54, // 36: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	55, // 37: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	57, // 38: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	76, // 39: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	77, // 40: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	60, // 41: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	58, // 42: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	56, // 43: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	18, // 44: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	59, // 45: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	62, // 46: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	64, // 47: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	63, // 48: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 49: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 50: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	65, // 51: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	67, // 52: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	68, // 53: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	69, // 54: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	70, // 55: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	73, // 56: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	71, // 57: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	72, // 58: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	74, // 59: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	75, // 60: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	66, // 61: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	63, // 62: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 63: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 64: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 65: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 66: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 67: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 68: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 69: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	63, // 70: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	6,  // 71: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	7,  // 72: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	9,  // 73: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	11, // 74: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	12, // 75: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	13, // 76: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	15, // 77: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	20, // 78: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	22, // 79: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	24, // 80: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	27, // 81: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	29, // 82: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	31, // 83: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	33, // 84: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	46, // 85: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	48, // 86: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	38, // 87: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	40, // 88: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	42, // 89: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	44, // 90: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	50, // 91: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	53, // 92: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,  // 93: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	8,  // 94: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	10, // 95: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,  // 96: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,  // 97: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,  // 98: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	16, // 99: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	21, // 100: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	23, // 101: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	25, // 102: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	28, // 103: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	30, // 104: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	32, // 105: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	34, // 106: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	47, // 107: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	49, // 108: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	39, // 109: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	41, // 110: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	43, // 111: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	45, // 112: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	51, // 113: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	61, // 114: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	93, // [93:115] is the sub-list for method output_type
+	71, // [71:93] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -5692,7 +6160,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[46].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[50].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -5701,11 +6169,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[54].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[58].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[57].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[61].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -5722,8 +6190,8 @@ func file_meta_metapb_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   74,
+			NumEnums:      3,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -42,6 +42,7 @@ const (
 	Meta_JoinMds_FullMethodName       = "/pstorage.meta.v1.Meta/JoinMds"
 	Meta_PresentMds_FullMethodName    = "/pstorage.meta.v1.Meta/PresentMds"
 	Meta_RemoveMds_FullMethodName     = "/pstorage.meta.v1.Meta/RemoveMds"
+	Meta_RemoveServers_FullMethodName = "/pstorage.meta.v1.Meta/RemoveServers"
 )
 
 // MetaClient is the client API for Meta service.
@@ -78,6 +79,8 @@ type MetaClient interface {
 	JoinMds(ctx context.Context, in *JoinMdsRequest, opts ...grpc.CallOption) (*JoinMdsReply, error)
 	PresentMds(ctx context.Context, in *PresentMdsRequest, opts ...grpc.CallOption) (*PresentMdsReply, error)
 	RemoveMds(ctx context.Context, in *RemoveMdsRequest, opts ...grpc.CallOption) (*RemoveMdsReply, error)
+	// Lifecycle of chunk servers.
+	RemoveServers(ctx context.Context, in *RemoveServersRequest, opts ...grpc.CallOption) (*RemoveServersReply, error)
 }
 
 type metaClient struct {
@@ -288,6 +291,16 @@ func (c *metaClient) RemoveMds(ctx context.Context, in *RemoveMdsRequest, opts .
 	return out, nil
 }
 
+func (c *metaClient) RemoveServers(ctx context.Context, in *RemoveServersRequest, opts ...grpc.CallOption) (*RemoveServersReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveServersReply)
+	err := c.cc.Invoke(ctx, Meta_RemoveServers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MetaServer is the server API for Meta service.
 // All implementations must embed UnimplementedMetaServer
 // for forward compatibility.
@@ -322,6 +335,8 @@ type MetaServer interface {
 	JoinMds(context.Context, *JoinMdsRequest) (*JoinMdsReply, error)
 	PresentMds(context.Context, *PresentMdsRequest) (*PresentMdsReply, error)
 	RemoveMds(context.Context, *RemoveMdsRequest) (*RemoveMdsReply, error)
+	// Lifecycle of chunk servers.
+	RemoveServers(context.Context, *RemoveServersRequest) (*RemoveServersReply, error)
 	mustEmbedUnimplementedMetaServer()
 }
 
@@ -391,6 +406,9 @@ func (UnimplementedMetaServer) PresentMds(context.Context, *PresentMdsRequest) (
 }
 func (UnimplementedMetaServer) RemoveMds(context.Context, *RemoveMdsRequest) (*RemoveMdsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveMds not implemented")
+}
+func (UnimplementedMetaServer) RemoveServers(context.Context, *RemoveServersRequest) (*RemoveServersReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveServers not implemented")
 }
 func (UnimplementedMetaServer) mustEmbedUnimplementedMetaServer() {}
 func (UnimplementedMetaServer) testEmbeddedByValue()              {}
@@ -773,6 +791,24 @@ func _Meta_RemoveMds_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_RemoveServers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveServersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).RemoveServers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_RemoveServers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).RemoveServers(ctx, req.(*RemoveServersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Meta_ServiceDesc is the grpc.ServiceDesc for Meta service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -859,6 +895,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveMds",
 			Handler:    _Meta_RemoveMds_Handler,
+		},
+		{
+			MethodName: "RemoveServers",
+			Handler:    _Meta_RemoveServers_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

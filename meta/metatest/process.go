@@ -107,7 +107,8 @@ func (s *process) say(p *pipe, m *metapb.FromServer) {
 
 func (s *process) beat(p *pipe) {
 	s.mu.Lock()
-	b := &metapb.Heartbeat{SpaceTotal: 1 << 41, SpaceFree: s.free, Replicas: uint64(len(s.replicas))}
+	used := ReplicaBytes * uint64(len(s.replicas))
+	b := &metapb.Heartbeat{SpaceTotal: 1 << 41, SpaceFree: max(s.free, used) - used, SpaceUsed: used, Replicas: uint64(len(s.replicas))}
 	s.mu.Unlock()
 	s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Heartbeat{Heartbeat: b}})
 }
@@ -120,10 +121,14 @@ func (s *process) admitted(p *pipe) bool {
 			return false
 		case m := <-p.down:
 			a := m.GetAdmission()
-			if a == nil || a.Refused != "" {
+			if a == nil {
 				return false
 			}
 			s.mu.Lock()
+			if s.refused = a.Refused; s.refused != "" {
+				s.mu.Unlock()
+				return false
+			}
 			for _, c := range a.Raise {
 				s.raise(keyOf(c), c.Version)
 			}

@@ -34,7 +34,8 @@ type Server struct {
 	mu          sync.Mutex
 	hook        func(*metapb.Command) error
 	replicas    map[fsm.ChunkKey]Replica
-	free        uint64
+	free        uint64 // less what replicas take
+	refused     string
 	incarnation uint64
 	silent      uint64 // up to this incarnation it says and answers nothing
 	runs        []run
@@ -43,9 +44,12 @@ type Server struct {
 }
 
 // Add makes a chunk server on the host and starts it.
-func (c *Cluster) Add(host string) *Server {
+func (c *Cluster) Add(host string) *Server { return c.AddAt(host, "", 0) }
+
+// AddAt makes one with a location and a tier.
+func (c *Cluster) AddAt(host, location string, tier uint32) *Server {
 	c.T.Helper()
-	r, err := c.Leader().CreateServer(context.Background(), &metapb.CreateServerRequest{Host: host})
+	r, err := c.Leader().CreateServer(context.Background(), &metapb.CreateServerRequest{Host: host, Location: location, Tier: tier})
 	if err != nil {
 		c.T.Fatal(err)
 	}
@@ -109,6 +113,20 @@ func (s *Server) Hook(hook func(*metapb.Command) error) {
 	s.hook = hook
 }
 
+// Held counts the replicas that it holds.
+func (s *Server) Held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.replicas)
+}
+
+// Refused is why it was not admitted the last time, empty if it was.
+func (s *Server) Refused() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
 // Hang keeps its streams open but says and answers nothing any more.
 func (s *Server) Hang() {
 	s.mu.Lock()
@@ -116,7 +134,10 @@ func (s *Server) Hang() {
 	s.silent = s.incarnation
 }
 
-// SetFree sets the free space that the next heartbeats tell.
+// ReplicaBytes is what a replica takes on a server's disk.
+const ReplicaBytes = 64 << 20
+
+// SetFree sets the space that the next heartbeats tell: that of the replicas is taken off.
 func (s *Server) SetFree(bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -79,11 +79,13 @@ func (e *Engine) promote(done map[*attempt][]uint32) {
 func (e *Engine) promoted(s *sessions.Session, list []*metapb.ChunkAt, p sessions.Pending) {
 	for len(list) > 0 {
 		var again []*metapb.ChunkAt
+		var good []fsm.ChunkKey
 		for i, err := range p.Errs() {
+			k := fsm.ChunkKey{File: list[i].File, Index: list[i].Index}
 			if err == nil {
+				good = append(good, k)
 				continue
 			}
-			k := fsm.ChunkKey{File: list[i].File, Index: list[i].Index}
 			switch version, member := e.inSync(k, s.ID); {
 			case member && version > list[i].Version:
 				again = append(again, &metapb.ChunkAt{File: k.File, Index: k.Index, Version: version})
@@ -93,6 +95,7 @@ func (e *Engine) promoted(s *sessions.Session, list []*metapb.ChunkAt, p session
 				e.Kick()
 			}
 		}
+		e.arrived(good)
 		if list = again; len(list) > 0 {
 			s.Raise(list) // by whoever comes first, the holder or this
 			p = s.Promote(list)
@@ -144,12 +147,14 @@ func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good ma
 		switch {
 		case good[a] == len(planned[a]):
 			e.rebuilt(a.key)
+			continue
 		case a.interrupted.Load():
 			e.interrupted(a.key)
 		default:
 			e.postpone(a.key)
 			e.metrics.failed.Inc()
 		}
+		delete(e.victims, a.key)
 	}
 	e.mu.Unlock()
 	e.Kick()

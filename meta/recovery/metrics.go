@@ -3,8 +3,8 @@ package recovery
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	suspectsDropped, absolved, rebuilt, failed, moved, removed prometheus.Counter
-	activeDesc                                                 *prometheus.Desc
+	suspectsDropped, absolved, rebuilt, failed, moved, removed, spared prometheus.Counter
+	activeDesc                                                         *prometheus.Desc
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -19,12 +19,13 @@ func newMetrics() metrics {
 		failed:          counter("failed_total", "Rebuilds of chunks that failed."),
 		moved:           counter("moved_bytes_total", "Bytes that rebuilds have moved."),
 		removed:         counter("removed_total", "Replicas removed that belonged to nothing."),
+		spared:          counter("spared_total", "Replicas given up since others are enough."),
 		activeDesc:      prometheus.NewDesc("pstorage_mds_recovery_active", "Chunks being rebuilt now.", nil, nil),
 	}
 }
 
 func (m *metrics) counters() []prometheus.Counter {
-	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed}
+	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed, m.spared}
 }
 
 // Describe names what is collected.

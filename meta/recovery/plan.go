@@ -6,11 +6,13 @@ import (
 	"slices"
 	"time"
 
+	"pstorage/meta/balance"
 	"pstorage/meta/config"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/placement"
+	"pstorage/meta/topology"
 )
 
 const (
@@ -25,11 +27,11 @@ type planner struct {
 	*Engine
 	view       *fsm.View
 	set        config.Settings
+	fleet      balance.Fleet
 	candidates []placement.Candidate
 	disaster   bool // more servers are offline than is worth rebuilding
 	random     *rand.Rand
 	files      map[uint64]*fsm.File
-	hosts      map[uint32]string
 
 	attempts []*attempt
 	orphans  changes
@@ -38,10 +40,8 @@ type planner struct {
 
 // plan begins rebuilds, those of the chunks with the fewest replicas first (R7).
 func (e *Engine) plan(ctx context.Context) error {
-	p := &planner{Engine: e, set: e.leader.Settings(), files: map[uint64]*fsm.File{}, hosts: map[uint32]string{},
-		purge: map[uint32][]fsm.ChunkKey{}, random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
-	p.candidates = e.sessions.Candidates(p.set)
-	if err := p.look(); err != nil {
+	p := e.newPlanner()
+	if err := p.look(p.scan); err != nil {
 		return err
 	}
 	p.start(ctx)
@@ -60,21 +60,39 @@ func (e *Engine) plan(ctx context.Context) error {
 	return nil
 }
 
+func (e *Engine) newPlanner() *planner {
+	return &planner{Engine: e, set: e.leader.Settings(), files: map[uint64]*fsm.File{}, purge: map[uint32][]fsm.ChunkKey{},
+		random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+}
+
 // look scans with mu held from before the view begins: of every attempt that is not active any more, the view shows what it did. Else a
 // server could be prepared anew that has just become a member.
-func (p *planner) look() error {
+func (p *planner) look(scan func(*fsm.View)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.leader.View(func(v *fsm.View) error { p.scan(v); return nil })
+	return p.leader.View(func(v *fsm.View) error {
+		p.view, p.fleet = v, p.sessions.Fleet(v, p.set)
+		p.candidates = p.fleet.Candidates()
+		p.disaster = p.isDisaster(v, p.set)
+		p.noteDisaster(p.disaster)
+		scan(v)
+		return nil
+	})
+}
+
+// noteDisaster logs when automatic recovery stops and goes on. Called with mu held.
+func (e *Engine) noteDisaster(stopped bool) {
+	switch {
+	case stopped && !e.stopped:
+		e.log.Error("more chunk servers are offline than mds.wd.max_offline_cs: nothing is copied until enough are back, or the parameter is raised")
+	case !stopped && e.stopped:
+		e.log.Info("enough chunk servers are back: automatic recovery goes on")
+	}
+	e.stopped = stopped
 }
 
 // scan decides about chunk after chunk. Called with mu held.
 func (p *planner) scan(v *fsm.View) {
-	p.view = v
-	for _, s := range v.Servers() {
-		p.hosts[s.Id] = s.Host
-	}
-	p.disaster = p.set.MaxOffline > 0 && len(p.offline(v, p.set.OfflineAfter)) > p.set.MaxOffline
 	seen := 0
 	next, count := fsm.ChunkKey{}, 0
 	v.Watch(p.count, p.place, func(insync int, k fsm.ChunkKey) bool {
@@ -98,17 +116,32 @@ func (p *planner) chunk(k fsm.ChunkKey) {
 		p.orphans.add(k, &fsmpb.Change{Version: c.Version, Drop: slices.Clone(c.Syncing)})
 		return
 	}
-	f := p.file(k.File)
-	if f == nil || !f.Settled() || len(c.Insync) >= int(f.Policy.Norm) || time.Now().Before(p.retry[k].until) {
-		return
+	if f := p.file(k.File); p.may(k, &c, f) {
+		p.fill(k, &c, f)
+	}
+}
+
+// may tells whether the chunk's members may be changed now. Called with mu held.
+func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
+	if f == nil || !f.Settled() || time.Now().Before(p.retry[k].until) {
+		return false
 	}
 	for _, s := range c.Insync {
 		if !p.sessions.Sound(s, k) {
-			return // not all in-sync replicas could be raised (R7raise)
+			return false // not all in-sync replicas could be raised (R7raise)
 		}
 	}
-	if targets := p.choose(k, &c, f); len(targets) > 0 {
-		p.begin(k, &c, f, targets)
+	return true
+}
+
+// fill begins a rebuild if too few replicas count. Called with mu held.
+func (p *planner) fill(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) {
+	need := wanted(len(p.fleet.Staying(c.Insync)), f.Policy)
+	if need <= 0 {
+		return
+	}
+	if targets := p.choose(k, c, f, need); len(targets) > 0 {
+		p.begin(k, c, f, targets, len(c.Insync) >= int(f.Policy.Norm))
 	}
 }
 
@@ -122,31 +155,28 @@ func (p *planner) file(id uint64) *fsm.File {
 }
 
 // wanted is how many replicas a chunk lacks: while it cannot be written, as many as make it so; the rest comes after.
-func wanted(c *fsm.Chunk, p fsm.Policy) int {
-	if have := len(c.Insync); have < int(p.Min) {
+func wanted(have int, p fsm.Policy) int {
+	if have < int(p.Min) {
 		return int(p.Min) - have
 	}
-	return int(p.Norm) - len(c.Insync)
+	return int(p.Norm) - have
 }
 
 // choose finds targets for what is missing: servers that have a base at once; for the rest new ones, unless a server with a base is away
 // for less than the grace.
-func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []target) {
-	need := wanted(c, f.Policy)
-	var taken []placement.Taken
-	for _, s := range c.Insync {
-		taken = append(taken, placement.Taken{Server: s, Host: p.hosts[s]})
-	}
+func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, need int) (targets []target) {
+	want := placement.WantOf(f.Policy, p.set.StrictFailureDomain)
+	taken := p.fleet.Places(p.fleet.Staying(c.Insync))
 	var corrupt []uint32
 	for _, former := range c.Former {
-		host := p.hosts[former.Server]
+		place := p.fleet.Place(former.Server)
 		switch {
-		case len(targets) >= need || !placement.Fits(former.Server, host, f.Policy.Domain, taken):
+		case len(targets) >= need || p.fleet.Leaving(former.Server) || !p.fits(place, want, taken):
 		case former.Corrupt:
 			corrupt = append(corrupt, former.Server)
 		case p.usable(former.Server, k):
 			targets = append(targets, target{former.Server, true})
-			taken = append(taken, placement.Taken{Server: former.Server, Host: host})
+			taken = append(taken, place)
 		case p.sessions.StateOf(former.Server, p.set.OfflineAfter) == metapb.Server_INACTIVE:
 			need--
 		}
@@ -154,7 +184,7 @@ func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []t
 	if need -= len(targets); need <= 0 || p.disaster {
 		return targets
 	}
-	fresh := placement.Pick(p.newcomers(k, c), need, f.Policy.Domain, taken, p.random)
+	fresh := placement.Pick(p.newcomers(k, c), need, want, taken, p.random)
 	for _, s := range fresh {
 		targets = append(targets, target{s, false})
 	}
@@ -164,6 +194,11 @@ func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) (targets []t
 		}
 	}
 	return targets
+}
+
+// fits tells whether a base may be used: unless domains are strict, one in a domain that is taken is better than none.
+func (p *planner) fits(place topology.Place, want placement.Want, taken []topology.Place) bool {
+	return placement.Fits(place, want.Domain, taken) || !want.Strict && placement.Fits(place, topology.Disk, taken)
 }
 
 // usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, and nothing of the chunk is on it that
@@ -182,9 +217,9 @@ func (p *planner) newcomers(k fsm.ChunkKey, c *fsm.Chunk) []placement.Candidate 
 	})
 }
 
-// begin registers an attempt. Called with mu held.
-func (p *planner) begin(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, targets []target) {
-	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), targets: targets,
+// begin registers an attempt. move: nothing is missing. Called with mu held.
+func (p *planner) begin(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, targets []target, move bool) {
+	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), targets: targets, move: move,
 		blocks: f.Blocks(), layers: f.Node.Layers, epoch: f.Node.Epoch, cancel: func() {}}
 	p.active[k] = a
 	for _, t := range targets {

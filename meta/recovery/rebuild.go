@@ -18,6 +18,8 @@ const (
 	stepWait = 15 * time.Second
 	// pullStall is how long a pull may be silent.
 	pullStall = time.Minute
+	// gentleShare is the part of the streams that moves get which nobody waits for.
+	gentleShare = 4
 )
 
 // target is a server that is to get a replica.
@@ -37,6 +39,8 @@ type attempt struct {
 	layers  []uint32
 	epoch   uint64
 	joined  bool
+	move    bool // nothing is missing: the chunk gets a replica in a better place
+	gentle  bool // ... and nobody waits for it
 
 	interrupted atomic.Bool // a lease was granted, or a member changed: begin anew without waiting
 	ctx         context.Context
@@ -253,6 +257,9 @@ func (e *Engine) pull(ctx context.Context, batch []*attempt) map[*attempt]int {
 }
 
 func (e *Engine) pullOne(a *attempt, server uint32, rate uint64, streams int) error {
+	if a.gentle {
+		streams = max(streams/gentleShare, 1)
+	}
 	release, err := e.slots.take(a.ctx, slot{targetSlot, server}, streams)
 	if err != nil {
 		return err
@@ -280,6 +287,7 @@ func (e *Engine) pullOne(a *attempt, server uint32, rate uint64, streams int) er
 		return err
 	}
 	e.metrics.moved.Add(float64(r.MovedBytes))
+	e.meter.add(r.MovedBytes, 1)
 	return nil
 }
 

@@ -14,6 +14,11 @@
 // the file is settled; all in-sync replicas are raised; T pulls; the entry that makes it in-sync names the same version; T is promoted.
 // Chunks are handled in batches: one command per server and step, one entry per step.
 //
+// Moving (moves.go; package balance judges): a replica that should be elsewhere, since its server is released, or for the sake of its
+// failure domain, its tier or evenness, is rebuilt at the better place beside the others; then the chunk has one too many, and the worst goes, once as many as the norm
+// are in sync, up and sound without it. Both halves are found by looking at the chunk alone: at those of released servers each pass, at all
+// chunks when servers or attributes have changed and each minute.
+//
 // Sweeping (sweep.go): garbage of deleted files at once, stale replicas of whole chunks and replicas that no record speaks of after a grace; each time
 // only after this server has verified that it leads.
 //
@@ -57,6 +62,8 @@ type Leader interface {
 	Alter(ctx context.Context, files []*fsmpb.FileChanges) ([]fsm.Outcome, error)
 	Forget(ctx context.Context, server uint32, keys []fsm.ChunkKey) error
 	Swept(ctx context.Context, server uint32, blocks []fsm.Block) error
+	// DropServer ends the part of a released server on which nothing is left.
+	DropServer(ctx context.Context, server uint32) error
 }
 
 // Engine is one leader's recovery.
@@ -69,6 +76,7 @@ type Engine struct {
 	done     chan struct{}
 	work     sync.WaitGroup
 	slots    slots
+	meter    meter
 
 	place       fsm.ChunkKey // where the next pass over the watched chunks begins
 	count       int
@@ -80,12 +88,15 @@ type Engine struct {
 	targets   map[uint32]int // attempts per target
 	absolving map[fsm.ChunkKey]bool
 	retry     map[fsm.ChunkKey]pause
+	stopped   bool // too many servers are offline: nothing is copied to others
+	moves
 }
 
 // New returns an engine that does nothing before Run.
 func New(l Leader, s *sessions.Registry, log *slog.Logger) *Engine {
 	return &Engine{leader: l, sessions: s, log: log, metrics: newMetrics(), kicked: make(chan struct{}, 1), done: make(chan struct{}),
-		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, retry: map[fsm.ChunkKey]pause{}}
+		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, retry: map[fsm.ChunkKey]pause{},
+		moves: newMoves(), meter: meter{began: time.Now()}}
 }
 
 // Kick says that something has changed. It does not block.
@@ -133,7 +144,7 @@ func (e *Engine) pass(ctx context.Context) {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"resolve suspects", e.resolve}, {"drop offline servers", e.dropOffline}, {"plan rebuilds", e.plan}} {
+	}{{"resolve suspects", e.resolve}, {"drop offline servers", e.dropOffline}, {"plan rebuilds", e.plan}, {"plan moves", e.move}} {
 		if err := step.do(ctx); err != nil && ctx.Err() == nil {
 			e.log.Warn("recovery", "step", step.name, "error", err)
 		}

@@ -3,6 +3,7 @@ package recovery
 import (
 	"slices"
 
+	"pstorage/meta/balance"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/sessions"
@@ -38,6 +39,18 @@ func MayDrop(r Replicas, k fsm.ChunkKey, c *fsm.Chunk, server uint32) Verdict {
 		}
 	}
 	return Refuse
+}
+
+// MaySpare tells whether an in-sync member may leave because there are enough without it: as many as the norm count, are up, and are free of
+// suspicion.
+func MaySpare(r Replicas, fleet balance.Fleet, k fsm.ChunkKey, c *fsm.Chunk, server uint32, norm int) bool {
+	sound := 0
+	for _, s := range fleet.Staying(c.Insync) {
+		if s != server && r.Sound(s, k) {
+			sound++
+		}
+	}
+	return sound >= norm
 }
 
 // condition is what is known of one in-sync replica.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"pstorage/meta/config"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
@@ -228,12 +229,13 @@ func (e *Engine) dropOffline(ctx context.Context) error {
 	set := e.leader.Settings()
 	var drops changes
 	err := e.leader.View(func(v *fsm.View) error {
+		gone := droppedServers(v)
 		offline := e.offline(v, set.OfflineAfter)
-		e.anyOffline = len(offline) > 0
-		if set.MaxOffline > 0 && len(offline) > set.MaxOffline {
-			return nil // a disaster, not a failure: what comes back is worth more than copies
+		if !e.isDisaster(v, set) { // what comes back is worth more than copies
+			gone = append(gone, offline...)
 		}
-		for _, server := range offline {
+		e.anyOffline = len(gone) > 0
+		for _, server := range gone {
 			e.dropServer(v, server, &drops)
 		}
 		return nil
@@ -253,9 +255,24 @@ func (e *Engine) dropOffline(ctx context.Context) error {
 	return nil
 }
 
+// isDisaster tells whether so many servers are offline that this is no failure to be answered with copies.
+func (e *Engine) isDisaster(v *fsm.View, set config.Settings) bool {
+	return set.MaxOffline > 0 && len(e.offline(v, set.OfflineAfter)) > set.MaxOffline
+}
+
+// droppedServers are those that were removed although chunks still count on them.
+func droppedServers(v *fsm.View) (out []uint32) {
+	for _, s := range v.Servers() {
+		if s.Dropped && v.Members(s.Id) > 0 {
+			out = append(out, s.Id)
+		}
+	}
+	return out
+}
+
 func (e *Engine) offline(v *fsm.View, after time.Duration) (out []uint32) {
 	for _, s := range v.Servers() {
-		if e.sessions.StateOf(s.Id, after) == metapb.Server_OFFLINE {
+		if !s.Dropped && e.sessions.StateOf(s.Id, after) == metapb.Server_OFFLINE {
 			out = append(out, s.Id)
 		}
 	}

@@ -3,6 +3,7 @@ package sessions
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -66,7 +67,8 @@ func (s *Session) reason() error {
 }
 
 func refuse(stream Stream, why error) error {
-	_ = stream.Send(&metapb.ToServer{Message: &metapb.ToServer_Admission{Admission: &metapb.Admission{Last: true, Refused: why.Error()}}})
+	_ = stream.Send(&metapb.ToServer{Message: &metapb.ToServer_Admission{Admission: &metapb.Admission{Last: true, Refused: why.Error(),
+		Removed: errors.Is(why, fsm.ErrDropped)}}})
 	return fmt.Errorf("%w: %w", ErrRefused, why)
 }
 
@@ -105,8 +107,11 @@ func (r *Registry) register(stream Stream, host Host) (*metapb.Register, error) 
 		if _, id := v.Cluster(); !bytes.Equal(id, reg.ClusterId) {
 			return fmt.Errorf("it belongs to cluster %x, this is %x", reg.ClusterId, id)
 		}
-		if v.Server(reg.Id) == nil {
+		switch known := v.Server(reg.Id); {
+		case known == nil:
 			return fmt.Errorf("chunk server %d: %w", reg.Id, fsm.ErrUnknownServer)
+		case known.Dropped:
+			return fmt.Errorf("chunk server %d: %w", reg.Id, fsm.ErrDropped)
 		}
 		return nil
 	})
@@ -166,7 +171,14 @@ func (r *Registry) admit(stream Stream, s *Session, host Host) error {
 		return fmt.Errorf("admit chunk server %d: %w", s.ID, err)
 	}
 	a := &admission{server: s.ID}
-	if err := host.View(func(v *fsm.View) error { a.judge(v, all); return nil }); err != nil {
+	err = host.View(func(v *fsm.View) error {
+		if known := v.Server(s.ID); known == nil || known.Dropped { // while it sent its inventory
+			return fmt.Errorf("chunk server %d: %w", s.ID, fsm.ErrDropped)
+		}
+		a.judge(v, all)
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("admit chunk server %d: %w", s.ID, err)
 	}
 	s.mu.Lock()

@@ -3,10 +3,8 @@ package sessions
 import (
 	"context"
 
-	"pstorage/meta/config"
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
-	"pstorage/meta/placement"
 )
 
 // Raised waits for versions on their way.
@@ -59,42 +57,6 @@ func (s *Session) dropped(keys []fsm.ChunkKey) {
 		s.Clear(k)
 	}
 	s.Demote(keys)
-}
-
-// storeReserve is the percentage of a disk that a chunk server itself leaves out of the free space it reports.
-const storeReserve = 5
-
-// minFree is what a server must have free to get new replicas.
-const minFree = 16 << 20
-
-// unknownFree is what a server counts as before its first heartbeat.
-const unknownFree = 1 << 30
-
-// loadUnit is the rate, operations per second, that halves a server's weight.
-const loadUnit = 20000
-
-// Candidates returns the servers that are up, with their free space as the parameters see it.
-func (r *Registry) Candidates(settings config.Settings) (all []placement.Candidate) {
-	for _, s := range r.Up() {
-		if s.Failing() {
-			continue
-		}
-		beat, rate := s.Load()
-		c := placement.Candidate{Server: s.ID, Host: s.Host, Free: unknownFree, Load: rate / loadUnit}
-		if beat != nil {
-			c.Free = freeFor(beat, settings.FillMargin)
-		}
-		all = append(all, c)
-	}
-	return all
-}
-
-func freeFor(b *metapb.Heartbeat, margin int) uint64 {
-	free := int64(b.SpaceFree) + int64(b.SpaceTotal/100)*int64(storeReserve-margin)
-	if free < minFree {
-		return 0
-	}
-	return uint64(free)
 }
 
 // HasLeftover tells whether a server holds a replica of the chunk that no record speaks of.

@@ -132,6 +132,13 @@ func (r *Registry) StateOf(server uint32, offlineAfter time.Duration) metapb.Ser
 	return metapb.Server_INACTIVE
 }
 
+// Remove ends the session of a server that is no part of the cluster any more.
+func (r *Registry) Remove(server uint32) {
+	if s := r.attached(server); s != nil {
+		s.End(fsm.ErrDropped)
+	}
+}
+
 // enter makes s the session of its server, in place of an older one; it tells why not, if so.
 func (r *Registry) enter(s *Session) error {
 	r.mu.Lock()

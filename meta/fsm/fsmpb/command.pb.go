@@ -50,6 +50,8 @@ type Command struct {
 	//	*Command_JoinMember
 	//	*Command_RemoveMember
 	//	*Command_Recovered
+	//	*Command_ReleaseServer
+	//	*Command_DropServer
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -270,6 +272,24 @@ func (x *Command) GetRecovered() *Recovered {
 	return nil
 }
 
+func (x *Command) GetReleaseServer() *ReleaseServer {
+	if x != nil {
+		if x, ok := x.Command.(*Command_ReleaseServer); ok {
+			return x.ReleaseServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropServer() *DropServer {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DropServer); ok {
+			return x.DropServer
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -350,6 +370,14 @@ type Command_Recovered struct {
 	Recovered *Recovered `protobuf:"bytes,42,opt,name=recovered,proto3,oneof"`
 }
 
+type Command_ReleaseServer struct {
+	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
+}
+
+type Command_DropServer struct {
+	DropServer *DropServer `protobuf:"bytes,51,opt,name=drop_server,json=dropServer,proto3,oneof"`
+}
+
 func (*Command_Init) isCommand_Command() {}
 
 func (*Command_Create) isCommand_Command() {}
@@ -387,6 +415,10 @@ func (*Command_JoinMember) isCommand_Command() {}
 func (*Command_RemoveMember) isCommand_Command() {}
 
 func (*Command_Recovered) isCommand_Command() {}
+
+func (*Command_ReleaseServer) isCommand_Command() {}
+
+func (*Command_DropServer) isCommand_Command() {}
 
 // Init is the first command of a cluster.
 type Init struct {
@@ -1367,6 +1399,8 @@ type CreateServer struct {
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
 	Created       int64                  `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	Location      string                 `protobuf:"bytes,4,opt,name=location,proto3" json:"location,omitempty"`
+	Tier          uint32                 `protobuf:"varint,5,opt,name=tier,proto3" json:"tier,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1418,6 +1452,20 @@ func (x *CreateServer) GetHost() string {
 func (x *CreateServer) GetCreated() int64 {
 	if x != nil {
 		return x.Created
+	}
+	return 0
+}
+
+func (x *CreateServer) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *CreateServer) GetTier() uint32 {
+	if x != nil {
+		return x.Tier
 	}
 	return 0
 }
@@ -1910,6 +1958,112 @@ func (x *Recovered) GetId() uint64 {
 	return 0
 }
 
+// ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
+type ReleaseServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Cancel        bool                   `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseServer) Reset() {
+	*x = ReleaseServer{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseServer) ProtoMessage() {}
+
+func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
+func (*ReleaseServer) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReleaseServer) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ReleaseServer) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// DropServer: the server is part of the cluster no more. Without force only if it is releasing, and no chunk counts on it.
+type DropServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropServer) Reset() {
+	*x = DropServer{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropServer) ProtoMessage() {}
+
+func (x *DropServer) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
+func (*DropServer) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *DropServer) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *DropServer) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type SetMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1922,7 +2076,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2088,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2101,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetMember) GetId() string {
@@ -1999,7 +2153,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2165,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2178,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -2118,13 +2272,17 @@ type Server struct {
 	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Created       int64                  `protobuf:"varint,5,opt,name=created,proto3" json:"created,omitempty"`
+	Location      string                 `protobuf:"bytes,6,opt,name=location,proto3" json:"location,omitempty"` // room.row.rack; empty: 0.0.0
+	Tier          uint32                 `protobuf:"varint,7,opt,name=tier,proto3" json:"tier,omitempty"`
+	Releasing     bool                   `protobuf:"varint,8,opt,name=releasing,proto3" json:"releasing,omitempty"`
+	Dropped       bool                   `protobuf:"varint,9,opt,name=dropped,proto3" json:"dropped,omitempty"` // for good; the record keeps its number from being used
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2294,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2307,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Server) GetId() uint32 {
@@ -2187,6 +2345,34 @@ func (x *Server) GetCreated() int64 {
 	return 0
 }
 
+func (x *Server) GetLocation() string {
+	if x != nil {
+		return x.Location
+	}
+	return ""
+}
+
+func (x *Server) GetTier() uint32 {
+	if x != nil {
+		return x.Tier
+	}
+	return 0
+}
+
+func (x *Server) GetReleasing() bool {
+	if x != nil {
+		return x.Releasing
+	}
+	return false
+}
+
+func (x *Server) GetDropped() bool {
+	if x != nil {
+		return x.Dropped
+	}
+	return false
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2200,7 +2386,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2398,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2411,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Member) GetId() string {
@@ -2267,7 +2453,8 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xcc\t\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xdf\n" +
+	"\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -2292,7 +2479,10 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\vjoin_member\x18( \x01(\v2 .pstorage.meta.fsm.v1.JoinMemberH\x00R\n" +
 	"joinMember\x12I\n" +
 	"\rremove_member\x18) \x01(\v2\".pstorage.meta.fsm.v1.RemoveMemberH\x00R\fremoveMember\x12?\n" +
-	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecoveredB\t\n" +
+	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecovered\x12L\n" +
+	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
+	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
+	"dropServerB\t\n" +
 	"\acommand\"\xb2\x01\n" +
 	"\x04Init\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
@@ -2371,11 +2561,13 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x04drop\x18\x03 \x03(\rR\x04drop\x12\x18\n" +
 	"\asyncing\x18\x04 \x03(\rR\asyncing\x12\x18\n" +
 	"\apromote\x18\x05 \x03(\rR\apromote\x12\x18\n" +
-	"\acorrupt\x18\x06 \x01(\bR\acorrupt\"V\n" +
+	"\acorrupt\x18\x06 \x01(\bR\acorrupt\"\x86\x01\n" +
 	"\fCreateServer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
-	"\acreated\x18\x03 \x01(\x03R\acreated\"n\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\x12\x1a\n" +
+	"\blocation\x18\x04 \x01(\tR\blocation\x12\x12\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"n\n" +
 	"\fUpdateServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -2409,7 +2601,14 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\fRemoveMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x1b\n" +
 	"\tRecovered\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"v\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"7\n" +
+	"\rReleaseServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
+	"\n" +
+	"DropServer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"v\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
@@ -2429,13 +2628,17 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\rsettled_epoch\x18\n" +
 	" \x01(\x04R\fsettledEpoch\x124\n" +
 	"\x06holder\x18\v \x01(\v2\x1c.pstorage.meta.fsm.v1.HolderR\x06holder\x12\x14\n" +
-	"\x05clean\x18\f \x01(\bR\x05clean\"\x82\x01\n" +
+	"\x05clean\x18\f \x01(\bR\x05clean\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x18\n" +
-	"\acreated\x18\x05 \x01(\x03R\acreated\"\x89\x01\n" +
+	"\acreated\x18\x05 \x01(\x03R\acreated\x12\x1a\n" +
+	"\blocation\x18\x06 \x01(\tR\blocation\x12\x12\n" +
+	"\x04tier\x18\a \x01(\rR\x04tier\x12\x1c\n" +
+	"\treleasing\x18\b \x01(\bR\treleasing\x12\x18\n" +
+	"\adropped\x18\t \x01(\bR\adropped\"\x89\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
@@ -2455,7 +2658,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),       // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),          // 1: pstorage.meta.fsm.v1.Init
@@ -2483,11 +2686,13 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*JoinMember)(nil),    // 23: pstorage.meta.fsm.v1.JoinMember
 	(*RemoveMember)(nil),  // 24: pstorage.meta.fsm.v1.RemoveMember
 	(*Recovered)(nil),     // 25: pstorage.meta.fsm.v1.Recovered
-	(*SetMember)(nil),     // 26: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),          // 27: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),        // 28: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),        // 29: pstorage.meta.fsm.v1.Member
-	nil,                   // 30: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*ReleaseServer)(nil), // 26: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),    // 27: pstorage.meta.fsm.v1.DropServer
+	(*SetMember)(nil),     // 28: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),          // 29: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),        // 30: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),        // 31: pstorage.meta.fsm.v1.Member
+	nil,                   // 32: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -2504,27 +2709,29 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	26, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	28, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
 	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
-	2,  // 19: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 20: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 21: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 22: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 23: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 24: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	30, // 25: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 26: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 27: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	2,  // 28: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 29: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	26, // 19: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	27, // 20: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	2,  // 21: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 22: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 23: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 24: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 25: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 26: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	32, // 27: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 28: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 29: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	2,  // 30: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 31: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -2552,6 +2759,8 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_JoinMember)(nil),
 		(*Command_RemoveMember)(nil),
 		(*Command_Recovered)(nil),
+		(*Command_ReleaseServer)(nil),
+		(*Command_DropServer)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2559,7 +2768,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
