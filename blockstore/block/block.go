@@ -121,6 +121,12 @@ type Device interface {
 	Close() error
 }
 
+// AtomicWriter is a Device whose writes of up to so many bytes take effect as a whole or, after a failure of power or
+// process, not at all. A device that does not implement it promises that of no write.
+type AtomicWriter interface {
+	MaxAtomicWrite() int64
+}
+
 // Errors that a caller treats differently. Devices wrap them with the names of volume, chunk and server.
 var (
 	ErrRange       = errors.New("beyond the end of the device")

@@ -57,6 +57,9 @@ func (m *Memory) Grow(size int64) {
 	}
 }
 
+// MaxAtomicWrite implements AtomicWriter: a write holds its locks as a whole, and nothing is left after a failure.
+func (m *Memory) MaxAtomicWrite() int64 { return MaxCompare * 4 }
+
 // Close implements Device. The contents are given up.
 func (m *Memory) Close() error {
 	m.closed.Store(true)

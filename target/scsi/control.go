@@ -119,21 +119,6 @@ func startReadDefects12(t *Task) bool {
 	return true
 }
 
-// startLogSense has the list of log pages only, and itself as the one page.
-func startLogSense(t *Task) bool {
-	switch {
-	case t.CDB[2]&0x3f != 0:
-		t.badField(2)
-	case t.CDB[3] == 0:
-		t.reply([]byte{0x00, 0x00, 0x00, 0x01, 0x00}, t.u16(7))
-	case t.CDB[3] == 0xff:
-		t.reply([]byte{0x40, 0xff, 0x00, 0x04, 0x00, 0x00, 0x00, 0xff}, t.u16(7))
-	default:
-		t.badField(3)
-	}
-	return true
-}
-
 // startReportTMF: the functions that the iSCSI target has, namely abort task, abort task set, clear task set, logical
 // unit reset, target reset.
 func startReportTMF(t *Task) bool {

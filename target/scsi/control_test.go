@@ -148,7 +148,7 @@ func TestSoftwareWriteProtectionStopsEveryCommandThatWrites(t *testing.T) {
 			continue
 		}
 		cdb := make([]byte, 16)
-		cdb[0] = c.op
+		cdb[0], cdb[1] = c.op, byte(max(c.action, 0))
 		r.bad(keyDataProtect, ascSoftwareWriteProtect, cdb, one)
 	}
 	r.read(0, 1)

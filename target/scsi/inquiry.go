@@ -100,10 +100,11 @@ func (n *Nexus) vpd(page byte) []byte {
 		body = n.lu.blockLimits()
 	case vpdCharacteristics:
 		body = make([]byte, 60)
-		body[1] = 1 // not a rotating medium
+		body[1] = 1    // not a rotating medium
+		body[3] = 0x40 // WABEREQ: what was erased reads as zeros
 	case vpdProvisioning:
 		// LBPU, LBPWS, LBPWS10, LBPRZ; thin provisioned
-		body = []byte{0, 0xe4, 0x02, 0}
+		body = []byte{thresholdExponent, 0xe4, 0x02, 0}
 	default:
 		return nil
 	}
@@ -166,7 +167,6 @@ const optimalTransfer = 1 << 20
 func (u *LU) blockLimits() []byte {
 	perUnit := uint32(u.inBlocks(block.Size))
 	b := make([]byte, 60)
-	b[0] = 1 // WSNZ
 	b[1] = byte(u.inBlocks(block.MaxCompare))
 	put32 := func(at int, v uint32) { binary.BigEndian.PutUint32(b[at-4:], v) } // offsets as in the standard
 	binary.BigEndian.PutUint16(b[2:], uint16(perUnit))
@@ -176,6 +176,9 @@ func (u *LU) blockLimits() []byte {
 	put32(24, maxUnmapDescriptors)
 	put32(28, perUnit)
 	put32(32, 1<<31) // UGAVALID, alignment 0
+	if n := u.atomicBlocks(); n > 0 {
+		put32(44, uint32(n))
+	}
 	binary.BigEndian.PutUint64(b[36-4:], u.inBlocks(maxWriteSame))
 	return b
 }

@@ -34,6 +34,8 @@ const (
 	readOnly
 	removable
 	ejected
+	sanitizing
+	sanitizeFailed
 	reserved // there is a reservation of some kind: ask the table
 )
 

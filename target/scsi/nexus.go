@@ -120,6 +120,9 @@ func (n *Nexus) takeAttention() (c code, ok bool) {
 func (n *Nexus) Prepare(t *Task) {
 	t.nexus, t.lu = n, n.lu
 	cmd, known := find(&t.CDB)
+	if cmd != nil && !cmd.offeredBy(n.lu) {
+		cmd, known = nil, false
+	}
 	if cmd == nil || t.CDBLen < len(cmd.usage) {
 		t.unsupported(known)
 		return
@@ -156,6 +159,10 @@ func (n *Nexus) check(t *Task, cmd *command) bool {
 	case access != ActiveOptimized && t.unreachable(access, cmd.traits):
 	case flags&reserved != 0 && u.conflicts(n, cmd):
 		t.Status = ReservationConflict
+	case flags&sanitizing != 0 && cmd.traits&anyTime == 0:
+		t.fail(keyNotReady, ascSanitizing)
+	case flags&sanitizeFailed != 0 && cmd.traits&medium != 0 && cmd.op != opSanitize:
+		t.fail(keyMedium, ascSanitizeFailed)
 	case cmd.traits&medium != 0 && flags&ejected != 0:
 		t.fail(keyNotReady, ascNoMedium)
 	case cmd.traits&writes != 0 && (flags&readOnly != 0 || n.port.ReadOnly):

@@ -55,7 +55,11 @@ type command struct {
 	prepare func(*Task)
 	start   func(*Task) bool
 	step    func(*Task) bool
+	// offered reports whether a logical unit has the command; nil: every one has.
+	offered func(*LU) bool
 }
+
+func (c *command) offeredBy(u *LU) bool { return c.offered == nil || c.offered(u) }
 
 // Operation codes.
 const (
@@ -80,6 +84,7 @@ const (
 	opReadDefects10   = 0x37
 	opWriteSame10     = 0x41
 	opUnmap           = 0x42
+	opSanitize        = 0x48
 	opLogSense        = 0x4d
 	opModeSelect10    = 0x55
 	opReserve10       = 0x56
@@ -99,6 +104,7 @@ const (
 	opPrefetch16      = 0x90
 	opSync16          = 0x91
 	opWriteSame16     = 0x93
+	opWriteAtomic16   = 0x9c
 	opServiceIn16     = 0x9e
 	opReportLUNs      = 0xa0
 	opMaintenanceIn   = 0xa3
@@ -111,6 +117,8 @@ const (
 
 	saReadCapacity16   = 0x10
 	saGetLBAStatus     = 0x12
+	saBlockErase       = 0x02
+	saExitFailure      = 0x1f
 	saCopyLID1         = 0x00
 	saCopyStatus       = 0x00
 	saCopyParameters   = 0x03
@@ -153,6 +161,7 @@ func init() {
 	commands = append(commands, reservationCommands()...)
 	commands = append(commands, aluaCommands()...)
 	commands = append(commands, copyCommands()...)
+	commands = append(commands, sanitizeCommands()...)
 	for i := range commands {
 		c := &commands[i]
 		c.number = i + 1

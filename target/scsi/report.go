@@ -15,7 +15,7 @@ func startReportOpcodes(t *Task) bool {
 	allocation := int(min(t.u32(6), maxReply))
 	timeouts := t.CDB[2]&returnTimeouts != 0
 	if t.CDB[2]&7 == reportAll {
-		t.reply(allOpcodes(timeouts), allocation)
+		t.reply(t.lu.allOpcodes(timeouts), allocation)
 		return true
 	}
 	if data := t.oneOpcode(timeouts); data != nil {
@@ -24,10 +24,13 @@ func startReportOpcodes(t *Task) bool {
 	return true
 }
 
-func allOpcodes(timeouts bool) []byte {
+func (u *LU) allOpcodes(timeouts bool) []byte {
 	b := make([]byte, 4)
 	for i := range commands {
 		c := &commands[i]
+		if !c.offeredBy(u) {
+			continue
+		}
 		d := [8]byte{c.op}
 		if c.action >= 0 {
 			d[3], d[5] = byte(c.action), 0x01
@@ -62,6 +65,9 @@ func (t *Task) oneOpcode(timeouts bool) []byte {
 		return nil
 	}
 	for _, c := range list {
+		if !c.offeredBy(t.lu) {
+			continue
+		}
 		if c.action < 0 && (option != reportAnyOne || action == 0) || c.action == action {
 			return describe(c, timeouts)
 		}

@@ -68,6 +68,7 @@ const (
 	ascCapacityChanged       code = 0x2a09
 	ascCommandsCleared       code = 0x2f00
 	ascSavingUnsupported     code = 0x3900
+	ascSanitizeFailed        code = 0x3103
 	ascNoMedium              code = 0x3a00
 	ascLUNsChanged           code = 0x3f0e
 	ascInternal              code = 0x4400

@@ -1,0 +1,139 @@
+package scsi
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"pstorage/blockstore/block"
+)
+
+func sanitize(action byte) []byte { return []byte{opSanitize, action, 0, 0, 0, 0, 0, 0, 0, 0} }
+
+// heldBack keeps discards until it is told to go on.
+type heldBack struct {
+	block.Device
+	came, onward chan struct{}
+	err          error
+}
+
+func (h *heldBack) Submit(batch []*block.Request) {
+	if batch[0].Op != block.Discard {
+		h.Device.Submit(batch)
+		return
+	}
+	go func() {
+		h.came <- struct{}{}
+		<-h.onward
+		if h.err == nil {
+			h.Device.Submit(batch)
+			return
+		}
+		batch[0].Err = h.err
+		batch[0].Done.Complete(batch)
+	}()
+}
+
+func TestEraseLeavesZerosAndLetsNothingElseInMeanwhile(t *testing.T) {
+	r := newRig(t, Options{})
+	h := &heldBack{Device: r.mem, came: make(chan struct{}), onward: make(chan struct{})}
+	r.lu.dev = h
+	r.good(cdb16(opWrite16, 0, 100, 4), pattern(4, 1))
+	done := make(chan *Task)
+	go func() { done <- r.run(sanitize(saBlockErase), nil, 0) }()
+	<-h.came
+	other := r.on(r.attach("iqn.test:b,i,0x2"))
+	other.bad(keyNotReady, ascSanitizing, []byte{opTestUnitReady, 0, 0, 0, 0, 0}, nil)
+	other.bad(keyNotReady, ascSanitizing, cdb16(opRead16, 0, 0, 1), nil)
+	other.bad(keyNotReady, ascSanitizing, sanitize(saBlockErase), nil)
+	other.in([]byte{opInquiry, 0, 0, 0, 96, 0}, 96)
+	close(h.onward)
+	if task := <-done; task.Status != Good {
+		t.Fatalf("status %02x %s", task.Status, describeSense(task))
+	}
+	if !allZero(other.read(100, 4)) {
+		t.Error("the data are still there")
+	}
+}
+
+func TestEraseThatFailsIsRememberedUntilItIsForgiven(t *testing.T) {
+	r := newRig(t, Options{})
+	h := &heldBack{Device: r.mem, came: make(chan struct{}, 9), onward: make(chan struct{}), err: errors.New("no")}
+	close(h.onward)
+	r.lu.dev = h
+	r.bad(keyMedium, ascSanitizeFailed, sanitize(saBlockErase), nil)
+	r.bad(keyMedium, ascSanitizeFailed, cdb16(opRead16, 0, 0, 1), nil)
+	r.good(sanitize(saExitFailure), nil)
+	r.read(0, 1)
+}
+
+func TestSanitizeTakesNoOtherFields(t *testing.T) {
+	r := newRig(t, Options{})
+	for i, v := range map[int]byte{1: 0x40 | saBlockErase, 2: 1, 6: 1, 8: 4} {
+		cdb := sanitize(saBlockErase)
+		cdb[i] = v
+		r.bad(keyIllegal, ascInvalidFieldCDB, cdb, nil)
+	}
+	r.bad(keyIllegal, ascInvalidFieldCDB, sanitize(1), nil)
+}
+
+func atomicWrite(lba uint64, boundary, blocks uint16) []byte {
+	b := cdb16(opWriteAtomic16, 0, lba, 0)
+	binary.BigEndian.PutUint16(b[10:], boundary)
+	binary.BigEndian.PutUint16(b[12:], blocks)
+	return b
+}
+
+func TestAtomicWritesAreOfferedWhereTheDeviceHasThem(t *testing.T) {
+	r := newRig(t, Options{})
+	limits := r.in([]byte{opInquiry, 1, vpdBlockLimits, 0, 64, 0}, 64)
+	most := binary.BigEndian.Uint32(limits[44:])
+	if int64(most)*512 != r.mem.MaxAtomicWrite() {
+		t.Errorf("at most %d blocks are said to be written atomically", most)
+	}
+	data := pattern(8, 1)
+	r.good(atomicWrite(5, 0, 8), data)
+	if !bytes.Equal(r.read(5, 8), data) {
+		t.Error("other data read")
+	}
+	r.bad(keyIllegal, ascInvalidFieldCDB, atomicWrite(5, 8, 8), data)
+	r.bad(keyIllegal, ascInvalidFieldCDB, atomicWrite(0, 0, uint16(most)+1), nil)
+	r.bad(keyIllegal, ascInfoUnit, atomicWrite(5, 0, 8), data[:512])
+
+	plain := &faulty{Device: r.mem}
+	u := NewLU(plain, block.VolumeInfo{}, Options{})
+	defer u.Close()
+	n := u.Attach(Port{Initiator: "iqn.test:a,i,0x1"}, nil)
+	n.takeAttention()
+	r = &rig{t: t, mem: r.mem, lu: u, Nexus: n}
+	r.bad(keyIllegal, ascInvalidOpcode, atomicWrite(5, 0, 8), data)
+	if limits := r.in([]byte{opInquiry, 1, vpdBlockLimits, 0, 64, 0}, 64); binary.BigEndian.Uint32(limits[44:]) != 0 {
+		t.Error("atomic writes are announced and not there")
+	}
+	if one := r.in([]byte{opMaintenanceIn, saReportOpcodes, 1, opWriteAtomic16, 0, 0, 0, 0, 1, 0, 0, 0}, 256); one[1]&7 != 1 {
+		t.Errorf("the command is described: % x", one)
+	}
+}
+
+func TestWriteSameOfNoBlocksGoesToTheEnd(t *testing.T) {
+	r := newRig(t, Options{})
+	last := uint64(testSize/512 - 4)
+	r.good(cdb16(opWriteSame16, 0, last, 0), pattern(1, 9))
+	if got := r.read(last, 4); !bytes.Equal(got, bytes.Repeat(pattern(1, 9), 4)) {
+		t.Error("not repeated to the end")
+	}
+	r.bad(keyIllegal, ascRange, cdb16(opWriteSame16, 0, last+5, 0), pattern(1, 9))
+}
+
+func TestLogPagesAreThoseListed(t *testing.T) {
+	r := newRig(t, Options{})
+	list := r.in([]byte{opLogSense, 0, 0x40, 0, 0, 0, 0, 1, 0, 0}, 256)
+	for _, page := range list[4:] {
+		b := r.in([]byte{opLogSense, 0, 0x40 | page, 0, 0, 0, 0, 1, 0, 0}, 256)
+		if b[0]&0x3f != page || int(binary.BigEndian.Uint16(b[2:])) != len(b)-4 {
+			t.Errorf("page %x: % x", page, b)
+		}
+	}
+	r.bad(keyIllegal, ascInvalidFieldCDB, []byte{opLogSense, 0, 0x40 | 0x0d, 0, 0, 0, 0, 1, 0, 0}, nil)
+}
