@@ -195,9 +195,10 @@ func (l *pieceList) overlaps(s *span) bool {
 
 // vserver is a chunk server as one volume sees it.
 type vserver struct {
-	id    uint32
-	link  *link
-	dirty atomic.Bool // answered a write since its last flush (R9)
+	id           uint32
+	link         *link
+	dirty        atomic.Bool  // answered a write since its last flush (R9)
+	doubtedUntil atomic.Int64 // a replica of it was suspect: it is not asked to flush before
 
 	// The repair goroutine's and, before it starts, Open's own.
 	fenced       atomic.Bool            // at this epoch (R5)

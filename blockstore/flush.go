@@ -3,12 +3,16 @@ package blockstore
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/wire"
 	"pstorage/meta/rules"
 )
+
+// suspectPause is how long a server is left alone that could not answer a flush because of a suspect replica.
+const suspectPause = 100 * time.Millisecond
 
 // flusher makes durable what was written (R9), in rounds: the flushes that arrive while one is under way share the next. A round sends
 // OpFlush to each server that has answered a write since it was last flushed; one that fails stays dirty, and the round
@@ -116,6 +120,8 @@ func (f *flusher) heed(c *call) {
 	switch c.Status {
 	case wire.NotAdmitted, wire.SessionOver:
 		c.vs.fenced.Store(false)
+	case wire.Suspect: // asked again until the metadata servers have decided about it (R9suspect)
+		c.vs.doubtedUntil.Store(f.v.c.now() + int64(suspectPause))
 	case wire.StaleEpoch:
 		if c.Aux0 > f.v.epoch {
 			f.v.lose("a chunk server serves a newer holder")
@@ -179,7 +185,7 @@ func (v *Volume) mustWait() bool {
 		case !vs.dirty.Load():
 		case !v.isMember(vs):
 			vs.dirty.Store(false)
-		case !vs.link.is(linkUp) || !vs.fenced.Load() || vs.condemned.Load() != nil:
+		case !vs.link.is(linkUp) || !vs.fenced.Load() || vs.condemned.Load() != nil || v.c.now() < vs.doubtedUntil.Load():
 			wait = true
 		}
 	}

@@ -252,6 +252,38 @@ func TestAFailedSyncDropsTheReplica(t *testing.T) {
 	})
 }
 
+// R9suspect: a server that came back with the chunk suspect cannot vouch for what it took; the flush waits until that is resolved.
+func TestAFlushWaitsWhileAReplicaIsSuspect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(3, testSize, 3, 2)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		back := k.servers[2]
+		back.set(func() {
+			back.fail = func(w *wire.Call) wire.Status {
+				if w.Op == wire.OpFlush {
+					return wire.Suspect
+				}
+				return wire.OK
+			}
+		})
+		r := submit(v, &block.Request{Op: block.Flush})
+		if r.within(10 * time.Second) {
+			t.Fatal("the flush is answered")
+		}
+		back.set(func() { back.fail = nil })
+		if !r.within(10*time.Second) || r.Err != nil {
+			t.Errorf("after the replica was resolved: %v", r.Err)
+		}
+		if !slices.Contains(k.insync(0), back.id) {
+			t.Error("the replica was dropped")
+		}
+	})
+}
+
 func TestCloseIsCleanWithoutAServerThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(3, testSize, 3, 2)

@@ -69,7 +69,7 @@ func (o *others) release() {
 	}
 }
 
-// block returns the block as another replica has it, verified, nil if none does.
+// block returns the block as another replica has it, verified, nil if none does. The others are suspect as well.
 func (o *others) block(layer, block uint32) []byte {
 	for i := 0; i < len(o.addrs); {
 		data, ok := o.ask(o.addrs[i], layer, block)
@@ -96,7 +96,7 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 	o.releases = append(o.releases, release)
 	for _, version := range o.versions {
 		back := make(answer, 1)
-		c := &wire.Call{Op: wire.OpReadLayer, Flags: wire.FlagPeer, Chunk: o.id, Layer: layer, Version: version,
+		c := &wire.Call{Op: wire.OpReadLayer, Flags: wire.FlagPeer | wire.FlagSuspect, Chunk: o.id, Layer: layer, Version: version,
 			Offset: block * chunk.BlockSize, Length: chunk.BlockSize, Dst: make([]byte, chunk.BlockSize), Done: back}
 		conn.Send([]*wire.Call{c})
 		select {

@@ -10,6 +10,7 @@ type Access struct {
 	Version uint64
 	Layer   uint32
 	Peer    bool // a chunk server's: the version is compared, the epoch is not
+	Suspect bool // reads of a suspect replica are answered, too: whoever reads verifies each block
 }
 
 // State of a replica here. Only InSync and Syncing ones take I/O; only InSync ones are a source.

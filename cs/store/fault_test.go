@@ -302,3 +302,23 @@ func TestFencedOutWriterWritesNothingAfterTheFence(t *testing.T) {
 		t.Error("a refused write reached the disk")
 	}
 }
+
+// R9suspect: nothing is known to be durable of what a replica took before its process died.
+func TestAFlushIsRefusedWhileAReplicaIsSuspect(t *testing.T) {
+	none := func(layer, block uint32) []byte { return nil }
+	for name, resolve := range map[string]func(*Store) error{
+		"absolved": func(s *Store) error { return s.Absolve(idA, 4, none) },
+		"demoted":  func(s *Store) error { return s.Demote([]chunk.ID{idA}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, m := memStore(t, idA)
+			must(t, write(s, idA, access, 0, pattern(1, 8*bs)))
+			m.Restart(false)
+			s = opened(t, m, "cs", Options{})
+			defer s.Close()
+			wantErr(t, s.Flush(idA.File, access.Epoch), ErrSuspect)
+			must(t, resolve(s))
+			must(t, s.Flush(idA.File, access.Epoch))
+		})
+	}
+}

@@ -12,7 +12,7 @@ func twoReplicas(t *testing.T) (stores [2]*Store, disks [2]*disk.Mem, reported [
 	for i := range stores {
 		s, m, tr := troubled(t, idA)
 		must(t, write(s, idA, access, 0, pattern(1, 16*bs)))
-		must(t, write(s, idA, Access{1, 1, 4, false}, 8*bs, pattern(2, 16*bs)))
+		must(t, write(s, idA, Access{Epoch: 1, Version: 1, Layer: 4}, 8*bs, pattern(2, 16*bs)))
 		must(t, s.Flush(7, 1))
 		stores[i], disks[i], reported[i] = s, m, tr
 	}
@@ -33,7 +33,7 @@ func from(s *Store) Other {
 
 func wantWhole(t *testing.T, s *Store) {
 	t.Helper()
-	wantBytes(t, s, idA, Access{1, 1, 4, false}, 0, append(pattern(1, 16*bs)[:8*bs:8*bs], pattern(2, 16*bs)...))
+	wantBytes(t, s, idA, Access{Epoch: 1, Version: 1, Layer: 4}, 0, append(pattern(1, 16*bs)[:8*bs:8*bs], pattern(2, 16*bs)...))
 	if v := verified(t, s, idA); v.Bad != 0 {
 		t.Errorf("after mending: %+v", v)
 	}
@@ -80,14 +80,14 @@ func TestBlockThatIsBadEverywhereStaysRefused(t *testing.T) {
 // Data are never changed to what another replica has unless they are what this one had.
 func TestMendingNeverBringsInOtherData(t *testing.T) {
 	s, m, _ := twoReplicas(t)
-	must(t, write(s[1], idA, Access{1, 1, 4, false}, 8*bs, pattern(3, bs))) // in flight: it has not come here
+	must(t, write(s[1], idA, Access{Epoch: 1, Version: 1, Layer: 4}, 8*bs, pattern(3, bs))) // in flight: it has not come here
 	flip(t, m[0], s[0].layerName(idA, 4), dataAt(8))
 	v, err := s[0].Verify(idA, atOnce, from(s[1]))
 	must(t, err)
 	if v.Bad != 1 || v.Mended != 0 {
 		t.Errorf("%+v", v)
 	}
-	_, err = readAll(s[0], idA, Access{1, 1, 4, false}, 8*bs, bs)
+	_, err = readAll(s[0], idA, Access{Epoch: 1, Version: 1, Layer: 4}, 8*bs, bs)
 	wantErr(t, err, ErrCorrupt{Block: 8})
 }
 

@@ -22,7 +22,7 @@ func TestBadReplicasAreSetAsideWhenTheyGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, m, _ := troubled(t, idA, idB)
 		must(t, write(s, idA, access, 0, pattern(1, bs)))
-		must(t, write(s, idA, Access{1, 1, 4, false}, 0, pattern(2, bs)))
+		must(t, write(s, idA, Access{Epoch: 1, Version: 1, Layer: 4}, 0, pattern(2, bs)))
 		must(t, s.Quarantine(idA))
 		must(t, s.Remove([]chunk.ID{idA, idB}))
 		all := setAsideNow(t, m)

@@ -14,6 +14,7 @@ type file struct {
 	ctl   sync.Mutex    // one change of the epoch at a time
 
 	flush  batcher
+	doubt  atomic.Bool  // some replicas may be suspect: set when the store is opened, cleared by the first flush that finds none
 	failed atomic.Int32 // replicas that lost data and whose members were not told apart yet: Flush fails
 
 	mu       sync.Mutex
@@ -80,7 +81,7 @@ func (r *replica) check(a Access, u use) error {
 		return ErrIO
 	case r.state == Stale:
 		return ErrStaleReplica
-	case r.suspect != Sound && r.rebuild == nil:
+	case r.suspect != Sound && r.rebuild == nil && !(a.Suspect && u == useRead):
 		return ErrSuspect
 	case a.Version != r.version:
 		return ErrStaleVersion{Have: r.version}

@@ -181,7 +181,9 @@ func (s *Store) fill(was *saved) {
 			r.layers = append(r.layers, &layer{r: r, num: num})
 		}
 		suspicion, open := was.activity[id]
-		r.suspect = suspicion
+		if r.suspect = suspicion; suspicion != Sound {
+			r.file.doubt.Store(true)
+		}
 		r.log.open.Store(open)
 		r.verified.Store(was.verified[id])
 	}

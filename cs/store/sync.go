@@ -124,6 +124,9 @@ func (s *Store) flushFile(f *file) error {
 	} else {
 		err = s.syncLayers(f.takeDirty())
 	}
+	if err == nil && f.doubt.Load() {
+		err = f.suspects()
+	}
 	if err != nil || f.failed.Load() == 0 {
 		return err
 	}
@@ -146,6 +149,21 @@ func (f *file) takeDirty() []*layer {
 		l.listed = false
 	}
 	return dirty
+}
+
+// suspects is an error if the file has a suspect replica that is a member's: what it took before its process died was forgotten, and is not
+// known to be durable (R9suspect).
+func (f *file) suspects() error {
+	for _, r := range f.all() {
+		r.mu.RLock()
+		suspect := r.suspect != Sound && r.rebuild == nil && (r.state == InSync || r.state == Syncing)
+		r.mu.RUnlock()
+		if suspect {
+			return about(r.id, ErrSuspect)
+		}
+	}
+	f.doubt.Store(false)
+	return nil
 }
 
 // Settle implements Engine.

@@ -65,7 +65,7 @@ func TestOrderOfWritesAndSyncs(t *testing.T) {
 	title("settle")
 	must(t, s.Settle(7, 1, []ChunkVersion{{0, 1}}))
 	title("write into a new layer")
-	must(t, write(s, idA, Access{1, 1, 2, false}, 0, pattern(1, bs)))
+	must(t, write(s, idA, Access{Epoch: 1, Version: 1, Layer: 2}, 0, pattern(1, bs)))
 	must(t, s.Flush(7, 1))
 	title("raise")
 	must(t, s.Raise(7, 1, []ChunkVersion{{0, 2}}))
@@ -101,7 +101,7 @@ func damagedStore(t *testing.T) *disk.Mem {
 		must(t, write(s, id, access, bs, pattern(uint64(id.Index), 3*bs)))
 		must(t, s.Zero(id, access, 3*bs, bs, false))
 	}
-	must(t, write(s, idA, Access{1, 1, 4, false}, 0, pattern(1, bs)))
+	must(t, write(s, idA, Access{Epoch: 1, Version: 1, Layer: 4}, 0, pattern(1, bs)))
 	must(t, s.Settle(7, 1, []ChunkVersion{{0, 1}, {1, 1}, {2, 1}}))
 	must(t, s.Settle(9, 1, []ChunkVersion{{300, 1}}))
 	for _, id := range []chunk.ID{idB, idC, idD} {

@@ -44,7 +44,7 @@ func TestVerificationFindsEveryBlockThatRots(t *testing.T) {
 	for range 40 {
 		s, m, tr := troubled(t, idA, idB)
 		must(t, write(s, idA, access, 0, pattern(1, 40*bs)))
-		must(t, write(s, idA, Access{1, 1, 4, false}, 16*bs, pattern(2, 8*bs)))
+		must(t, write(s, idA, Access{Epoch: 1, Version: 1, Layer: 4}, 16*bs, pattern(2, 8*bs)))
 		must(t, write(s, idB, access, 0, pattern(3, 8*bs)))
 		if v := verified(t, s, idA); v.Blocks != 48 || v.Bad != 0 || v.Bytes < 48*bs {
 			t.Fatalf("a sound replica: %+v", v)

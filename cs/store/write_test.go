@@ -163,7 +163,7 @@ func testOnlyTheRightEpochAndVersionAreAdmitted(t *testing.T) {
 	good := Access{Epoch: 3, Version: 5, Layer: 1}
 	data := pattern(1, bs)
 	must(t, write(s, idA, good, 0, data))
-	for name, a := range map[string]Access{"old epoch": {2, 5, 1, false}, "new epoch": {4, 5, 1, false}, "no epoch": {0, 5, 1, false}} {
+	for name, a := range map[string]Access{"old epoch": {Epoch: 2, Version: 5, Layer: 1, Peer: false}, "new epoch": {Epoch: 4, Version: 5, Layer: 1, Peer: false}, "no epoch": {Epoch: 0, Version: 5, Layer: 1, Peer: false}} {
 		var stale ErrStaleEpoch
 		if err := write(s, idA, a, 0, data); !errors.As(err, &stale) || stale.Have != 3 {
 			t.Errorf("write with %s: %v", name, err)
@@ -172,7 +172,7 @@ func testOnlyTheRightEpochAndVersionAreAdmitted(t *testing.T) {
 			t.Errorf("read with %s: %v", name, err)
 		}
 	}
-	for name, a := range map[string]Access{"old version": {3, 4, 1, false}, "new version": {3, 6, 1, false}, "peer's old version": {0, 4, 1, true}} {
+	for name, a := range map[string]Access{"old version": {Epoch: 3, Version: 4, Layer: 1, Peer: false}, "new version": {Epoch: 3, Version: 6, Layer: 1, Peer: false}, "peer's old version": {Epoch: 0, Version: 4, Layer: 1, Peer: true}} {
 		var stale ErrStaleVersion
 		if err := write(s, idA, a, 0, data); !errors.As(err, &stale) || stale.Have != 5 {
 			t.Errorf("write with %s: %v", name, err)

@@ -121,6 +121,9 @@ const (
 	FlagSync uint8 = 1 << iota
 	// FlagPeer: sent by another chunk server for a rebuild; the version is checked, the epoch is not.
 	FlagPeer
+	// FlagSuspect (peers only): a suspect replica answers too. One that becomes the source asks others, as suspect as it is, for blocks
+	// that do not verify there (R6other).
+	FlagSuspect
 )
 
 // Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt the

@@ -163,11 +163,12 @@ func wanted(have int, p fsm.Policy) int {
 }
 
 // choose finds targets for what is missing: servers that have a base at once; for the rest new ones, unless a server with a base is away
-// for less than the grace.
+// for less than the grace. A chunk that cannot be written does not wait for such a one.
 func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, need int) (targets []target) {
 	want := placement.WantOf(f.Policy, p.set.StrictFailureDomain)
 	taken := p.fleet.Places(p.fleet.Staying(c.Insync))
 	var corrupt []uint32
+	away := 0
 	for _, former := range c.Former {
 		place := p.fleet.Place(former.Server)
 		switch {
@@ -178,8 +179,11 @@ func (p *planner) choose(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, need int) (t
 			targets = append(targets, target{former.Server, true})
 			taken = append(taken, place)
 		case p.sessions.StateOf(former.Server, p.set.OfflineAfter) == metapb.Server_INACTIVE:
-			need--
+			away++
 		}
+	}
+	if len(c.Insync) >= int(f.Policy.Min) {
+		need -= away
 	}
 	if need -= len(targets); need <= 0 || p.disaster {
 		return targets

@@ -65,7 +65,8 @@ type resolution struct {
 	drop    []uint32
 	corrupt bool     // those in drop hold nothing that may be built upon
 	source  uint32   // to be absolved, if not 0
-	others  []uint32 // the other suspects, whose blocks may help
+	others  []uint32 // the other suspects
+	helpers []uint32 // those of them that have lost no more than the source: their blocks may help (R6copy)
 }
 
 // resolveChunk applies R6 to the in-sync replicas of a chunk. which chooses among equals.
@@ -124,8 +125,11 @@ func chooseSource(suspects []condition, which int) (r resolution) {
 	}
 	r.source = good[which%len(good)]
 	for _, c := range suspects {
-		if c.server != r.source {
-			r.others = append(r.others, c.server)
+		if c.server == r.source {
+			continue
+		}
+		if r.others = append(r.others, c.server); c.level == best {
+			r.helpers = append(r.helpers, c.server)
 		}
 	}
 	return r

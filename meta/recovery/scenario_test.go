@@ -111,6 +111,21 @@ func TestADisasterIsNotAnsweredWithCopies(t *testing.T) {
 	})
 }
 
+func TestWritesDoNotWaitForServersThatAreAway(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		for _, which := range []int{1, 2} {
+			c.s[which].Stop()
+			c.drop(t, which)
+		}
+		c.s[2].Start()
+		c.Within(2*time.Second, "the one that is back is in sync", func() bool { return c.whole(0, 2) })
+		c.s[2].Stop()
+		c.drop(t, 2)
+		c.add(1)
+		c.Within(2*time.Second, "a new server is in sync", func() bool { return c.whole(0, 3) })
+	})
+}
+
 // R6: a suspect is dropped for the sake of a sound replica, and then rebuilt.
 func TestASuspectIsRebuiltFromASoundReplica(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
@@ -138,6 +153,9 @@ func TestTheSourceIsOneWhoseMachineLivedOn(t *testing.T) {
 		c.Within(5*time.Second, "all in sync again", func() bool { return c.s[0].Replica(keys[0]).Suspect == 0 && c.whole(0, 1, 2) })
 		if n := c.s[1].Commands(func(m *metapb.Command) bool { return m.GetAbsolve() != nil }); n != chunks {
 			t.Errorf("server 1 was made the source of %d chunks, want %d", n, chunks)
+		}
+		if n := c.s[1].Commands(func(m *metapb.Command) bool { return len(m.GetAbsolve().GetOthers()) > 0 }); n > 0 {
+			t.Errorf("%d times the source was to ask replicas that have lost more than itself (R6copy)", n)
 		}
 	})
 }
@@ -298,6 +316,38 @@ func TestATargetThatRestartsIsSyncingNoMore(t *testing.T) {
 		c.s[2].Stop()
 		c.s[2].Start()
 		c.Within(5*time.Second, "rebuilt in a new attempt", func() bool { return c.whole(0, 1, 2) && c.Chunk(c.v.File, 0).Version > version })
+	})
+}
+
+// R7source: a rebuild that may have pulled what its source has lost since does not count any more.
+func TestARebuildFromAReplicaThatBecameSuspectIsOff(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		keys := metatest.Keys(c.v.File, chunks)
+		c.s[1].Stop()
+		c.s[2].Stop()
+		c.drop(t, 1)
+		c.drop(t, 2)
+		slow := make(chan struct{})
+		c.s[2].Hook(func(m *metapb.Command) error {
+			if m.GetPull() != nil {
+				<-slow // it has read everything, and syncs
+			}
+			return nil
+		})
+		c.s[2].Start()
+		c.Within(2*time.Second, "under way", func() bool { return len(c.Chunk(c.v.File, 0).Syncing) == 1 })
+		version := c.Chunk(c.v.File, 0).Version
+		c.s[0].Crash(sessions.SuspicionMachine, keys...)
+		c.s[0].Start()
+		c.Within(5*time.Second, "the source is absolved", func() bool { return c.s[0].Replica(keys[0]).Suspect == 0 })
+		if now := c.Chunk(c.v.File, 0); now.Version == version && len(now.Syncing) > 0 {
+			t.Errorf("the rebuild goes on: %+v", now)
+		}
+		c.s[2].Hook(nil)
+		close(slow)
+		c.Within(time.Minute, "rebuilt anew", func() bool {
+			return c.Insync(c.v.File, chunks, c.ids(0, 2)...) && c.Chunk(c.v.File, 0).Version > version
+		})
 	})
 }
 

@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"pstorage/meta/config"
@@ -26,6 +27,7 @@ type absolution struct {
 	version uint64 // the chunk's
 	source  uint32
 	others  []uint32
+	helpers []uint32 // among the others
 }
 
 // atVersion is the version that the source gets. It is the next one, so that it serves nobody before the chunk table says
@@ -123,8 +125,12 @@ func (e *Engine) resolveOne(v *fsm.View, k fsm.ChunkKey, drops *changes, sources
 	if len(r.drop) > 0 {
 		drops.add(k, &fsmpb.Change{Version: c.Version, Drop: r.drop, Corrupt: r.corrupt})
 	}
-	if r.source != 0 {
-		*sources = append(*sources, absolution{k, c.Version, r.source, r.others})
+	switch {
+	case r.source == 0:
+	case len(c.Syncing) > 0: // what a target has pulled the source may have lost since (R7source)
+		drops.add(k, &fsmpb.Change{Version: c.Version, Drop: slices.Clone(c.Syncing)})
+	default:
+		*sources = append(*sources, absolution{k, c.Version, r.source, r.others, r.helpers})
 	}
 }
 
@@ -177,7 +183,7 @@ func (e *Engine) absolveOne(ctx context.Context, a *absolution) *absolution {
 	if s == nil {
 		return nil
 	}
-	c := &metapb.Absolve{Chunk: &metapb.ChunkAt{File: a.key.File, Index: a.key.Index, Version: a.atVersion()}, Others: e.addresses(a.others)}
+	c := &metapb.Absolve{Chunk: &metapb.ChunkAt{File: a.key.File, Index: a.key.Index, Version: a.atVersion()}, Others: e.addresses(a.helpers)}
 	_, err = s.Do(ctx, &metapb.Command{Command: &metapb.Command_Absolve{Absolve: c}}, absolveStall)
 	var refused *sessions.CommandError
 	switch {

@@ -77,7 +77,7 @@ func (e *Engine) find(id chunk.ID, a store.Access, off, length uint32) (*replica
 	switch {
 	case r == nil:
 		return nil, fail(id, store.ErrNoChunk)
-	case r.Suspect != store.Sound:
+	case r.Suspect != store.Sound && !a.Suspect:
 		return nil, fail(id, store.ErrSuspect)
 	case r.State == store.Stale:
 		return nil, fail(id, store.ErrStaleReplica)
