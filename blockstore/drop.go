@@ -57,7 +57,7 @@ func (v *Volume) drop(vs *vserver, req *metapb.DropRequest) *metapb.DropReply {
 		return nil
 	}
 	v.metrics.dropped.Add(int64(len(rep.Dropped)))
-	if len(rep.Dropped) == 0 {
+	if len(rep.Dropped) == 0 && len(rep.Refused) > 0 {
 		v.warner.warn(v.log, "replicas cannot be dropped: there is no other good one", "server", vs.id, "reason", req.Reason, "refused", len(rep.Refused))
 		v.learnAll(rep.Refused, nil)
 		return rep
@@ -99,6 +99,7 @@ func (v *Volume) dropServers(list []*chunkState) {
 		if rep == nil {
 			continue
 		}
+		v.askAbout(vs, rep.Refused)
 		if len(rep.Refused) == 0 {
 			vs.condemned.Store(nil)
 			vs.refusedSince = 0
@@ -107,6 +108,23 @@ func (v *Volume) dropServers(list []*chunkState) {
 			v.flusher.resume(v.named(failedIO.outcome()))
 		}
 	}
+}
+
+// askAbout has the maps asked for of chunks that the server was not dropped from though it is a member as far as is known here: the
+// metadata servers have dropped it by themselves. What waits for the server would wait for ever otherwise.
+func (v *Volume) askAbout(vs *vserver, refused []*metapb.Chunk) {
+	known := make(map[uint32]bool, len(refused))
+	for _, m := range refused {
+		known[m.Index] = true
+	}
+	v.table.each(func(ch *chunkState) bool {
+		ch.mu.Lock()
+		defer ch.mu.Unlock()
+		if ch.has(vs) && !known[ch.index] {
+			v.need(ch, needMap)
+		}
+		return true
+	})
 }
 
 // onlyHope reports whether the server has the only replica of one of the chunks.

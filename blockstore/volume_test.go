@@ -284,6 +284,36 @@ func TestAFlushWaitsWhileAReplicaIsSuspect(t *testing.T) {
 	})
 }
 
+func TestAFlushDoesNotWaitForAReplicaDroppedByOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(3, testSize, 3, 2)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		bad, tries := k.servers[2], 0
+		k.meta.mu.Lock()
+		k.meta.drop(k.meta.chunks[0], bad.id) // as the metadata servers do when it reports a failing disk
+		k.meta.mu.Unlock()
+		bad.set(func() {
+			bad.fail = func(w *wire.Call) wire.Status {
+				if w.Op != wire.OpFlush {
+					return wire.OK
+				}
+				if tries++; tries < 10 {
+					return wire.IOError
+				}
+				t.Error("the flush was sent again and again to a server that has no member")
+				return wire.OK
+			}
+		})
+		if err := flush(v); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestCloseIsCleanWithoutAServerThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(3, testSize, 3, 2)
