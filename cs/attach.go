@@ -16,9 +16,10 @@ import (
 const (
 	// heartbeatEvery is agreed with the metadata servers, which call a server inactive after five without.
 	heartbeatEvery = time.Second
-	// firstBackoff and lastBackoff are between two attempts to attach.
+	// firstBackoff and lastBackoff are between two attempts to attach. A new leader allocates no chunks before its chunk servers are
+	// there, so they look for it often.
 	firstBackoff = 50 * time.Millisecond
-	lastBackoff  = 2 * time.Second
+	lastBackoff  = 500 * time.Millisecond
 	// inventoryPage is how many replicas one page of the inventory has.
 	inventoryPage = 8192
 	// sendQueue is how many messages wait for the stream; what makes more of them waits.
