@@ -151,13 +151,13 @@ func (p *Probe) Failed() bool {
 	}
 }
 
-// Longest is the longest wait of a request sent in that time; at least what is worth noting.
+// Longest is the longest wait most of which was in that time; at least what is worth noting.
 func (p *Probe) Longest(from, to time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	longest := time.Duration(0)
 	for _, w := range p.waits {
-		if !w.began.Add(w.took).Before(from) && w.began.Before(to) {
+		if middle := w.began.Add(w.took / 2); !middle.Before(from) && middle.Before(to) {
 			longest = max(longest, w.took)
 		}
 	}
