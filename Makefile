@@ -50,7 +50,7 @@ model:
 bench: build
 	$(GO) run ./itest/bench $(BENCH)
 
-## judge      the long acceptance runs: real clients, kills, conformance, guest (JUDGE= for flags)
+## judge      the long acceptance runs: real clients, faults, power cuts, conformance, guest (JUDGE= for flags)
 judge: build
 	$(GO) run ./itest/judge $(JUDGE)
 
