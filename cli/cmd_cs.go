@@ -165,6 +165,7 @@ func (a *app) csdCommand() *cobra.Command {
 }
 
 func (a *app) startCS(ctx context.Context, h host, config cs.Config) (*running, error) {
+	config.Learned = a.learned(h.logger)
 	config.Logger, config.Registry, config.InsecureNetwork, config.Version = h.logger, h.registry, a.insecure, version
 	server, err := cs.Start(ctx, config)
 	if err != nil {

@@ -69,7 +69,7 @@ func (a *app) makeMDS(cmd *cobra.Command, m makeMDS) (err error) {
 	made := service{Kind: "mds", ID: 1, Dir: m.dir}
 	list := []string{m.address}
 	if m.first {
-		err = meta.Create(m.dir, meta.CreateOptions{Cluster: a.cluster, Password: password, Address: m.address})
+		err = errors.Join(discovery.Forget(a.layout()), meta.Create(m.dir, meta.CreateOptions{Cluster: a.cluster, Password: password, Address: m.address}))
 	} else {
 		list = append(list, a.servers...)
 		made.ID, err = a.joinMDS(cmd, m, password)

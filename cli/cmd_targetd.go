@@ -39,7 +39,11 @@ func (a *app) targetdCommand() *cobra.Command {
 			}
 			d := daemonCommand{app: a, lock: filepath.Join(state, lockName), services: 1, metrics: metrics}
 			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
-				return startTargets(ctx, h, mds, state, target.Config{NBD: nbd, ISCSI: iscsi, InsecureNetwork: a.insecure})
+				meta, err := client.New(mds, client.WithLearned(a.learned(h.logger)))
+				if err != nil {
+					return nil, err
+				}
+				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd, ISCSI: iscsi, InsecureNetwork: a.insecure})
 			})
 		},
 	}
@@ -52,8 +56,8 @@ func (a *app) targetdCommand() *cobra.Command {
 }
 
 // startTargets builds the daemon from the bottom: identity, metadata, volumes, front ends.
-func startTargets(ctx context.Context, h host, mds []string, state string, config target.Config) (_ *running, err error) {
-	var closers []func() error
+func startTargets(ctx context.Context, h host, meta *client.Client, state string, config target.Config) (_ *running, err error) {
+	closers := []func() error{meta.Close}
 	closeAll := func() error {
 		var errs []error
 		for i := len(closers) - 1; i >= 0; i-- {
@@ -71,11 +75,6 @@ func startTargets(ctx context.Context, h host, mds []string, state string, confi
 		return nil, fmt.Errorf("identity in %s: %w", state, err)
 	}
 	closers = append(closers, identity.Release)
-	meta, err := client.New(mds)
-	if err != nil {
-		return nil, err
-	}
-	closers = append(closers, meta.Close)
 	volumes, err := blockstore.New(blockstore.Config{Meta: meta, Identity: identity, Logger: h.logger, Registry: h.registry})
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log/slog"
 
 	"pstorage/meta/client"
 	"pstorage/meta/discovery"
@@ -42,4 +43,16 @@ func connectMeta(a *app) (metapb.MetaClient, io.Closer, error) {
 		return nil, nil, err
 	}
 	return meta, meta, nil
+}
+
+// learned keeps the metadata servers' addresses that a daemon has learned, for the next start.
+func (a *app) learned(log *slog.Logger) func([]string) {
+	return func(addresses []string) {
+		if a.cluster == "" {
+			return
+		}
+		if err := discovery.Learn(a.layout(), addresses); err != nil {
+			log.Warn("the metadata servers' addresses cannot be kept", "error", err)
+		}
+	}
 }

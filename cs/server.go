@@ -42,9 +42,10 @@ type Engine interface {
 // Config of a Server.
 type Config struct {
 	Dir     string
-	MDS     []string // client addresses of the metadata servers; not used if Meta is given
-	Address string   // to listen at: HOST:PORT (port 0: any) or unix:/path; empty: any port of loopback
-	Socket  string   // path of a unix socket to listen at as well; empty: none
+	MDS     []string                 // client addresses of the metadata servers; not used if Meta is given
+	Learned func(addresses []string) // told when the metadata servers are others than before; nil: nobody is
+	Address string                   // to listen at: HOST:PORT (port 0: any) or unix:/path; empty: any port of loopback
+	Socket  string                   // path of a unix socket to listen at as well; empty: none
 	// Advertise is the address that clients are told; empty: the one listened at.
 	Advertise string
 	Logger    *slog.Logger
@@ -192,7 +193,7 @@ func (s *Server) openMeta() error {
 	if s.meta = s.cfg.Meta; s.meta != nil {
 		return nil
 	}
-	c, err := client.New(s.cfg.MDS)
+	c, err := client.New(s.cfg.MDS, client.WithLearned(s.cfg.Learned))
 	if err != nil {
 		return err
 	}

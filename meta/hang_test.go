@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -47,15 +48,23 @@ func (h *hanging) StoreLogs(logs []*raft.Log) error {
 
 // nodes are Raft servers in one bubble of virtual time.
 type nodes struct {
-	t       *testing.T
-	node    []*node
-	disks   []*hanging
-	trouble []error
+	t     *testing.T
+	node  []*node
+	disks []*hanging
+
+	mu    sync.Mutex
+	found []error
+}
+
+func (c *nodes) trouble(i int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.found[i]
 }
 
 func startNodes(t *testing.T, count int) *nodes {
 	t.Helper()
-	c := &nodes{t: t, trouble: make([]error, count)}
+	c := &nodes{t: t, found: make([]error, count)}
 	configuration := raft.Configuration{}
 	var transports []*raft.InmemTransport
 	for i := range count {
@@ -76,7 +85,9 @@ func startNodes(t *testing.T, count int) *nodes {
 		id := &identity{Node: uint64(i + 1)}
 		n, err := startNode(dir, id, transports[i], hclog.NewNullLogger(), disk{wrap: h.wrap}, func(n *node, err error) {
 			n.transport.shut()
-			c.trouble[i] = err
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.found[i] = err
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -134,8 +145,8 @@ func TestALeaderWhoseDiskHangsLosesLeadership(t *testing.T) {
 		if took < hangLimit || took > hangLimit+3*electionTimeout {
 			t.Errorf("another leads after %v", took)
 		}
-		if !errors.Is(c.trouble[old], raftstore.ErrHangs) {
-			t.Errorf("trouble of the one that hangs: %v", c.trouble[old])
+		if !errors.Is(c.trouble(old), raftstore.ErrHangs) {
+			t.Errorf("trouble of the one that hangs: %v", c.trouble(old))
 		}
 		if err := c.node[now].raft.Apply(anEntry(t), time.Second).Error(); err != nil {
 			t.Errorf("the new leader: %v", err)
@@ -160,8 +171,8 @@ func TestALeaderWhoseDiskFailsLosesLeadership(t *testing.T) {
 		if _, took := c.leader(old); took > 3*electionTimeout {
 			t.Errorf("another leads after %v", took)
 		}
-		if !errors.Is(c.trouble[old], syscall.EIO) {
-			t.Errorf("trouble of the one that fails: %v", c.trouble[old])
+		if !errors.Is(c.trouble(old), syscall.EIO) {
+			t.Errorf("trouble of the one that fails: %v", c.trouble(old))
 		}
 	})
 }
@@ -178,8 +189,8 @@ func TestALeaderWhoseDiskIsSlowGoesOnLeading(t *testing.T) {
 		time.Sleep(hangLimit - time.Second)
 		c.disks[old].hangs.Store(false)
 		c.disks[old].freed <- struct{}{}
-		if err := f.Error(); err != nil || c.node[old].raft.CurrentTerm() != term || c.trouble[old] != nil {
-			t.Errorf("%v, term %d, before %d, trouble %v", err, c.node[old].raft.CurrentTerm(), term, c.trouble[old])
+		if err := f.Error(); err != nil || c.node[old].raft.CurrentTerm() != term || c.trouble(old) != nil {
+			t.Errorf("%v, term %d, before %d, trouble %v", err, c.node[old].raft.CurrentTerm(), term, c.trouble(old))
 		}
 	})
 }

@@ -252,7 +252,7 @@ func (m *membership) removable(ctx context.Context, in *metapb.RemoveMdsRequest)
 	case in.Force:
 		return nil
 	}
-	left := electorate(probe(ctx, m.peers()), func(p peer) bool { return p.id != in.Id })
+	left := electorate(m.probe(ctx, m.peers()), func(p peer) bool { return p.id != in.Id })
 	if left.majorityUp() {
 		return nil
 	}

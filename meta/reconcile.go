@@ -123,14 +123,14 @@ func (m *membership) peers() (out []peer) {
 }
 
 // probe asks all of them: up is who answers now.
-func probe(ctx context.Context, peers []peer) []peer {
+func (m *membership) probe(ctx context.Context, peers []peer) []peer {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	var all sync.WaitGroup
 	for i := range peers {
 		if p := &peers[i]; !p.self && p.up {
 			all.Go(func() {
-				_, err := client.Ask(ctx, p.clients)
+				_, err := client.Ask(ctx, p.clients, m.t.config.Reach...)
 				p.up = err == nil
 			})
 		}
@@ -160,7 +160,7 @@ func (m *membership) step() bool {
 	peers := m.peers()
 	c := decide(peers)
 	if c.kind == addVoter { // up a moment ago is not enough for that
-		c = decide(probe(m.alive, peers))
+		c = decide(m.probe(m.alive, peers))
 	}
 	if c.kind == "" {
 		return false

@@ -118,8 +118,8 @@ func (c *Client) others(address string) []string {
 
 // Ask asks the metadata server at one client address who the others are and who leads, on a connection of its own: whether that server
 // answers now is what the caller wants to know.
-func Ask(ctx context.Context, address string) (*metapb.MembersReply, error) {
-	c, err := New([]string{address})
+func Ask(ctx context.Context, address string, options ...Option) (*metapb.MembersReply, error) {
+	c, err := New([]string{address}, options...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -49,7 +50,7 @@ func CheckName(name string) error {
 }
 
 // Resolve returns the client addresses of the cluster's metadata servers: of those in explicit (each element may hold several, with
-// commas), else of those in the cluster's bs.list.
+// commas), else of those in the cluster's bs.list, followed by those that the cluster itself named last (Learn).
 func Resolve(explicit []string, paths Layout) ([]string, error) {
 	var entries []string
 	for _, e := range explicit {
@@ -59,7 +60,8 @@ func Resolve(explicit []string, paths Layout) ([]string, error) {
 			}
 		}
 	}
-	if len(entries) == 0 {
+	fromList := len(entries) == 0
+	if fromList {
 		var err error
 		if entries, err = readList(paths.BootstrapList()); err != nil {
 			return nil, err
@@ -68,7 +70,16 @@ func Resolve(explicit []string, paths Layout) ([]string, error) {
 	if len(entries) == 0 || len(entries) > maxServers {
 		return nil, fmt.Errorf("cluster %q: %d servers given and in %s: %w", paths.Cluster, len(entries), paths.BootstrapList(), ErrUnknown)
 	}
-	return clientAddresses(entries)
+	out, err := clientAddresses(entries)
+	if err != nil || !fromList {
+		return out, err
+	}
+	for _, a := range learned(paths) {
+		if !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out, nil
 }
 
 // ClientAddress returns where clients reach the metadata server that was given the address HOST[:PORT].

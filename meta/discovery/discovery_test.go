@@ -38,6 +38,34 @@ func TestServersComeFromTheCommandLineOrTheList(t *testing.T) {
 	check(t, []string{"a:1,b", "c:7"}, paths, "a:2", "b:2511", "c:8")
 }
 
+// Servers that came later than bs.list are known to programs that are started anew, unless servers are named.
+func TestWhatTheClusterNamedIsKnownAtTheNextStart(t *testing.T) {
+	paths := Paths(t.TempDir(), "pcs1")
+	if err := os.MkdirAll(paths.Etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(paths.BootstrapList(), []byte("10.30.100.101\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := Learn(paths, []string{"10.30.100.102:2511", "10.30.100.101:2511"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(t, nil, paths, "10.30.100.101:2511", "10.30.100.102:2511")
+	check(t, []string{"a:1"}, paths, "a:2")
+	if err := Learn(paths, nil); err != nil { // nothing is no news
+		t.Fatal(err)
+	}
+	check(t, nil, paths, "10.30.100.101:2511", "10.30.100.102:2511")
+	for range 2 {
+		if err := Forget(paths); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(t, nil, paths, "10.30.100.101:2511")
+}
+
 func check(t *testing.T, explicit []string, paths Layout, want ...string) {
 	t.Helper()
 	got, err := Resolve(explicit, paths)

@@ -47,3 +47,6 @@ func (l Layout) HostID() string { return filepath.Join(l.Etc, "../../host_id") }
 
 // BootstrapList is the file that lists the cluster's metadata servers.
 func (l Layout) BootstrapList() string { return filepath.Join(l.Etc, "bs.list") }
+
+// LearnedList is the file with the metadata servers' client addresses as the cluster itself named them last.
+func (l Layout) LearnedList() string { return filepath.Join(l.Lib, "mds.learned") }

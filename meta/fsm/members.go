@@ -107,7 +107,12 @@ func (tx *txn) joinMember(c *fsmpb.JoinMember) (*fsmpb.Member, error) {
 	if c.Replaces != 0 {
 		tx.delete(tx.members, memberKey(c.Replaces))
 	}
-	n := tx.count(lastMemberKey)
+	n := number(tx.cluster.Get(lastMemberKey))
+	for _, m := range all { // the first may have been entered before numbers were counted
+		n = max(n, MemberNumber(m.Id))
+	}
+	n++
+	tx.put(tx.cluster, lastMemberKey, nodeKey(n))
 	m := &fsmpb.Member{Id: string(memberKey(n)), Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version, Nonce: c.Nonce}
 	tx.putMessage(tx.members, memberKey(n), m)
 	return m, nil

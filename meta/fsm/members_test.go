@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	bolt "go.etcd.io/bbolt"
+
 	"pstorage/meta/fsm/fsmpb"
 )
 
@@ -71,6 +73,17 @@ func TestTwoMetadataServersNeverHaveOneAddress(t *testing.T) {
 	replacing.Replaces = MemberNumber(second.Id)
 	if m := must[*fsmpb.Member](t, b, replacing); m.Id != "3" || !slices.Equal(b.members(), []string{"1", "3"}) {
 		t.Errorf("in place of one that never ran: %s of %v", m.Id, b.members())
+	}
+}
+
+// The first server of a cluster that was made before further ones could join is in no count.
+func TestNumbersBeginAfterThoseThatThereAre(t *testing.T) {
+	b := founded(t)
+	if err := b.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(clusterBucket).Delete(lastMemberKey) }); err != nil {
+		t.Fatal(err)
+	}
+	if m := must[*fsmpb.Member](t, b, join("b:1", "x")); m.Id != "2" {
+		t.Errorf("the second is %s", m.Id)
 	}
 }
 

@@ -27,19 +27,22 @@ func (s *slowDisk) StoreLogs(logs []*raft.Log) error {
 func TestADiskThatHangsIsNoticedWhileItDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &slowDisk{InmemStore: raft.NewInmemStore(), takes: time.Hour}
-		var found []error
-		w := Watch(disk, 4*time.Second, func(err error) { found = append(found, err) })
+		found := make(chan error, 9)
+		w := Watch(disk, 4*time.Second, func(err error) { found <- err })
 		done := make(chan error, 1)
 		go func() { done <- w.StoreLogs([]*raft.Log{entry(1)}) }()
 		time.Sleep(4*time.Second - 1)
 		synctest.Wait()
 		if len(found) != 0 {
-			t.Fatalf("too early: %v", found)
+			t.Fatalf("too early: %v", <-found)
 		}
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
-		if len(found) != 1 || !errors.Is(found[0], ErrHangs) || len(done) != 0 {
-			t.Fatalf("found %v; the write has ended: %v", found, len(done) == 1)
+		if len(found) != 1 || len(done) != 0 {
+			t.Fatalf("found %d; the write has ended: %v", len(found), len(done) == 1)
+		}
+		if err := <-found; !errors.Is(err, ErrHangs) {
+			t.Error(err)
 		}
 		if err := <-done; err != nil {
 			t.Error(err)
