@@ -15,6 +15,7 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/target/iscsi"
 	"pstorage/target/nbd"
+	"pstorage/target/scsi"
 )
 
 // drainTime is how long Close lets clients' requests finish.
@@ -26,8 +27,12 @@ type Config struct {
 	Catalog block.Catalog
 	// NBD and ISCSI are addresses to listen on: HOST:PORT or unix:/path.
 	NBD, ISCSI []string
-	Logger     *slog.Logger          // nil: nothing is logged
-	Registry   prometheus.Registerer // nil: no metrics
+	// Targets says what is exported over iSCSI, and Reservations keeps what initiators reserve there; nil: each volume of the catalog
+	// is a target, and reservations last as long as the daemon.
+	Targets      iscsi.Targets
+	Reservations scsi.Reservations
+	Logger       *slog.Logger          // nil: nothing is logged
+	Registry     prometheus.Registerer // nil: no metrics
 	// InsecureNetwork allows addresses other than loopback.
 	InsecureNetwork bool
 }
@@ -60,7 +65,7 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
-	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsi.Config{Catalog: topLevel{cfg.Catalog}, Logger: d.log, Registry: cfg.Registry})}
+	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsiConfig(&cfg, d.log))}
 	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork)
 	if err == nil {
 		err = d.iscsi.listen(ctx, cfg.ISCSI, cfg.InsecureNetwork)
@@ -73,6 +78,15 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 	d.serve(&d.nbd)
 	d.serve(&d.iscsi)
 	return d, nil
+}
+
+// iscsiConfig: without a registry of targets, volumes in folders have none, as iSCSI names know no slashes.
+func iscsiConfig(cfg *Config, log *slog.Logger) iscsi.Config {
+	c := iscsi.Config{Catalog: cfg.Catalog, Targets: cfg.Targets, Reservations: cfg.Reservations, Logger: log, Registry: cfg.Registry}
+	if cfg.Targets == nil {
+		c.Catalog = topLevel{cfg.Catalog}
+	}
+	return c
 }
 
 func (f *front) listen(ctx context.Context, addresses []string, insecure bool) error {
