@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// confirm asks before something is destroyed. Without a terminal there is nobody to ask.
+// confirm asks before something is destroyed. Without a terminal there is nobody to ask; what would be lost is said all the same.
 func (a *app) confirm(question, flags string) error {
 	if !a.interactive {
+		fmt.Fprintln(a.err, question)
 		return coded(exitRefused, fmt.Errorf("not confirmed, and there is no terminal to ask on: give %s if you mean it", flags))
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
