@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -27,7 +28,9 @@ type checkReport struct {
 	Suspects int       `json:"suspects"`
 	Blocks   uint64    `json:"blocks"`
 	Zeros    uint64    `json:"zero_blocks"`
-	Damaged  int       `json:"damaged"`
+	Damaged  int       `json:"damaged"` // problems that the server does not know of
+	Marked   int       `json:"marked"`  // replicas that are marked as damaged
+	Aside    int       `json:"quarantined"`
 	Problems []problem `json:"problems"`
 }
 
@@ -37,41 +40,117 @@ type problem struct {
 }
 
 func (a *app) csCheckCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "cs-check DIR", Short: "Check everything a stopped chunk server has on disk",
-		Long: `Check a stopped chunk server's folder: every header, table and block against its checksum. Nothing is changed.
-Exit code 6 says that damage was found. "torn" blocks belong to writes that a crash cut off; the next start resolves them.`,
-		Example: "  pstorage cs-check /pstorage/pcs1-cs",
+	var repair, yes, believe bool
+	cmd := &cobra.Command{
+		Use: "cs-check DIR", Short: "Check everything a stopped chunk server has on disk, and repair it",
+		Long: `Check a stopped chunk server's folder: every header, table and block against its checksum. Nothing is changed without --repair.
+"torn" blocks belong to writes that a crash cut off; the next start resolves them.
+
+--repair does what can be done without the cluster, and takes nothing away that can be read: it marks damaged replicas, so that the server
+reports them when it starts and the cluster replaces them from good copies; sets sizes and headers of files right; moves files of no replica to
+store/quarantine; and makes a lost database anew from the files. Replicas of such a database serve nothing: they are compared with good copies
+and brought up to date, which is quicker than copying them.
+
+--believe-files goes with a lost database: its replicas may then serve if no other server has anything better. Writes can be missing. Use
+it only for chunks that are lost otherwise.
+
+Exit code 6: damage was found, and nothing was done. Exit code 7: --repair has marked damage that only the cluster can replace: start the server.`,
+		Example: "  pstorage cs-check /pstorage/pcs1-cs\n  pstorage cs-check /pstorage/pcs1-cs --repair",
 		Args:    exactly("DIR"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if believe && !repair {
+				return usagef("--believe-files goes with --repair")
+			}
 			identity, err := stoppedServer(args[0])
 			if err != nil {
 				return err
 			}
-			return a.csCheck(args[0], identity)
+			if !repair {
+				return a.csCheck(args[0], identity)
+			}
+			if !yes {
+				question := fmt.Sprintf("Repair the store of chunk server %d in %s?", identity.Server, args[0])
+				if err := a.confirm(question, "--yes"); err != nil {
+					return err
+				}
+			}
+			return a.csRepair(args[0], identity, store.RepairOptions{InSync: believe})
 		},
 	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "do what can be done without the cluster")
+	cmd.Flags().BoolVar(&believe, "believe-files", false, "with --repair, a lost database and no better copies: let what the files hold be served")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "repair without asking")
+	return cmd
+}
+
+// repairReport is what cs-check --repair did, and then found.
+type repairReport struct {
+	Done     []string       `json:"done"`
+	Repaired store.Repaired `json:"repaired"`
+	Check    checkReport    `json:"check"`
+}
+
+func (r repairReport) text(w io.Writer) error {
+	for _, line := range r.Done {
+		if _, err := fmt.Fprintln(w, "repair: "+line); err != nil {
+			return err
+		}
+	}
+	return r.Check.text(w)
+}
+
+func (a *app) csRepair(dir string, identity cs.Identity, o store.RepairOptions) error {
+	report := repairReport{Done: []string{}}
+	var err error
+	report.Repaired, err = store.Repair(disk.OS{}, filepath.Join(dir, "store"), o, func(line string) { report.Done = append(report.Done, line) })
+	if err != nil {
+		return err
+	}
+	if report.Check, err = check(dir, identity); err != nil {
+		return err
+	}
+	if err := a.show(report, report.text); err != nil {
+		return err
+	}
+	switch {
+	case report.Check.Damaged > 0:
+		return coded(exitDamaged, fmt.Errorf("%d damaged, and not mended", report.Check.Damaged))
+	case report.Check.Marked+report.Repaired.Rebuilt > 0:
+		return coded(exitMarked, fmt.Errorf("%d replicas are left for the cluster: start the server, and they are replaced from good copies, or compared with them",
+			report.Check.Marked+report.Repaired.Rebuilt))
+	}
+	return nil
 }
 
 func (a *app) csCheck(dir string, identity cs.Identity) error {
+	report, err := check(dir, identity)
+	if err != nil {
+		return err
+	}
+	if err := a.show(report, report.text); err != nil {
+		return err
+	}
+	if report.Damaged+report.Marked > 0 {
+		return coded(exitDamaged, fmt.Errorf("%d damaged: start the server, and they are replaced from good copies; --repair marks them before", report.Damaged+report.Marked))
+	}
+	return nil
+}
+
+// check goes through a store.
+func check(dir string, identity cs.Identity) (checkReport, error) {
 	report := checkReport{Server: identity.Server, Problems: []problem{}}
 	summary, err := store.Check(disk.OS{}, filepath.Join(dir, "store"), func(p store.Problem) {
 		if len(report.Problems) < maxProblems {
 			report.Problems = append(report.Problems, problem{p.Severity.String(), p.String()})
 		}
 	})
-	if err != nil {
-		return err
+	if errors.Is(err, store.ErrFormat) && !errors.Is(err, store.ErrVersion) {
+		return report, coded(exitDamaged, fmt.Errorf("%w: --repair makes the database anew from the files", err))
 	}
 	report.Replicas, report.Layers, report.Suspects = summary.Replicas, summary.Layers, summary.Suspects
-	report.Blocks, report.Zeros, report.Damaged = summary.Blocks, summary.Zeros, summary.Damaged
-	if err := a.show(report, report.text); err != nil {
-		return err
-	}
-	if report.Damaged > 0 {
-		return coded(exitDamaged, fmt.Errorf("%d damaged: start the server, and they are replaced from good copies", report.Damaged))
-	}
-	return nil
+	report.Blocks, report.Zeros = summary.Blocks, summary.Zeros
+	report.Damaged, report.Marked, report.Aside = summary.Damaged, summary.Marked, summary.Aside
+	return report, err
 }
 
 func (r checkReport) text(w io.Writer) error {
@@ -80,8 +159,8 @@ func (r checkReport) text(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "chunk server %d: %d replicas (%d suspect), %d layers, %d blocks with data, %d of zeros: %d damaged\n",
-		r.Server, r.Replicas, r.Suspects, r.Layers, r.Blocks, r.Zeros, r.Damaged)
+	_, err := fmt.Fprintf(w, "chunk server %d: %d replicas (%d suspect), %d layers, %d blocks with data, %d of zeros: %d damaged, %d marked; %d files in quarantine\n",
+		r.Server, r.Replicas, r.Suspects, r.Layers, r.Blocks, r.Zeros, r.Damaged, r.Marked, r.Aside)
 	return err
 }
 

@@ -21,6 +21,7 @@ const (
 	exitUnreachable = 4 // no metadata server answers, or the cluster cannot do it now
 	exitRefused     = 5 // not confirmed, in use, or there already
 	exitDamaged     = 6 // cs-check found damage
+	exitMarked      = 7 // cs-check --repair has left something for the cluster to replace
 )
 
 const exitCodesHelp = `Exit codes:
@@ -30,7 +31,8 @@ const exitCodesHelp = `Exit codes:
   3  there is no such volume
   4  no metadata server answers, or the cluster cannot do it now: try again
   5  refused: not confirmed, in use, or there already
-  6  cs-check found damage`
+  6  cs-check found damage
+  7  cs-check --repair has done its part: start the chunk server, and the cluster does the rest`
 
 // codedError carries the exit code that goes with an error.
 type codedError struct {

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -65,7 +64,8 @@ func (p Problem) String() string {
 type Summary struct {
 	Replicas, Layers, Suspects int
 	Blocks, Zeros              uint64 // with data, verified; zeroed
-	Damaged                    int    // problems of severity Damage
+	Damaged                    int    // problems of severity Damage, of replicas that are not marked
+	Marked                     int    // replicas in sync that are marked as damaged
 	Aside                      int    // files set aside for inspection
 }
 
@@ -96,15 +96,6 @@ func Check(fsys disk.FS, dir string, report func(Problem)) (Summary, error) {
 	return c.sum, nil
 }
 
-func readState(fsys disk.FS, dir string) (*saved, error) {
-	db, err := openState(fsys, dir, false)
-	if err != nil {
-		return nil, err
-	}
-	was, err := loadState(db)
-	return was, errors.Join(err, db.Close())
-}
-
 type checker struct {
 	fs     disk.FS
 	dir    string
@@ -130,7 +121,7 @@ func (c *checker) replica(id chunk.ID, rec record) {
 		c.problem(Note, id, 0, NoBlock, "is being deleted")
 		return
 	}
-	if _, ok := c.was.epochs[id.File]; !ok {
+	if _, ok := c.was.epochs[id.File]; !ok && rec.state != Stale {
 		c.problem(Damage, id, 0, NoBlock, "its file has no fence")
 	}
 	bad := Damage
@@ -142,26 +133,35 @@ func (c *checker) replica(id chunk.ID, rec record) {
 	case rec.damaged || rec.state == Stale:
 		bad = Note
 	}
+	if rec.damaged && rec.state != Stale {
+		c.sum.Marked++
+		c.problem(Note, id, 0, NoBlock, "is marked as damaged")
+	}
 	for _, l := range rec.layers {
 		c.sum.Layers++
 		c.layer(chunk.Header{ID: id, Layer: l, Blocks: rec.blocks}, bad)
 	}
 }
 
+// layer reports what is wrong with a file: bad says how severe that is of a block; of the whole file, it is damage unless that is known.
 func (c *checker) layer(h chunk.Header, bad Severity) {
+	whole := Damage
+	if c.was.replicas[h.ID].damaged {
+		whole = Note
+	}
 	f, err := c.fs.Open(c.dir + "/" + layerName(h.ID, h.Layer))
 	if err != nil {
-		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		c.problem(whole, h.ID, h.Layer, NoBlock, err.Error())
 		return
 	}
 	defer f.Close()
 	if err := checkHeader(f, h); err != nil {
-		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		c.problem(whole, h.ID, h.Layer, NoBlock, err.Error())
 		return
 	}
 	codes, err := readTable(f, h.Blocks)
 	if err != nil {
-		c.problem(Damage, h.ID, h.Layer, NoBlock, err.Error())
+		c.problem(whole, h.ID, h.Layer, NoBlock, err.Error())
 		return
 	}
 	block := make([]byte, chunk.BlockSize)
@@ -172,7 +172,7 @@ func (c *checker) layer(h chunk.Header, bad Severity) {
 		case code > chunk.Zeros:
 			c.sum.Blocks++
 			if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil {
-				c.problem(Damage, h.ID, h.Layer, uint32(i), err.Error())
+				c.problem(whole, h.ID, h.Layer, uint32(i), err.Error())
 			} else if !chunk.Verify(h.ID, uint32(i), code, block) {
 				c.problem(bad, h.ID, h.Layer, uint32(i), fmt.Sprintf("data do not match their sum %08x", code))
 			}

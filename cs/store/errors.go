@@ -21,6 +21,7 @@ var (
 	ErrClosed       = errors.New("store is closed")
 	ErrLocked       = errors.New("store is in use by another process")
 	ErrFormat       = errors.New("not a chunk store of a known format")
+	ErrVersion      = errors.New("chunk store of another version of the program")
 	ErrJournal      = errors.New("write journal cannot be used")
 	ErrNoJournal    = errors.New("the chunk store has no write journal")
 	ErrHasJournal   = errors.New("the chunk store has a write journal already")

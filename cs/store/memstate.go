@@ -38,6 +38,20 @@ func openMemState(d *disk.Mem, dir string, create bool) (StateDB, error) {
 	return &memState{disk: d, life: d.Life(), name: name, kv: kv}, nil
 }
 
+// replaceMemState is replaceState.
+func replaceMemState(d *disk.Mem, dir string, entries []Change) error {
+	name := dir + "/" + stateName
+	kv := d.Stable(name, func() any { return &memKV{values: map[string][]byte{}} }).(*memKV)
+	kv.mu.Lock()
+	defer kv.mu.Unlock()
+	return d.Do(d.Life(), name, func() {
+		kv.exists, kv.values = true, map[string][]byte{}
+		for _, e := range entries {
+			kv.values[string(e.Key)] = slices.Clone(e.Value)
+		}
+	})
+}
+
 func (m *memState) Load(visit func(key, value []byte) error) error {
 	m.kv.mu.Lock()
 	defer m.kv.mu.Unlock()

@@ -169,8 +169,12 @@ func loadState(db StateDB) (*saved, error) {
 	if err := db.Load(s.visit); err != nil {
 		return nil, err
 	}
-	if s.format != storeFormat {
-		return nil, fmt.Errorf("%w: version %d", ErrFormat, s.format)
+	switch s.format {
+	case storeFormat:
+	case 0:
+		return nil, fmt.Errorf("%w: it does not say of which", ErrFormat)
+	default:
+		return nil, fmt.Errorf("%w: %w: version %d", ErrFormat, ErrVersion, s.format)
 	}
 	return s, nil
 }

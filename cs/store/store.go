@@ -115,11 +115,11 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 	return s, nil
 }
 
-// repeatDamage reports what was found bad before, and is believed as far as it is good.
+// repeatDamage reports what was found bad before, and is believed as far as it is good. Suspects are resolved first.
 func (s *Store) repeatDamage() {
 	for i := range s.shards {
 		for _, r := range s.shards[i].m {
-			if r.damaged && r.state == InSync {
+			if r.damaged && r.state == InSync && r.suspect == Sound {
 				s.tell(r, "it was found damaged earlier", true)
 			}
 		}
