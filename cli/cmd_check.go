@@ -106,7 +106,7 @@ func (a *app) csRepair(dir string, identity cs.Identity, o store.RepairOptions) 
 	if err != nil {
 		return err
 	}
-	if report.Check, err = check(dir, identity); err != nil {
+	if report.Check, err = checkStore(dir, identity); err != nil {
 		return err
 	}
 	if err := a.show(report, report.text); err != nil {
@@ -123,7 +123,7 @@ func (a *app) csRepair(dir string, identity cs.Identity, o store.RepairOptions) 
 }
 
 func (a *app) csCheck(dir string, identity cs.Identity) error {
-	report, err := check(dir, identity)
+	report, err := checkStore(dir, identity)
 	if err != nil {
 		return err
 	}
@@ -136,8 +136,8 @@ func (a *app) csCheck(dir string, identity cs.Identity) error {
 	return nil
 }
 
-// check goes through a store.
-func check(dir string, identity cs.Identity) (checkReport, error) {
+// checkStore goes through a store.
+func checkStore(dir string, identity cs.Identity) (checkReport, error) {
 	report := checkReport{Server: identity.Server, Problems: []problem{}}
 	summary, err := store.Check(disk.OS{}, filepath.Join(dir, "store"), func(p store.Problem) {
 		if len(report.Problems) < maxProblems {

@@ -129,7 +129,7 @@ func (s *Server) inventory() []*metapb.InventoryPage {
 			pages = append(pages, page)
 		}
 		page.Replicas = append(page.Replicas, &metapb.Replica{File: r.ID.File, Index: r.ID.Index, Version: r.Version,
-			State: uint32(r.State), Suspicion: uint32(r.Suspect)})
+			State: uint32(r.State), Suspicion: uint32(r.Suspect), Damaged: r.Damaged})
 		n++
 	}
 	pages[len(pages)-1].Last = true

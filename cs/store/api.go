@@ -44,6 +44,7 @@ type Replica struct {
 	State   State
 	Suspect Suspicion
 	Blocks  uint32 // blocks in the chunk: its size / 4096
+	Damaged bool   // it was found bad
 }
 
 // Preparation asks for a new replica: of a chunk just being allocated (InSync, empty), or of one to be rebuilt

@@ -148,7 +148,8 @@ func (s *Store) Inventory(yield func(Replica) bool) {
 		sh.mu.RUnlock()
 		for _, r := range all {
 			r.mu.RLock()
-			entry := Replica{ID: r.id, Version: r.version, State: r.state, Suspect: r.suspect, Blocks: r.blocks}
+			entry := Replica{ID: r.id, Version: r.version, State: r.state, Suspect: r.suspect, Blocks: r.blocks,
+				Damaged: r.damaged || r.reported.Load()}
 			if r.failed.Load() {
 				entry.State = Stale
 			}

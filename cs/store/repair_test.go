@@ -24,7 +24,7 @@ func repairable(t *testing.T, fsys disk.FS, dir string) {
 	prepared(t, s, repairIDs...)
 	for i, id := range repairIDs {
 		must(t, write(s, id, access, 0, pattern(uint64(i), 8*bs)))
-		must(t, write(s, id, Access{1, 1, 4, false}, 4*bs, pattern(uint64(10+i), 8*bs)))
+		must(t, write(s, id, Access{Epoch: 1, Version: 1, Layer: 4}, 4*bs, pattern(uint64(10+i), 8*bs)))
 	}
 	must(t, s.Settle(7, 1, []ChunkVersion{{0, 1}, {1, 1}, {300, 1}}))
 	must(t, s.Close())
@@ -56,7 +56,7 @@ func look(t *testing.T, fsys disk.FS, dir string) (out seen) {
 	out.replicas = inventory(s)
 	for i, id := range repairIDs {
 		for block := range uint32(12) {
-			got, err := readAll(s, id, Access{1, out.replicas[id].Version, 4, false}, block*bs, bs)
+			got, err := readAll(s, id, Access{Epoch: 1, Version: out.replicas[id].Version, Layer: 4}, block*bs, bs)
 			if err != nil {
 				continue
 			}
@@ -273,7 +273,7 @@ func TestAsALastResortFilesAreBelievedAsSuspects(t *testing.T) {
 	_, err = s.Fence(7, 3)
 	must(t, err)
 	must(t, s.Absolve(repairIDs[0], 5, func(uint32, uint32) []byte { return nil }))
-	wantBytes(t, s, repairIDs[0], Access{3, 5, 4, false}, 0, append(pattern(0, 4*bs), pattern(10, 8*bs)...))
+	wantBytes(t, s, repairIDs[0], Access{Epoch: 3, Version: 5, Layer: 4}, 0, append(pattern(0, 4*bs), pattern(10, 8*bs)...))
 }
 
 // On a real disk: the database is bbolt's, which panics or worse on damaged pages.

@@ -3876,6 +3876,7 @@ type Replica struct {
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	State         uint32                 `protobuf:"varint,4,opt,name=state,proto3" json:"state,omitempty"`         // store.State
 	Suspicion     uint32                 `protobuf:"varint,5,opt,name=suspicion,proto3" json:"suspicion,omitempty"` // store.Suspicion
+	Damaged       bool                   `protobuf:"varint,25,opt,name=damaged,proto3" json:"damaged,omitempty"`    // it was found bad: the metadata servers hear of it before it is admitted, so that no other leaves for its sake
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3943,6 +3944,13 @@ func (x *Replica) GetSuspicion() uint32 {
 		return x.Suspicion
 	}
 	return 0
+}
+
+func (x *Replica) GetDamaged() bool {
+	if x != nil {
+		return x.Damaged
+	}
+	return false
 }
 
 type Heartbeat struct {
@@ -5790,13 +5798,14 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aversion\x18\a \x01(\tR\aversion\"Z\n" +
 	"\rInventoryPage\x125\n" +
 	"\breplicas\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ReplicaR\breplicas\x12\x12\n" +
-	"\x04last\x18\x02 \x01(\bR\x04last\"\x81\x01\n" +
+	"\x04last\x18\x02 \x01(\bR\x04last\"\x9b\x01\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\rR\x05state\x12\x1c\n" +
-	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\"\xd0\x02\n" +
+	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\x12\x18\n" +
+	"\adamaged\x18\x19 \x01(\bR\adamaged\"\xd0\x02\n" +
 	"\tHeartbeat\x12\x1f\n" +
 	"\vspace_total\x18\x01 \x01(\x04R\n" +
 	"spaceTotal\x12\x1d\n" +

@@ -80,8 +80,8 @@ func (s *Server) do(c *metapb.Command) (errs []string) {
 		}
 	case c.GetAbsolve() != nil:
 		errs = []string{s.absolve(c.GetAbsolve())}
-	case c.GetMend() != nil: // one that was bad is stale here: so an inventory tells of it
-		errs = []string{s.update(c.GetMend().Chunk, func(r *Replica) { r.State = sessions.StateInSync })}
+	case c.GetMend() != nil:
+		errs = []string{s.update(c.GetMend().Chunk, func(r *Replica) { r.Damaged = false })}
 	}
 	return errs
 }

@@ -17,6 +17,7 @@ type Replica struct {
 	State   uint32 // sessions.State...
 	Suspect uint32 // sessions.Suspicion...
 	Epoch   uint64
+	Damaged bool
 }
 
 // run is one process of a server.
@@ -197,7 +198,7 @@ func (s *Server) inventory() (pages []*metapb.InventoryPage) {
 			r.State = sessions.StateStale // a rebuild does not survive a restart
 			s.replicas[k] = r
 		}
-		all = append(all, &metapb.Replica{File: k.File, Index: k.Index, Version: r.Version, State: r.State, Suspicion: r.Suspect})
+		all = append(all, &metapb.Replica{File: k.File, Index: k.Index, Version: r.Version, State: r.State, Suspicion: r.Suspect, Damaged: r.Damaged})
 	}
 	for page := range slices.Chunk(all, pageSize) {
 		pages = append(pages, &metapb.InventoryPage{Replicas: page})

@@ -51,7 +51,7 @@ func (c *scene) allBad() {
 	for _, s := range c.s {
 		s.Stop()
 		r := s.Replica(k)
-		r.State = sessions.StateStale
+		r.Damaged = true
 		s.Put(k, r)
 	}
 	for _, s := range c.s {

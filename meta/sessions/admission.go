@@ -77,6 +77,9 @@ func (a *admission) member(h held, c *fsm.Chunk) {
 	}
 	switch h.suspect {
 	case SuspicionNone:
+		if h.damaged {
+			a.suspect[Corrupt] = append(a.suspect[Corrupt], h.key)
+		}
 	case SuspicionProcess:
 		a.suspect[ProcessDied] = append(a.suspect[ProcessDied], h.key)
 	default:

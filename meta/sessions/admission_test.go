@@ -73,13 +73,13 @@ func keysOf(list []fsm.ChunkKey) (out []uint32) {
 // R6: each replica of an inventory is judged by what the chunk table says, not by what the server thinks of it.
 func TestAnInventoryIsJudgedByTheChunkTable(t *testing.T) {
 	a := judged(t, 1025,
-		held{keyOf(16, 0), 1, StateInSync, SuspicionNone},
-		held{keyOf(16, 1), 1, StateInSync, SuspicionProcess},
-		held{keyOf(16, 2), 1, StateInSync, SuspicionMachine},
+		held{key: keyOf(16, 0), version: 1, state: StateInSync, suspect: SuspicionNone},
+		held{key: keyOf(16, 1), version: 1, state: StateInSync, suspect: SuspicionProcess},
+		held{key: keyOf(16, 2), version: 1, state: StateInSync, suspect: SuspicionMachine},
 		// chunk 3 is not there
-		held{keyOf(16, 4), 1, StateInSync, SuspicionNone}, // dropped meanwhile
-		held{keyOf(16, 9), 1, StateInSync, SuspicionNone}, // never allocated
-		held{keyOf(99, 1), 1, StateInSync, SuspicionNone}, // no such file
+		held{key: keyOf(16, 4), version: 1, state: StateInSync, suspect: SuspicionNone}, // dropped meanwhile
+		held{key: keyOf(16, 9), version: 1, state: StateInSync, suspect: SuspicionNone}, // never allocated
+		held{key: keyOf(99, 1), version: 1, state: StateInSync, suspect: SuspicionNone}, // no such file
 	)
 	for what, c := range map[string]struct{ got, want []uint32 }{
 		"raise":       {indices(a.raise), []uint32{0, 1, 2}},
@@ -98,15 +98,24 @@ func TestAnInventoryIsJudgedByTheChunkTable(t *testing.T) {
 }
 
 func TestAMemberThatCallsItselfStaleIsDamaged(t *testing.T) {
-	a := judged(t, 1025, held{keyOf(16, 0), 1, StateStale, SuspicionNone})
+	a := judged(t, 1025, held{key: keyOf(16, 0), version: 1, state: StateStale, suspect: SuspicionNone})
 	if !slices.Contains(keysOf(a.suspect[Missing]), 0) {
+		t.Errorf("%v", a.suspect)
+	}
+}
+
+// Else another would be dropped for the sake of one of which its server is about to say that it is bad.
+func TestAMemberThatWasFoundBadIsSoBeforeItIsAdmitted(t *testing.T) {
+	a := judged(t, 1025, held{key: keyOf(16, 0), version: 1, state: StateInSync, damaged: true},
+		held{key: keyOf(16, 1), version: 1, state: StateInSync, suspect: SuspicionProcess, damaged: true}) // this is resolved first
+	if !slices.Equal(keysOf(a.suspect[Corrupt]), []uint32{0}) || !slices.Equal(keysOf(a.suspect[ProcessDied]), []uint32{1}) {
 		t.Errorf("%v", a.suspect)
 	}
 }
 
 // A source that was absolved before the table followed is ahead of it; it keeps its version.
 func TestAMemberAheadOfTheTableKeepsItsVersion(t *testing.T) {
-	a := judged(t, 1025, held{keyOf(16, 0), 2, StateInSync, SuspicionNone})
+	a := judged(t, 1025, held{key: keyOf(16, 0), version: 2, state: StateInSync, suspect: SuspicionNone})
 	if len(a.raise) != 1 || a.raise[0].Version != 2 {
 		t.Errorf("%v", a.raise)
 	}

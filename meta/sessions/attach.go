@@ -130,6 +130,7 @@ type held struct {
 	version uint64
 	state   uint8
 	suspect uint8
+	damaged bool
 }
 
 // inventory takes pages until the last.
@@ -152,7 +153,7 @@ func inventory(stream Stream, s *Session) (all []held, err error) {
 			return nil, fmt.Errorf("more than %d replicas: %w", maxInventory, ErrProtocol)
 		}
 		for _, r := range page.Replicas {
-			all = append(all, held{keyOf(r.File, r.Index), r.Version, uint8(min(r.State, 255)), uint8(min(r.Suspicion, 255))})
+			all = append(all, held{keyOf(r.File, r.Index), r.Version, uint8(min(r.State, 255)), uint8(min(r.Suspicion, 255)), r.Damaged})
 		}
 		if page.Last {
 			return all, nil
