@@ -108,7 +108,7 @@ func (l *Ledger) Move(insync []uint32, want placement.Want, candidates []placeme
 	for _, c := range candidates {
 		target := l.accounts[c.Server]
 		if target == nil || c.Tier != l.fleet[from].Tier || float64(c.Free) < 2*size || slices.Contains(insync, c.Server) ||
-			!placement.Fits(c.Place, want.Domain, others) || !nearer(source, target, size) {
+			!placement.Fits(c.Place, want.Domain, others) || !nearer(source, target, size) || !l.worth(from, c.Server) {
 			continue
 		}
 		if !found || l.excess(c.Server) < l.excess(to) {
@@ -122,10 +122,13 @@ func (l *Ledger) Move(insync []uint32, want placement.Want, candidates []placeme
 	return from, to, found
 }
 
-// fullest returns the member that is most above its share, by more than End.
+// worth tells whether one of the two is off its share by more than a move may leave.
+func (l *Ledger) worth(from, to uint32) bool { return l.excess(from) > End/2 || l.excess(to) < -End/2 }
+
+// fullest returns the member that is most above its share.
 func (l *Ledger) fullest(members []uint32) (worst uint32, found bool) {
 	for _, m := range members {
-		if e := l.excess(m); l.accounts[m] != nil && e > End/2 && (!found || e > l.excess(worst)) {
+		if e := l.excess(m); l.accounts[m] != nil && e > 0 && (!found || e > l.excess(worst)) {
 			worst, found = m, true
 		}
 	}

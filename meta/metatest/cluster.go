@@ -164,3 +164,12 @@ func (t *consensus) Verify(ctx context.Context) error {
 }
 
 func (t *consensus) Metadata() []*metapb.Mds { return nil }
+
+// Servers returns the records of all chunk servers.
+func (c *Cluster) Servers() (out []*fsmpb.Server) {
+	c.T.Helper()
+	if err := c.Machine.View(func(v *fsm.View) error { out = v.Servers(); return nil }); err != nil {
+		c.T.Fatal(err)
+	}
+	return out
+}

@@ -67,7 +67,7 @@ func (c *scene) watched(t *testing.T, n, norm int, test func()) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		for ; ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 			for _, k := range metatest.Keys(c.v.File, n) {
 				if r := c.Chunk(k.File, k.Index); len(r.Insync) < norm {
 					t.Errorf("chunk %v has %v in sync", k, r.Insync)
