@@ -196,7 +196,7 @@ func TestANewServerGetsItsShareAndNoMore(t *testing.T) {
 
 func TestSharesAreProportionalToSizeOverLoad(t *testing.T) {
 	f := newFleet(1000, 2000, 4000, 4000)
-	f[4].Load = 1
+	f[4].Steady = 1
 	chunks := fill(f, 1000, 1, 4)
 	even(t, f, chunks)
 	total := 1000. + 2000 + 4000 + 2000

@@ -35,7 +35,8 @@ type Server struct {
 	Free     uint64
 	Used     uint64
 	Replicas uint64
-	Load     float64 // 0 idle; a server with load 1 has half the share
+	Load     float64 // now; 0 idle, a server with load 1 gets half as much
+	Steady   float64 // over the last half hour or so; a server with load 1 has half the share
 }
 
 // Fleet is all chunk servers by number.

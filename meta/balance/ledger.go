@@ -33,7 +33,7 @@ func NewLedger(f Fleet) *Ledger {
 		if !s.Active || s.Leaving {
 			continue
 		}
-		a := &account{used: float64(s.Used), share: float64(s.Used+s.Free) / (1 + s.Load)}
+		a := &account{used: float64(s.Used), share: float64(s.Used+s.Free) / (1 + s.Steady)}
 		if s.Replicas > 0 {
 			a.replica = a.used / float64(s.Replicas)
 		}

@@ -41,15 +41,16 @@ func (l *Leader) release(ctx context.Context, server uint32, cancel bool) error 
 
 // RemoveServers takes chunk servers out of the cluster, those that are up after their replicas have been moved away.
 func (l *Leader) RemoveServers(ctx context.Context, in *metapb.RemoveServersRequest) (*metapb.RemoveServersReply, error) {
-	if len(in.Ids) == 0 || len(in.Ids) > maxRemovals {
-		return nil, Status(invalid("%d chunk servers to remove: 1 to %d", len(in.Ids), maxRemovals))
+	ids := slices.Compact(slices.Sorted(slices.Values(in.Ids)))
+	if len(ids) == 0 || len(ids) > maxRemovals {
+		return nil, Status(invalid("%d chunk servers to remove: 1 to %d", len(ids), maxRemovals))
 	}
-	out, err := l.removals(in.Ids)
+	out, err := l.removals(ids)
 	if err != nil {
 		return nil, Status(err)
 	}
 	if in.Action == metapb.RemoveServersRequest_RELEASE {
-		if err := l.enough(in.Ids); err != nil {
+		if err := l.enough(ids); err != nil {
 			return nil, Status(err)
 		}
 	}

@@ -34,15 +34,14 @@ type moves struct {
 
 	again    bool         // another look is to follow
 	looking  bool         // a look through all chunks is under way
-	place    fsm.ChunkKey // where it goes on
+	lookAt   fsm.ChunkKey // where it goes on
 	began    time.Time
 	nextLook time.Time
 
-	evening  bool            // some server is too far from its share
-	round    *balance.Ledger // of the moves that are being planned, nil between rounds
-	planned  int             // moves of the round
-	fruitful bool            // the look has moved something
-	rest     time.Time       // no round before
+	evening bool            // some server is too far from its share
+	round   *balance.Ledger // of the moves that are being planned, nil between rounds
+	planned int             // moves of the round
+	rest    time.Time       // no round before
 }
 
 func newMoves() moves {
@@ -165,12 +164,12 @@ func (m *mover) lookThrough(v *fsm.View) {
 		if now.Before(m.nextLook) {
 			return
 		}
-		m.looking, m.place, m.began = true, fsm.ChunkKey{}, now
+		m.looking, m.lookAt, m.began = true, fsm.ChunkKey{}, now
 	}
 	seen, done := 0, true
-	v.AllChunks(m.Engine.moves.place, func(k fsm.ChunkKey, _ *fsm.Chunk) bool {
+	v.AllChunks(m.lookAt, func(k fsm.ChunkKey, _ *fsm.Chunk) bool {
 		if seen++; seen > scanLimit || len(m.active) >= maxMoves || m.spares.count >= maxEntry {
-			m.Engine.moves.place, done = k, false
+			m.lookAt, done = k, false
 			return false
 		}
 		m.chunk(k)

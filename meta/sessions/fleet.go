@@ -1,6 +1,8 @@
 package sessions
 
 import (
+	"time"
+
 	"pstorage/meta/balance"
 	"pstorage/meta/config"
 	"pstorage/meta/fsm"
@@ -18,6 +20,8 @@ const (
 	unknownFree = 1 << 30
 	// loadUnit is the rate, operations per second, that halves a server's weight.
 	loadUnit = 20000
+	// steadySpan is the time over which the load counts that shares depend on.
+	steadySpan = 30 * time.Minute
 )
 
 // Fleet returns all chunk servers as the state and their sessions tell, with their free space as the parameters see it.
@@ -33,7 +37,7 @@ func (r *Registry) Fleet(v *fsm.View, settings config.Settings) balance.Fleet {
 		}
 		s.Active, s.Free = !session.Failing(), unknownFree
 		beat, rate := session.Load()
-		s.Load = rate / loadUnit
+		s.Load, s.Steady = rate/loadUnit, session.Steady()/loadUnit
 		if beat != nil {
 			s.Free, s.Used, s.Replicas = freeFor(beat, settings.FillMargin), beat.SpaceUsed, beat.Replicas
 		}

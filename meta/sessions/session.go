@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Session struct {
 	err       error
 	beat      *metapb.Heartbeat
 	rate      float64 // operations per second, between the last two heartbeats
+	steady    float64 // the same, over steadySpan
 	beatAt    time.Time
 	nextID    uint64
 	pending   map[uint64]*pending
@@ -180,6 +182,7 @@ func (s *Session) beatWith(b *metapb.Heartbeat) {
 		before, after := s.beat.Reads+s.beat.Writes, b.Reads+b.Writes
 		if took := now.Sub(s.beatAt).Seconds(); took > 0 && after >= before {
 			s.rate = float64(after-before) / took
+			s.steady += (s.rate - s.steady) * -math.Expm1(-took/steadySpan.Seconds())
 		}
 	}
 	s.beat, s.beatAt = b, now
@@ -190,6 +193,13 @@ func (s *Session) Load() (beat *metapb.Heartbeat, rate float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.beat, s.rate
+}
+
+// Steady returns the operations per second over the last half hour or so: no burst moves data.
+func (s *Session) Steady() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.steady
 }
 
 // Suspicion of the server's replica of a chunk.
