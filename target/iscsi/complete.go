@@ -25,6 +25,9 @@ func (s *session) Complete(batch []*block.Request) {
 	s.mu.Lock()
 	for _, r := range batch {
 		t := r.Owner.(*task)
+		if r.Err != nil && t.path != nil && scsi.Gone(r.Err) {
+			t.path.lose()
+		}
 		if t.state.Load() == taskDoomed || t.Step() {
 			told = s.answer(t, now, told)
 		}

@@ -3,11 +3,13 @@ package iscsi
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"pstorage/blockstore/block"
 	"pstorage/target/scsi"
 )
 
@@ -241,5 +243,35 @@ func TestConnectionReinstatementTakesOverWithNothingLeft(t *testing.T) {
 		first.closed()
 		c.do(tur(), 0, nil)
 		c.good(tur(), 0, nil)
+	})
+}
+
+// lapsed is a device whose lease is lost.
+type lapsed struct{ block.Device }
+
+func (lapsed) Submit(batch []*block.Request) {
+	for _, r := range batch {
+		r.Err = fmt.Errorf("volume: %w", block.ErrLostLease)
+	}
+	block.CompleteAll(batch)
+}
+
+func TestVolumeWhoseLeaseIsLostIsOpenedAgain(t *testing.T) {
+	within(t, Config{}, func(t *testing.T, p *portal) {
+		alive := p.shelf.devs["disk"]
+		p.shelf.devs["disk"] = lapsed{alive}
+		c, other := p.named("a"), p.named("b")
+		p.shelf.mu.Lock()
+		p.shelf.devs["disk"] = alive
+		p.shelf.mu.Unlock()
+		for _, x := range []*client{c, other} {
+			x.expectSense(x.do(read10(0, 8), 4096, nil), 2, 0x0401)
+			synctest.Wait()
+			x.expectSense(x.do(tur(), 0, nil), 6, 0x2900)
+			x.good(read10(0, 8), 4096, nil)
+		}
+		if n := p.shelf.opened("disk"); n != 1 {
+			t.Errorf("the volume is open %d times", n)
+		}
 	})
 }

@@ -139,17 +139,24 @@ func (t *target) change(info *TargetInfo) {
 	}
 }
 
-// follow gives the session the LUNs that its target has now. It is the reader's.
+// follow gives the session the LUNs that its target has now, and new ways to those whose device is lost. It is the reader's.
 func (s *session) follow() {
 	info := s.target.info.Load()
+	for _, p := range s.paths {
+		if p.lost.Load() {
+			p.retire()
+		}
+	}
 	s.mu.Lock()
 	next := make(map[int]*path, len(info.LUNs))
+	changed := len(info.LUNs) != len(s.paths)
 	for _, l := range info.LUNs {
-		if p := s.paths[l.Number]; p != nil && p.lun == l {
-			next[l.Number] = p
-		} else {
-			next[l.Number] = s.newPath(l, nil)
+		p := s.paths[l.Number]
+		same := p != nil && p.lun == l
+		if changed = changed || !same; !same || p.lost.Load() {
+			p = s.newPath(l, nil)
 		}
+		next[l.Number] = p
 	}
 	var gone []*path
 	for n, p := range s.paths {
@@ -161,7 +168,7 @@ func (s *session) follow() {
 	s.closing = append(s.closing, gone...)
 	s.mu.Unlock()
 	for _, p := range next {
-		if e := p.at.Load(); e != nil {
+		if e := p.at.Load(); e != nil && changed {
 			e.nexus.Inventory()
 		}
 	}

@@ -144,6 +144,7 @@ type path struct {
 	ctx    context.Context     // of opening
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when nothing opens the volume any more
+	lost   atomic.Bool   // the device can do nothing any more: the volume is to be opened again
 
 	// guarded by session.mu
 	inUse int   // tasks
@@ -208,6 +209,25 @@ func (p *path) attach(u *unit) {
 	u.paths[p] = struct{}{}
 	u.mu.Unlock()
 	p.at.Store(&end{u, n})
+}
+
+// lose has the reader open the volume again, whose device lost its lease or was closed. Commands are told to come again.
+func (p *path) lose() {
+	if p.lost.CompareAndSwap(false, true) {
+		p.sess.relist.Store(true)
+		p.sess.wake()
+	}
+}
+
+// retire has the next user of the path's volume open it anew.
+func (p *path) retire() {
+	e := p.at.Load()
+	s := p.sess.srv
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e != nil && s.units[e.unit.volume] == e.unit {
+		delete(s.units, e.unit.volume)
+	}
 }
 
 // close takes the path out of its unit. Its tasks have ended.

@@ -114,8 +114,8 @@ func TestDeviceErrorsBecomeSenseDataThatSaysWhatToDo(t *testing.T) {
 		{block.ErrIO, keyMedium, ascWriteError},
 		{block.ErrCorrupt, keyMedium, ascWriteError},
 		{block.ErrUnavailable, keyNotReady, ascBecomingReady},
-		{block.ErrLostLease, keyNotReady, ascUnavailable},
-		{block.ErrClosed, keyNotReady, ascUnavailable},
+		{block.ErrLostLease, keyNotReady, ascBecomingReady},
+		{block.ErrClosed, keyNotReady, ascBecomingReady},
 		{block.ErrInvalid, keyHardware, ascInternal},
 		{fmt.Errorf("something else"), keyHardware, ascInternal},
 	}

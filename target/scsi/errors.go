@@ -16,15 +16,20 @@ type failure struct {
 	code code
 }
 
-// failures is searched in order. A device that is unavailable is becoming ready: initiators wait and try again. One
-// whose lease is lost or that is closed is gone from this target port: multipath turns to another path at once.
+// failures is searched in order. A device that is unavailable is becoming ready: initiators wait and try again. So is one whose
+// lease is lost or that is closed, since the transport opens its volume again (Gone).
 var failures = []failure{
 	{block.ErrNoSpace, keyDataProtect, ascSpaceAllocation},
 	{block.ErrReadOnly, keyDataProtect, ascWriteProtected},
 	{block.ErrRange, keyIllegal, ascRange},
 	{block.ErrUnavailable, keyNotReady, ascBecomingReady},
-	{block.ErrLostLease, keyNotReady, ascUnavailable},
-	{block.ErrClosed, keyNotReady, ascUnavailable},
+	{block.ErrLostLease, keyNotReady, ascBecomingReady},
+	{block.ErrClosed, keyNotReady, ascBecomingReady},
+}
+
+// Gone reports whether an error means that the device can do nothing any more.
+func Gone(err error) bool {
+	return errors.Is(err, block.ErrLostLease) || errors.Is(err, block.ErrClosed)
 }
 
 // deviceError ends the task with the sense data for an error of its request.
