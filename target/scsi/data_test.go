@@ -79,6 +79,7 @@ func TestFieldsThatAreNotSupportedAreRefused(t *testing.T) {
 		"byte check 2":            {cdb10(opVerify10, 0x04, 0, 1), one, 1},
 		"write verify 2":          {cdb10(opWriteVerify10, 0x04, 0, 1), one, 1},
 		"write same anchor":       {cdb16(opWriteSame16, flagUnmap|flagAnchor, 0, 1), one, 1},
+		"write same to the end":   {cdb16(opWriteSame16, flagUnmap, 0, 0), one, 13},
 		"unmap anchor":            {[]byte{opUnmap, 1, 0, 0, 0, 0, 0, 0, 24, 0}, make([]byte, 24), 1},
 		"compare of too much":     {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], (block.MaxCompare/512)+1, 0, 0), make([]byte, 258*512), 13},
 		"compare with more data":  {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], 1, 0, 0), make([]byte, 2048), 13},

@@ -167,6 +167,7 @@ const optimalTransfer = 1 << 20
 func (u *LU) blockLimits() []byte {
 	perUnit := uint32(u.inBlocks(block.Size))
 	b := make([]byte, 60)
+	b[0] = 1 // WSNZ
 	b[1] = byte(u.inBlocks(block.MaxCompare))
 	put32 := func(at int, v uint32) { binary.BigEndian.PutUint32(b[at-4:], v) } // offsets as in the standard
 	binary.BigEndian.PutUint16(b[2:], uint16(perUnit))

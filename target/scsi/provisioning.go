@@ -120,13 +120,12 @@ func stepUnmap(t *Task) bool {
 
 func prepareWriteSame(t *Task) {
 	t.decode()
-	if capacity := t.lu.capacity(); t.blocks == 0 && t.lba < capacity {
-		t.blocks = capacity - t.lba // to the end of the medium
-	}
 	noData := t.cmd.op == opWriteSame16 && t.CDB[1]&flagNDOB != 0
 	switch {
 	case t.CDB[1]&(flagProtect|flagAnchor) != 0:
 		t.badField(1)
+	case t.blocks == 0: // WSNZ: to the end of the medium is not offered
+		t.badField(len(t.cmd.usage) - 3)
 	case !t.inRange():
 	case t.blocks > t.lu.inBlocks(maxWriteSame):
 		t.badField(len(t.cmd.usage) - 6)

@@ -116,16 +116,6 @@ func TestAtomicWritesAreOfferedWhereTheDeviceHasThem(t *testing.T) {
 	}
 }
 
-func TestWriteSameOfNoBlocksGoesToTheEnd(t *testing.T) {
-	r := newRig(t, Options{})
-	last := uint64(testSize/512 - 4)
-	r.good(cdb16(opWriteSame16, 0, last, 0), pattern(1, 9))
-	if got := r.read(last, 4); !bytes.Equal(got, bytes.Repeat(pattern(1, 9), 4)) {
-		t.Error("not repeated to the end")
-	}
-	r.bad(keyIllegal, ascRange, cdb16(opWriteSame16, 0, last+5, 0), pattern(1, 9))
-}
-
 func TestLogPagesAreThoseListed(t *testing.T) {
 	r := newRig(t, Options{})
 	list := r.in([]byte{opLogSense, 0, 0x40, 0, 0, 0, 0, 1, 0, 0}, 256)
