@@ -20,19 +20,25 @@ import (
 
 // servers is a cluster of metadata servers on TCP ports of their own, which are started and stopped at will.
 type servers struct {
-	t       *testing.T
-	dirs    []string
-	address []string
-	running []*Server // nil: stopped
+	t        *testing.T
+	password string
+	dirs     []string
+	address  []string
+	running  []*Server // nil: stopped
 }
 
-// found makes a cluster of so many servers, all of which vote.
+// found makes a cluster of so many servers, all of which vote. Without a password: comparing those takes its time.
 func found(t *testing.T, count int) *servers {
 	t.Helper()
+	return foundWith(t, "", count)
+}
+
+func foundWith(t *testing.T, password string, count int) *servers {
+	t.Helper()
 	t.Parallel() // most of their time is waiting
-	c := &servers{t: t}
+	c := &servers{t: t, password: password}
 	c.place()
-	if err := Create(c.dirs[0], CreateOptions{Cluster: "pcs1", Password: "secret", Address: c.address[0]}); err != nil {
+	if err := Create(c.dirs[0], CreateOptions{Cluster: "pcs1", Password: password, Address: c.address[0]}); err != nil {
 		t.Fatal(err)
 	}
 	c.start(0)
@@ -108,7 +114,7 @@ func (c *servers) addresses() (out []string) {
 func (c *servers) client() *client.Client { return dial(c.t, c.addresses()...) }
 
 func (c *servers) makeJoined(i int) error {
-	_, err := Join(within(c.t), c.dirs[i], JoinOptions{Cluster: "pcs1", Password: "secret", Address: c.address[i], MDS: c.addresses()})
+	_, err := Join(within(c.t), c.dirs[i], JoinOptions{Cluster: "pcs1", Password: c.password, Address: c.address[i], MDS: c.addresses()})
 	return err
 }
 
@@ -159,7 +165,7 @@ func (c *servers) has(i int, path string) {
 }
 
 func TestOnlyWhoKnowsThePasswordJoins(t *testing.T) {
-	c := found(t, 1)
+	c := foundWith(t, "secret", 1)
 	i := c.place()
 	join := func(change func(*JoinOptions)) error {
 		o := JoinOptions{Cluster: "pcs1", Password: "secret", Address: c.address[i], MDS: c.addresses()}

@@ -189,14 +189,14 @@ func three(t *testing.T) (servers []*Server, transports []*raft.InmemTransport) 
 		}
 	}
 	first := filepath.Join(t.TempDir(), "mds")
-	if err := Create(first, CreateOptions{Cluster: "pcs1", Password: "secret", Address: "mds1:1"}); err != nil {
+	if err := Create(first, CreateOptions{Cluster: "pcs1", Address: "mds1:1"}); err != nil {
 		t.Fatal(err)
 	}
 	servers = append(servers, start(t, Config{Dir: first, Transport: transports[0], ClientAddress: "127.0.0.1:0"}))
 	leads(t, servers[0])
 	for i := 1; i < 3; i++ {
 		dir := filepath.Join(t.TempDir(), "mds")
-		o := JoinOptions{Cluster: "pcs1", Password: "secret", Address: string(transports[i].LocalAddr()), MDS: []string{servers[0].ClientAddr()}}
+		o := JoinOptions{Cluster: "pcs1", Address: string(transports[i].LocalAddr()), MDS: []string{servers[0].ClientAddr()}}
 		if n, err := Join(within(t), dir, o); err != nil || n != uint64(i+1) {
 			t.Fatal(n, err)
 		}
