@@ -13,6 +13,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/leader"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 )
 
 const (
@@ -32,6 +33,9 @@ type term struct {
 
 // View reads the state machine.
 func (t *term) View(read func(*fsm.View) error) error { return t.node.machine.View(read) }
+
+// LeftOut are rules that a test leaves out.
+func (t *term) LeftOut() rules.Set { return t.config.LeftOut }
 
 // Propose commits a command in this term.
 func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {

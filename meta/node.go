@@ -14,6 +14,7 @@ import (
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/raftstore"
+	"pstorage/meta/rules"
 )
 
 // Raft's times and sizes.
@@ -85,7 +86,8 @@ type disk struct {
 }
 
 // startNode starts Raft on a folder. trouble is told when the disk that the log is on fails or hangs.
-func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, trouble func(*node, error)) (n *node, err error) {
+func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, left rules.Set,
+	trouble func(*node, error)) (n *node, err error) {
 	n = &node{id: serverID(id.Node), transport: &gate{Transport: transport}}
 	defer func() {
 		if err != nil {
@@ -104,6 +106,7 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 	if n.machine, err = fsm.New(filepath.Join(dir, machineFile)); err != nil {
 		return n, err
 	}
+	n.machine.LeaveOut(left)
 	servers, err := configurationIn(n.store, snapshots)
 	if err != nil {
 		return n, err

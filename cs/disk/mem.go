@@ -68,6 +68,8 @@ type Mem struct {
 	life     int // a file opened in an earlier life is dead
 	steps    int
 	diesAt   int
+	killAt   int
+	killed   func()
 	dead     bool
 	hook     func(Step) error
 	stable   map[string]any // for Stable
@@ -123,7 +125,14 @@ func (m *Mem) Dies(n int) {
 func (m *Mem) Kill() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.dead = true
+	m.dead, m.killAt = true, 0
+}
+
+// KillIn ends it before the n-th step from now (1 is the next), and calls then, which must not use the Mem.
+func (m *Mem) KillIn(n int, then func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.killAt, m.killed = m.steps+n, then
 }
 
 // Steps counts what was done so far.
@@ -177,7 +186,7 @@ func (m *Mem) Restart(power bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.life++
-	m.dead, m.diesAt, m.hook = false, 0, nil
+	m.dead, m.diesAt, m.killAt, m.hook = false, 0, 0, nil
 	if power {
 		m.boot++
 		m.powerCut()
@@ -195,6 +204,11 @@ func (m *Mem) step(s Step) (inPart bool, err error) {
 		}
 	}
 	m.steps++
+	if m.killAt != 0 && m.steps >= m.killAt {
+		m.dead, m.killAt = true, 0
+		m.killed()
+		return false, ErrDead
+	}
 	if m.diesAt != 0 && m.steps >= m.diesAt {
 		m.dead = true
 		return true, ErrDead

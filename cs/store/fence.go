@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 // Fence implements Engine.
@@ -157,7 +158,7 @@ func (s *Store) raise(held []*replica, epoch uint64, want map[chunk.ID]uint64) e
 // raisable says why a replica cannot have that version. The MDS (epoch 0) raises members that are suspect, too.
 func (r *replica) raisable(epoch, version uint64) error {
 	switch {
-	case epoch != 0 && r.file.epoch.Load() != epoch:
+	case epoch != 0 && r.file.epoch.Load() != epoch && !r.file.left.Has(rules.R5fence):
 		return ErrStaleEpoch{Have: r.file.epoch.Load()}
 	case r.state == 0 || r.state == removing:
 		return ErrNoChunk

@@ -2,6 +2,7 @@ package store
 
 import (
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 // SyncReplica ends the pull of a Syncing replica of exactly this version: what was pulled and written is durable when it
@@ -105,6 +106,9 @@ func (s *Store) Quarantine(id chunk.ID) error { return s.demote([]chunk.ID{id}, 
 func (s *Store) demote(ids []chunk.ID, damaged bool) error {
 	if s.closed.Load() {
 		return ErrClosed
+	}
+	if s.options.LeftOut.Has(rules.R6stale) && !damaged {
+		return nil
 	}
 	held := s.locked(ids, false)
 	defer unlock(held)

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 const (
@@ -89,6 +90,9 @@ func (b *rebuild) layer(num, blocks uint32) *progress {
 
 // written notes whole blocks that the writer is about to store.
 func (b *rebuild) written(l *layer, first, n uint32) {
+	if b.s.options.LeftOut.Has(rules.R7fresh) {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.layer(l.num, l.r.blocks)

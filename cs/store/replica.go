@@ -5,11 +5,13 @@ import (
 	"sync/atomic"
 
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 // file is what the store knows of a file: its fence and its replicas here.
 type file struct {
 	id    uint64
+	left  rules.Set     // out, by tests
 	epoch atomic.Uint64 // what is durable
 	ctl   sync.Mutex    // one change of the epoch at a time
 
@@ -69,7 +71,7 @@ const (
 
 // check admits a request or says why not (R2). The caller holds r.mu.
 func (r *replica) check(a Access, u use) error {
-	if !a.Peer {
+	if !a.Peer && !r.file.left.Has(rules.R5fence) {
 		if have := r.file.epoch.Load(); a.Epoch != have {
 			return ErrStaleEpoch{Have: have}
 		}
@@ -83,7 +85,7 @@ func (r *replica) check(a Access, u use) error {
 		return ErrStaleReplica
 	case r.suspect != Sound && r.rebuild == nil && !(a.Suspect && u == useRead):
 		return ErrSuspect
-	case a.Version != r.version:
+	case a.Version != r.version && !r.file.left.Has(rules.R2version):
 		return ErrStaleVersion{Have: r.version}
 	case r.state == InSync:
 		return nil
@@ -216,7 +218,7 @@ func (s *Store) file(id uint64, make bool) *file {
 	s.filesMu.Lock()
 	defer s.filesMu.Unlock()
 	if f = s.files[id]; f == nil {
-		f = &file{id: id, replicas: map[uint32]*replica{}}
+		f = &file{id: id, left: s.options.LeftOut, replicas: map[uint32]*replica{}}
 		s.files[id] = f
 	}
 	return f

@@ -12,6 +12,7 @@ import (
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
 	"pstorage/cs/journal"
+	"pstorage/meta/rules"
 )
 
 // Store is the Engine on one disk.
@@ -92,7 +93,7 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 	if err := s.openJournal(was); err != nil {
 		return nil, err
 	}
-	if err = db.Commit(was.begin(boot)); err == nil {
+	if err = db.Commit(was.begin(boot, o.LeftOut)); err == nil {
 		err = s.recoverJournal(was, db)
 	}
 	if err != nil {
@@ -127,12 +128,12 @@ func (s *Store) repeatDamage() {
 }
 
 // begin decides who is suspect, and returns the changes that make it durable before anything is served.
-func (w *saved) begin(boot string) []Change {
+func (w *saved) begin(boot string, left rules.Set) []Change {
 	changes := []Change{
 		{Key: metaKey(metaBoot), Value: []byte(boot)},
 		{Key: metaKey(metaClean), Value: []byte{0}},
 	}
-	if w.clean {
+	if w.clean || left.Has(rules.R6suspect) {
 		return changes
 	}
 	suspicion := ProcessDied

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"pstorage/cs/chunk"
+	"pstorage/meta/rules"
 )
 
 // parallelSyncs bounds the syncs of files that a store has under way.
@@ -30,6 +31,9 @@ func (s *Store) syncRun(l *layer) error {
 	l.pins.Add(1)
 	l.r.mu.RUnlock()
 	err := f.Sync()
+	if s.options.LeftOut.Has(rules.R8) && err != nil {
+		err = f.Sync()
+	}
 	l.pins.Add(-1)
 	if err != nil {
 		return about(l.r.id, s.fail(l.r, "sync", err))
@@ -102,7 +106,7 @@ func (s *Store) fenced(id, epoch uint64) (*file, error) {
 	if f == nil {
 		return nil, ErrStaleEpoch{}
 	}
-	if have := f.epoch.Load(); have != epoch {
+	if have := f.epoch.Load(); have != epoch && !f.left.Has(rules.R5fence) {
 		return nil, ErrStaleEpoch{Have: have}
 	}
 	return f, nil

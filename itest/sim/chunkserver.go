@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -110,11 +112,18 @@ func (c *chunkServer) wrap(st *store.Store) cs.Engine {
 	return &slowEngine{st, &c.slow}
 }
 
-// stop ends the process, at any point of what it is doing; with power, the machine, and unsynced data may be lost.
+const (
+	maxSteps    = 8                      // that the disk does before the end
+	longestStop = 300 * time.Millisecond // if it has nothing to do
+)
+
+// stop ends the process, at any point of what it is doing to its disk; with power, the machine, and unsynced data may be lost.
 func (c *chunkServer) stop(power bool) {
-	c.s.trace.logf(c.name, "killed, power %v", power)
+	c.disk.KillIn(1+rand.IntN(maxSteps), func() { c.s.net.kill(c.name, power) })
+	time.Sleep(time.Duration(rand.Int64N(int64(longestStop))))
 	c.disk.Kill()
 	c.s.net.kill(c.name, power)
+	c.s.trace.logf(c.name, "killed, power %v", power)
 	c.slow.set(0)
 	server := c.server
 	c.server, c.store = nil, nil

@@ -17,8 +17,8 @@ import (
 
 const (
 	openTimeout = 20 * time.Second
-	maxLife     = 25 * time.Second // of a client's process, about
-	idle        = 300 * time.Millisecond
+	maxLife     = 25 * time.Second       // of a client's process, about
+	usualIdle   = 300 * time.Millisecond // of a worker between requests
 	maxDepth    = 4
 )
 
@@ -93,6 +93,16 @@ func (p *process) kill() {
 	p.once.Do(func() {
 		p.host.s.trace.logf(p.host.name, "killed")
 		p.host.s.net.kill(p.host.name, false)
+		close(p.done)
+	})
+}
+
+// losePower ends the process with its machine: of what it has sent, that is lost which has not arrived.
+func (p *process) losePower() {
+	p.once.Do(func() {
+		p.host.s.trace.logf(p.host.name, "loses power")
+		p.host.s.net.kill(p.host.name, true)
+		p.host.s.net.revive(p.host.name)
 		close(p.done)
 	})
 }
@@ -177,7 +187,7 @@ type user struct {
 
 func (u *user) work(r *rand.Rand) {
 	for {
-		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(idle)))
+		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(u.p.host.s.options.Idle)))
 		select {
 		case <-u.stop:
 			t.Stop()

@@ -28,14 +28,21 @@ var ServerFaults = []Fault{
 		within(r, time.Millisecond, shortOutage)
 		s.outage(r, c, false, shortOutage)
 	})},
-	{"all chunk servers are killed", func(s *Sim, r *rand.Rand) { s.disaster(r, false) }},
+	{"all chunk servers are killed", func(s *Sim, r *rand.Rand) { s.disaster(r, 0) }},
+	{"a chunk server is killed, and slow when it is back", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) {
+		s.outage(r, c, false, time.Second)
+		c.slow.set(time.Duration(1 + r.Int64N(int64(400*time.Millisecond))))
+		within(r, time.Second, longOutage)
+		c.slow.set(0)
+	})},
 	{"a chunk server is stopped", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.frozen(r, c.name, longOutage) })},
 }
 
 // PowerFaults end machines of chunk servers.
 var PowerFaults = []Fault{
 	{"a chunk server loses power", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.outage(r, c, true, outageOf(r)) })},
-	{"all chunk servers lose power", func(s *Sim, r *rand.Rand) { s.disaster(r, true) }},
+	{"all chunk servers lose power", func(s *Sim, r *rand.Rand) { s.disaster(r, 100) }},
+	{"all chunk servers end, some with their machines", func(s *Sim, r *rand.Rand) { s.disaster(r, 60) }},
 }
 
 // NetworkFaults are between any machines.
@@ -44,6 +51,7 @@ var NetworkFaults = []Fault{
 	{"a chunk server's connections break", aServer(func(s *Sim, _ *rand.Rand, c *chunkServer) { s.net.hangUp(c.name, "") })},
 	{"a chunk server answers late", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.late(r, c.name) })},
 	{"a client's requests arrive late", aClient(func(s *Sim, r *rand.Rand, c *clientHost) { s.late(r, c.name) })},
+	{"the machines are split", func(s *Sim, r *rand.Rand) { s.split(r) }},
 	{"one way is cut", func(s *Sim, r *rand.Rand) {
 		all := s.everybody()
 		from, to := all[r.IntN(len(all))], all[r.IntN(len(all))]
@@ -94,6 +102,12 @@ var ClientFaults = []Fault{
 			p.kill()
 		}
 	})},
+	{"a client loses power while one server hears it late", aClient(func(s *Sim, r *rand.Rand, c *clientHost) {
+		s.dies(r, c, (*process).losePower)
+	})},
+	{"a client is killed while one server hears it late", aClient(func(s *Sim, r *rand.Rand, c *clientHost) {
+		s.dies(r, c, (*process).kill)
+	})},
 	{"a client is stopped", aClient(func(s *Sim, r *rand.Rand, c *clientHost) { s.frozen(r, c.name, pastLease) })},
 	{"a client is cut off", aClient(func(s *Sim, r *rand.Rand, c *clientHost) { s.apart(r, c.name, pastLease) })},
 	{"a client's connections break", aClient(func(s *Sim, _ *rand.Rand, c *clientHost) { s.net.hangUp(c.name, "") })},
@@ -125,14 +139,15 @@ func (s *Sim) end(c *chunkServer, power bool) {
 	c.stop(false)
 }
 
-// disaster ends all chunk servers at about the same time.
-func (s *Sim) disaster(r *rand.Rand, power bool) {
+// disaster ends all chunk servers at about the same time, some percent of them with their machines.
+func (s *Sim) disaster(r *rand.Rand, percent int) {
 	apart := time.Duration(1 + r.Int64N(int64(2*time.Second)))
 	var all sync.WaitGroup
 	for _, c := range s.servers {
 		if !s.broken.take(c.name) {
 			continue
 		}
+		power := r.IntN(100) < percent
 		begin, down := time.Duration(r.Int64N(int64(apart))), time.Duration(1+r.Int64N(int64(longOutage)))
 		all.Go(func() {
 			defer s.broken.give(c.name)
@@ -145,11 +160,42 @@ func (s *Sim) disaster(r *rand.Rand, power bool) {
 	all.Wait()
 }
 
+// dies ends a client while its requests have reached some servers, and not one.
+func (s *Sim) dies(r *rand.Rand, c *clientHost, end func(*process)) {
+	p := c.process()
+	if p == nil {
+		return
+	}
+	s.net.lag(c.name, s.servers[r.IntN(len(s.servers))].name, pastLease)
+	within(r, 10*time.Millisecond, 2*time.Second)
+	end(p)
+}
+
+// split cuts the machines into two parts that do not hear of each other for a while.
+func (s *Sim) split(r *rand.Rand) {
+	one, other := []string{}, []string{}
+	for _, name := range s.everybody() {
+		if r.IntN(2) == 0 {
+			one = append(one, name)
+		} else {
+			other = append(other, name)
+		}
+	}
+	s.trace.logf("sim", "split: %v, %v", one, other)
+	for _, name := range one {
+		s.net.isolate(name, other, true, true, true)
+	}
+	within(r, time.Second, pastLease)
+	for _, name := range one {
+		s.net.isolate(name, other, true, true, false)
+	}
+}
+
 // late makes a machine's connections slow, so that they are given up and replaced while requests are still on their way.
 func (s *Sim) late(r *rand.Rand, name string) {
 	by := time.Duration(r.Int64N(int64(6 * time.Second)))
 	s.trace.logf(name, "what it sends arrives %v later", by)
-	s.net.lag(name, by)
+	s.net.lag(name, "", by)
 	within(r, time.Millisecond, by+2*time.Second)
 }
 

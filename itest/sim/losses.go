@@ -26,7 +26,7 @@ type losses struct {
 	files   map[uint64]string // paths
 	lost    marks             // power, since it came in sync
 	ruined  marks             // damaged by its disk
-	tainted map[string]bool   // files with a chunk of which the others lost power when one was ruined: damaged data may be believed (R6)
+	tainted map[string]bool   // files with a chunk of which the others left or lost power when one was ruined: damaged data may be believed (R6)
 }
 
 // marks are servers' replicas of chunks.
@@ -101,6 +101,9 @@ func (l *losses) over() (chunks []fsm.ChunkKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for k, insync := range l.insync {
+		if l.ruined.all(k, insync) {
+			l.tainted[l.files[k.File]] = true
+		}
 		if l.lost.all(k, insync) {
 			chunks = append(chunks, k)
 			delete(l.lost, k)

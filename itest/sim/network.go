@@ -134,6 +134,7 @@ func (n *network) kill(name string, power bool) {
 	n.mu.Lock()
 	h := n.at(name)
 	h.dead = h.dead || power
+	h.frozen = h.frozen && !power
 	listeners := h.listeners
 	h.listeners = map[string]*listener{}
 	out, in := n.of(name)
@@ -169,14 +170,16 @@ func (n *network) hangUp(name, other string) {
 	}
 }
 
-// lag makes one of the host's outgoing connections slow by itself: what is sent on it from now on, and what is on its way, comes so much later. One that
+// lag makes the host's outgoing connections slow, all or those to one other: what is sent on it from now on, and what is on its way, comes so much later. One that
 // replaces it is fast, so that old requests arrive after newer ones.
-func (n *network) lag(name string, by time.Duration) {
+func (n *network) lag(name, to string, by time.Duration) {
 	n.mu.Lock()
 	out, _ := n.of(name)
 	n.mu.Unlock()
 	for _, p := range out {
-		p.slow(by)
+		if to == "" || p.to == to {
+			p.slow(by)
+		}
 	}
 }
 

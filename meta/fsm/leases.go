@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/rules"
 )
 
 // grant gives the lease to a client, with the next epoch, and ends every rebuild of the file (R7lease). The leader has judged that no
@@ -22,7 +23,10 @@ func (tx *txn) grant(c *fsmpb.Grant) (*Granted, error) {
 	n.Epoch++
 	n.Holder, n.Clean = c.Holder, false
 	tx.putNode(c.File, n)
-	ended := tx.endRebuilds(c.File, n)
+	var ended []Outcome
+	if !tx.left.Has(rules.R7lease) {
+		ended = tx.endRebuilds(c.File, n)
+	}
 	return &Granted{File: tx.file(c.File, n), Ended: ended}, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/rules"
 )
 
 // mapBytes of address space are reserved for the database at first (no memory is used by that): when it outgrows them, writing waits for
@@ -52,6 +53,7 @@ var (
 type Machine struct {
 	path   string
 	broken atomic.Bool
+	left   rules.Set
 
 	mu sync.RWMutex
 	db *bolt.DB
@@ -127,6 +129,9 @@ func (m *Machine) View(read func(*View) error) error {
 	})
 }
 
+// LeaveOut leaves rules out, for a test of the whole system: on all its metadata servers alike.
+func (m *Machine) LeaveOut(left rules.Set) { m.left = left }
+
 // Apply applies one entry.
 func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
@@ -137,7 +142,7 @@ func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
 	defer m.mu.RUnlock()
 	err := error(ErrBroken)
 	if !m.broken.Load() {
-		err = m.db.Update(func(btx *bolt.Tx) error { return open(btx).applyAll(logs, responses) })
+		err = m.db.Update(func(btx *bolt.Tx) error { return open(btx).without(m.left).applyAll(logs, responses) })
 	}
 	if err != nil {
 		m.broken.Store(true)

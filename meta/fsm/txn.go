@@ -8,12 +8,14 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/rules"
 )
 
 // txn is a transaction over the buckets. err keeps the first failure of the database or corrupt record found; it ends the whole
 // transaction, so what is read or written after it does not matter, and callers go on without looking.
 type txn struct {
-	err error
+	err  error
+	left rules.Set // out, by tests
 
 	cluster, config, servers, members, nodes, names, chunks, counts, replicas, garbage, watch *bolt.Bucket
 
@@ -30,6 +32,11 @@ func open(tx *bolt.Tx) *txn {
 		garbage: tx.Bucket(garbageBucket), watch: tx.Bucket(watchBucket),
 		policies: map[uint64]Policy{}, changed: map[uint64]Counts{}, blocks: map[blockID]*Block{},
 	}
+}
+
+func (tx *txn) without(left rules.Set) *txn {
+	tx.left = left
+	return tx
 }
 
 func (tx *txn) fail(err error) {

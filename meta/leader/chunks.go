@@ -102,7 +102,7 @@ func (l *Leader) drop(ctx context.Context, in *metapb.DropRequest) (out *metapb.
 			if !v.Chunk(k, &c) {
 				continue
 			}
-			switch recovery.MayDrop(l.sessions, k, &c, in.Server) {
+			switch recovery.MayDrop(recovery.Judged(l.sessions, l.LeftOut()), k, &c, in.Server) {
 			case recovery.Drop:
 				changes.Changes = append(changes.Changes, &fsmpb.Change{Index: k.Index, Version: c.Version, Drop: []uint32{in.Server}, Corrupt: in.Corrupt})
 			case recovery.NoMember:

@@ -27,6 +27,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/recovery"
+	"pstorage/meta/rules"
 	"pstorage/meta/scrub"
 	"pstorage/meta/sessions"
 )
@@ -65,6 +66,7 @@ type Leader struct {
 // New begins to lead. Close ends it.
 func New(c Consensus, log *slog.Logger) *Leader {
 	l := &Leader{consensus: c, log: log, leases: newLeases(), random: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))}
+	l.leases.forgetful = l.LeftOut().Has(rules.R1leader)
 	l.alive, l.end = context.WithCancel(context.Background())
 	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Rescan() })
 	l.recovery = recovery.New(l, l.sessions, log)
@@ -87,6 +89,14 @@ func (l *Leader) View(read func(*fsm.View) error) error { return l.consensus.Vie
 
 // Verify tells whether this server still leads.
 func (l *Leader) Verify(ctx context.Context) error { return l.consensus.Verify(ctx) }
+
+// LeftOut are rules that a test of the whole system leaves out.
+func (l *Leader) LeftOut() rules.Set {
+	if c, ok := l.consensus.(interface{ LeftOut() rules.Set }); ok {
+		return c.LeftOut()
+	}
+	return 0
+}
 
 // Settings returns the cluster's parameters.
 func (l *Leader) Settings() (s config.Settings) {

@@ -12,6 +12,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/placement"
+	"pstorage/meta/rules"
 	"pstorage/meta/topology"
 )
 
@@ -123,7 +124,7 @@ func (p *planner) chunk(k fsm.ChunkKey) {
 
 // may tells whether the chunk's members may be changed now. Called with mu held.
 func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
-	if f == nil || !f.Settled() || time.Now().Before(p.retry[k].until) {
+	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || time.Now().Before(p.retry[k].until) {
 		return false
 	}
 	for _, s := range c.Insync {

@@ -40,6 +40,7 @@ import (
 	"pstorage/meta/config"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/rules"
 	"pstorage/meta/sessions"
 )
 
@@ -64,6 +65,7 @@ type Leader interface {
 	Swept(ctx context.Context, server uint32, blocks []fsm.Block) error
 	// DropServer ends the part of a released server on which nothing is left.
 	DropServer(ctx context.Context, server uint32) error
+	LeftOut() rules.Set // by tests
 }
 
 // Engine is one leader's recovery.

@@ -6,6 +6,7 @@ import (
 	"pstorage/meta/balance"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
+	"pstorage/meta/rules"
 	"pstorage/meta/sessions"
 )
 
@@ -22,6 +23,19 @@ const (
 type Replicas interface {
 	// Sound: the server is up, and its replica free of suspicion.
 	Sound(server uint32, k fsm.ChunkKey) bool
+}
+
+// everySound takes every replica for a good one.
+type everySound struct{}
+
+func (everySound) Sound(uint32, fsm.ChunkKey) bool { return true }
+
+// Judged is what MayDrop asks, unless a test leaves out R4lastgood.
+func Judged(r Replicas, left rules.Set) Replicas {
+	if left.Has(rules.R4lastgood) {
+		return everySound{}
+	}
+	return r
 }
 
 // MayDrop tells whether a server may leave a chunk's members. An in-sync one may only if another in-sync one is up and free of
@@ -70,7 +84,7 @@ type resolution struct {
 }
 
 // resolveChunk applies R6 to the in-sync replicas of a chunk. which chooses among equals.
-func resolveChunk(all []condition, which int) (r resolution) {
+func resolveChunk(all []condition, which int, left rules.Set) (r resolution) {
 	var suspects []condition
 	sound, down := false, false
 	for _, c := range all {
@@ -86,10 +100,12 @@ func resolveChunk(all []condition, which int) (r resolution) {
 	switch {
 	case sound:
 		return dropSuspects(suspects)
+	case down && left.Has(rules.R6confirm):
+		return dropSuspects(suspects)
 	case down: // R6confirm: it may be better than any of these, or worse; wait
 		return resolution{}
 	}
-	return chooseSource(suspects, which)
+	return chooseSource(suspects, which, left)
 }
 
 // dropSuspects lets go of corrupt ones first: the others, in a later step, may still be built upon.
@@ -109,7 +125,7 @@ func dropSuspects(suspects []condition) (r resolution) {
 }
 
 // chooseSource picks one whose operating system lived on, if there is any: it has every acknowledged write (R6prefer).
-func chooseSource(suspects []condition, which int) (r resolution) {
+func chooseSource(suspects []condition, which int, left rules.Set) (r resolution) {
 	best := sessions.Missing
 	for _, c := range suspects {
 		best = min(best, c.level)
@@ -119,7 +135,7 @@ func chooseSource(suspects []condition, which int) (r resolution) {
 	}
 	var good []uint32
 	for _, c := range suspects {
-		if c.level == best {
+		if c.level == best || left.Has(rules.R6prefer) && c.level < sessions.Missing {
 			good = append(good, c.server)
 		}
 	}

@@ -121,7 +121,7 @@ func (e *Engine) resolveOne(v *fsm.View, k fsm.ChunkKey, drops *changes, sources
 		}
 		all = append(all, cond)
 	}
-	r := resolveChunk(all, int(k.Index))
+	r := resolveChunk(all, int(k.Index), e.leader.LeftOut())
 	if len(r.drop) > 0 {
 		drops.add(k, &fsmpb.Change{Version: c.Version, Drop: r.drop, Corrupt: r.corrupt})
 	}
@@ -290,7 +290,7 @@ func (e *Engine) dropServer(v *fsm.View, server uint32, drops *changes) {
 	v.Replicas(server, func(b *fsm.Block) bool {
 		return b.Each(func(index uint32) bool {
 			k := fsm.ChunkKey{File: b.File, Index: index}
-			if v.Chunk(k, &c) && MayDrop(e.sessions, k, &c, server) == Drop {
+			if v.Chunk(k, &c) && MayDrop(Judged(e.sessions, e.leader.LeftOut()), k, &c, server) == Drop {
 				drops.add(k, &fsmpb.Change{Version: c.Version, Drop: []uint32{server}})
 			}
 			return drops.count < maxEntry

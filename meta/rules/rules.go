@@ -14,31 +14,31 @@ type Set uint64
 
 // The rules, or the parts of them that can be left out by themselves.
 const (
-	R1            Set = 1 << iota // a holder stops when its lease has not been renewed
-	R1leader                      // a new leader takes every lease as just renewed
-	R2version                     // a chunk server refuses another version than the chunk's
-	R2session                     // nothing of an older session is applied once a new one has begun
-	R2resend                      // what was not answered is sent again
-	R3                            // overlapping requests are not in flight together
-	R4commit                      // the drop of a failed replica is committed before what it missed is acknowledged
-	R4acks                        // an acknowledgement counts only under the version at which it was given
-	R4lastgood                    // a replica is dropped only if another good one is up
-	R5fence                       // a new holder fences every server before it serves
-	R5perchunk                    // a server that cannot be fenced is dropped, never passed over
-	R5reconcile                   // open chunks are made equal before they are used
-	R5open                        // a chunk stays in the activity log while something of it is in flight anywhere
-	R6suspect                     // what was open at an unclean end is not served before it is resolved
-	R6stale                       // what is no member is durably stale
-	R6confirm                     // suspects are not resolved without the replicas that are down
-	R6prefer                      // the source is one whose operating system lived on
-	R7prepare                     // the target prepares before it is committed as syncing
-	R7raise                       // all in-sync replicas are raised before the target pulls
-	R7fresh                       // a pull never overwrites what the writer wrote
-	R7lease                       // a lease granted ends rebuilds
-	R8                            // a failed sync ends the replica
-	R9                            // a flush goes to every replica that took a write since the last
-	R10                           // a replica whose data do not verify is reported and dropped
-	R12                           // what belongs to nothing is removed after a grace only
+	R1          Set = 1 << iota // a holder stops when its lease has not been renewed
+	R1leader                    // a new leader takes every lease as just renewed
+	R2version                   // a chunk server refuses another version than the chunk's
+	R2session                   // nothing of an older session is applied once a new one has begun
+	R2resend                    // what was not answered is sent again
+	R3                          // overlapping requests are not in flight together
+	R4commit                    // the drop of a failed replica is committed before what it missed is acknowledged
+	R4acks                      // an acknowledgement counts only under the version at which it was given
+	R4lastgood                  // a replica is dropped only if another good one is up
+	R5fence                     // a new holder fences every server before it serves
+	R5perchunk                  // a server that cannot be fenced is dropped, never passed over
+	R5reconcile                 // open chunks are made equal before they are used
+	R5open                      // a chunk stays in the activity log while something of it is in flight anywhere
+	R6suspect                   // what was open at an unclean end is not served before it is resolved
+	R6stale                     // what is no member is durably stale
+	R6confirm                   // suspects are not resolved without the replicas that are down
+	R6prefer                    // the source is one whose operating system lived on
+	R7prepare                   // the target prepares before it is committed as syncing
+	R7raise                     // all in-sync replicas are raised before the target pulls
+	R7fresh                     // a pull never overwrites what the writer wrote
+	R7lease                     // a lease granted ends rebuilds
+	R8                          // a failed sync ends the replica
+	R9                          // a flush goes to every replica that took a write since the last
+	R10                         // a replica whose data do not verify is reported and dropped
+	R12                         // what belongs to nothing is removed after a grace only
 	end
 )
 
