@@ -103,9 +103,12 @@ type checker struct {
 	report func(Problem)
 	sum    Summary
 	files  map[string]bool // that belong to replicas
+
+	problems int // reported
 }
 
 func (c *checker) problem(v Severity, id chunk.ID, layer, block uint32, what string) {
+	c.problems++
 	if v == Damage {
 		c.sum.Damaged++
 	}
@@ -133,13 +136,14 @@ func (c *checker) replica(id chunk.ID, rec record) {
 	case rec.damaged || rec.state == Stale:
 		bad = Note
 	}
-	if rec.damaged && rec.state != Stale {
-		c.sum.Marked++
-		c.problem(Note, id, 0, NoBlock, "is marked as damaged")
-	}
+	before := c.problems
 	for _, l := range rec.layers {
 		c.sum.Layers++
 		c.layer(chunk.Header{ID: id, Layer: l, Blocks: rec.blocks}, bad)
+	}
+	if rec.damaged && rec.state != Stale && c.problems > before { // else what was bad has been written anew
+		c.sum.Marked++
+		c.problem(Note, id, 0, NoBlock, "is marked as damaged")
 	}
 }
 

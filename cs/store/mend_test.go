@@ -155,3 +155,25 @@ func TestMendingCutOffAtAnyStepMakesNothingWorse(t *testing.T) {
 		}
 	}
 }
+
+// A bad block that is written as a whole is good again, and so is the replica: it is not marked for ever.
+func TestReplicaIsGoodAgainWhenWhatWasBadWasWrittenAnew(t *testing.T) {
+	s, m, tr := troubled(t, idA)
+	must(t, write(s, idA, access, 0, pattern(1, 2*bs)))
+	flip(t, m, s.layerName(idA, 1), dataAt(1))
+	if v := verified(t, s, idA); v.Bad != 1 {
+		t.Fatalf("%+v", v)
+	}
+	must(t, write(s, idA, access, bs, pattern(2, bs)))
+	v, err := s.Verify(idA, atOnce, func(uint32, uint32) []byte { return nil })
+	must(t, err)
+	if v.Bad != 0 || inventory(s)[idA].Damaged {
+		t.Errorf("%+v, %+v", v, inventory(s)[idA])
+	}
+	must(t, s.Close())
+	again := opened(t, m, "cs", Options{OnTrouble: tr.add})
+	must(t, again.Close())
+	if tr.count() != 1 {
+		t.Errorf("reported %q", tr.seen)
+	}
+}

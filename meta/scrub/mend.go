@@ -104,10 +104,7 @@ func (e *Engine) judge(v *fsm.View, server uint32, k fsm.ChunkKey) *mending {
 			m.others = append(m.others, s.Address)
 		}
 	}
-	if len(m.others) == 0 {
-		return nil
-	}
-	return m
+	return m // without others too: what was bad may have been written anew
 }
 
 func (e *Engine) mendOne(ctx context.Context, s *sessions.Session, m *mending, rate uint64) error {
