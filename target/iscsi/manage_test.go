@@ -246,3 +246,19 @@ func TestShutdownGivesUpWithItsContextAndLeavesTheDeviceTime(t *testing.T) {
 		g.release()
 	})
 }
+
+func TestLogoutWhileTheServerStopsHoldsNothingUp(t *testing.T) {
+	within(t, Config{}, func(t *testing.T, p *portal) {
+		c := p.session()
+		p.Server.mu.Lock()
+		for _, x := range p.sessions {
+			x.stopping.Store(true) // as stopGently, which the reader has not noticed yet
+		}
+		p.Server.mu.Unlock()
+		c.send(c.logout(), nil)
+		if r := c.receive(); r.opcode() != opLogoutReply {
+			t.Errorf("answer: %x", r.header)
+		}
+		c.closed()
+	})
+}

@@ -246,10 +246,11 @@ const (
 	timeToWait = 1
 )
 
+// awaitDrained waits until everything begun is done and sent. After the answer to a logout nothing more is sent.
 func (s *session) awaitDrained() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.broken && (s.running > 0 || !s.outbox.empty()) {
+	for !s.broken && (s.running > 0 || !s.outbox.empty()) && (!s.last || s.flushing) {
 		s.drained.Wait()
 	}
 }
