@@ -13,7 +13,7 @@ NAMES      := pstorage-mdsd pstorage-csd pstorage-targetd
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run test race fuzz sim model bench judge lint proto install clean
+.PHONY: help build run test race fuzz sim sim-bugs model bench judge lint proto install clean
 
 help:
 	@sed -n '/^##/s/^## //p' Makefile
@@ -45,6 +45,10 @@ sim:
 ## model      every interleaving of the rules that keep data safe, in larger bounds than the tests' (MODEL= for flags: see docs/model)
 model:
 	$(GO) run ./docs/model $(or $(MODEL),-larger)
+
+## sim-bugs   each rule left out of the real code in turn: the simulator must notice (BUG=RULE for one)
+sim-bugs:
+	BUG=$(or $(BUG),all) $(GO) test -count=1 -timeout 3600s -v -run TestEachRuleLeftOutIsNoticed ./itest/sim
 
 ## bench      speed, side by side with peers (BENCH= for flags: see go run ./itest/bench -h)
 bench: build
