@@ -110,11 +110,10 @@ func TestScrubbingRepairsWhatRotsOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	command(t, c, "set-config", "mds.wd.verify_chunks=3000")
-	state := until(t, c, "four chunks repaired", healed(4))
-	if state.Scrubbing.Bad < 4 || state.Scrubbing.Replicas == 0 || state.Scrubbing.Bytes == 0 {
-		t.Errorf("%+v", state.Scrubbing)
-	}
-	until(t, c, "everything verified", func(s print.Status) bool { return s.Scrubbing.Never == 0 && s.Scrubbing.Oldest > 0 })
+	until(t, c, "four chunks repaired", healed(4))
+	until(t, c, "everything verified and counted", func(s print.Status) bool { // servers tell when they are through with what they were asked for
+		return s.Scrubbing.Never == 0 && s.Scrubbing.Oldest > 0 && s.Scrubbing.Bad >= 4 && s.Scrubbing.Replicas > 0 && s.Scrubbing.Bytes > 0
+	})
 	close(stop)
 	if err := <-ended; err != nil {
 		t.Errorf("a client noticed: %v", err)
