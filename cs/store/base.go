@@ -160,6 +160,9 @@ func (s *Store) layKept(r *replica) error {
 }
 
 func (s *Store) lay(r *replica, l *layer, block uint32, o *overlay) error {
+	if _, code := find(r.chain(l.num), block); code <= chunk.Zeros && o.zero {
+		return s.clear(l, block, 1, chunk.Zeros)
+	}
 	w := scratches.Get().(*scratch)
 	defer scratches.Put(w)
 	if err := s.readBlock(r, r.chain(l.num), block, w.block[:]); err != nil {

@@ -54,6 +54,7 @@ func (b bitmap) remove(i uint32)   { b[i/64] &^= 1 << (i % 64) }
 type overlay struct {
 	data [chunk.BlockSize]byte
 	mask [chunk.BlockSize / 64]uint64
+	zero bool // all of it was zeroed: on a block without data it leaves one without data, as in the other replicas
 }
 
 func (o *overlay) write(at uint32, data []byte) {
@@ -110,7 +111,7 @@ func (b *rebuild) drop(at place) {
 }
 
 // keep takes a partial write unless its base is known to be good, in which case it can be merged at once.
-func (b *rebuild) keep(l *layer, block, at uint32, data []byte) (bool, error) {
+func (b *rebuild) keep(l *layer, block, at uint32, data []byte, zero bool) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.layer(l.num, l.r.blocks)
@@ -125,9 +126,10 @@ func (b *rebuild) keep(l *layer, block, at uint32, data []byte) (bool, error) {
 			b.s.kept.Add(-1)
 			return false, errors.Join(ErrStaleReplica, errTooMuchKept)
 		}
-		o = &overlay{}
+		o = &overlay{zero: true}
 		b.kept[where] = o
 	}
+	o.zero = o.zero && zero
 	o.write(at, data)
 	return true, nil
 }
@@ -258,16 +260,24 @@ func pullRun(p *progress, b *rebuild, layer, first uint32, codes []uint32) (n, b
 // pullUnder stores a pulled block with what the writer has laid over it.
 func (s *Store) pullUnder(l *layer, prog *progress, block, code uint32, data []byte) (int, error) {
 	b := l.r.rebuild
-	w := scratches.Get().(*scratch)
-	defer scratches.Put(w)
-	clear(w.block[:])
-	copy(w.block[:], data)
-	b.kept[place{l.num, block}].over(w.block[:])
-	w.sum[0] = chunk.BlockSum(l.r.id, block, w.block[:])
-	if err := s.store(l, block, w.block[:], w.sum[:]); err != nil {
+	o := b.kept[place{l.num, block}]
+	if err := s.storeUnder(l, block, code, data, o); err != nil {
 		return 0, err
 	}
 	prog.written.add(block)
 	b.drop(place{l.num, block})
 	return len(data), nil
+}
+
+func (s *Store) storeUnder(l *layer, block, code uint32, data []byte, o *overlay) error {
+	if code == chunk.Zeros && o.zero {
+		return s.clear(l, block, 1, chunk.Zeros)
+	}
+	w := scratches.Get().(*scratch)
+	defer scratches.Put(w)
+	clear(w.block[:])
+	copy(w.block[:], data)
+	o.over(w.block[:])
+	w.sum[0] = chunk.BlockSum(l.r.id, block, w.block[:])
+	return s.store(l, block, w.block[:], w.sum[:])
 }

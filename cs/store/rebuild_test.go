@@ -445,3 +445,43 @@ func testRebuildUnderLoadEndsWithEqualReplicas(t *testing.T) {
 	step()
 	wantEqual(t, from, to, idA, atVersion(3))
 }
+
+func TestARebuiltReplicaHasTheSameCodesWhereRangesWereZeroed(t *testing.T) {
+	bothWays(t, testARebuiltReplicaHasTheSameCodesWhereRangesWereZeroed)
+}
+
+// The edges of a range that is zeroed are parts of blocks: of some that have data, of some that are zeroed, of some that are absent.
+func testARebuiltReplicaHasTheSameCodesWhereRangesWereZeroed(t *testing.T) {
+	from, to, _ := sourceAndTarget(t) // blocks 0 to 7 have data
+	v2, v3 := atVersion(2), atVersion(3)
+	must(t, from.Zero(idA, v2, 10*bs, 2*bs, false))
+	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
+	must(t, from.Raise(7, 1, []ChunkVersion{{0, 3}}))
+	edges := func(first uint32) func() {
+		return func() {
+			for _, s := range []*Store{from, to} {
+				for _, off := range []uint32{3*bs + 512, 10*bs + 512, 20*bs + 512} {
+					must(t, s.Zero(idA, v3, off+first*512, 1024, false))
+				}
+				must(t, s.Zero(idA, v3, (30+first)*bs+512, 1024, false)) // where nothing differs before
+				must(t, write(s, idA, v3, 24*bs+first*512, pattern(uint64(first), 512)))
+				must(t, s.Zero(idA, v3, 24*bs, 512, false))
+			}
+		}
+	}
+	edges(0)()
+	pullAll(t, from, to, idA, 3, 3, 1, edges(1), nothing)
+	edges(2)()
+	must(t, to.SyncReplica(idA, 3))
+	edges(3)()
+	must(t, to.Promote(idA, 3))
+	have, want := make([]uint32, testBlocks), make([]uint32, testBlocks)
+	must(t, from.Table(idA, v3, 0, testBlocks*bs, want, true))
+	must(t, to.Table(idA, v3, 0, testBlocks*bs, have, true))
+	for b := range want {
+		if have[b] != want[b] {
+			t.Errorf("block %d has the code %x, in the source %x", b, have[b], want[b])
+		}
+	}
+	wantEqual(t, from, to, idA, v3)
+}

@@ -83,10 +83,14 @@ func (s *Store) writeWhole(r *replica, l *layer, first uint32, data []byte, sums
 // writePart merges bytes into a block.
 func (s *Store) writePart(r *replica, l *layer, block, at uint32, data []byte) error {
 	if r.rebuild != nil {
-		if kept, err := r.rebuild.keep(l, block, at, data); kept || err != nil {
+		if kept, err := r.rebuild.keep(l, block, at, data, false); kept || err != nil {
 			return err
 		}
 	}
+	return s.merge(r, l, block, at, data)
+}
+
+func (s *Store) merge(r *replica, l *layer, block, at uint32, data []byte) error {
 	w := scratches.Get().(*scratch)
 	defer scratches.Put(w)
 	if err := s.readBlock(r, r.chain(l.num), block, w.block[:]); err != nil {
@@ -156,12 +160,15 @@ func (s *Store) zero(r *replica, l *layer, p span) error {
 
 // zeroPart zeroes bytes of a block; one without data takes no space for it.
 func (s *Store) zeroPart(r *replica, l *layer, block, at, n uint32) error {
-	if r.rebuild == nil {
-		if _, code := find(r.chain(l.num), block); code <= chunk.Zeros {
-			return s.clear(l, block, 1, chunk.Zeros)
+	if r.rebuild != nil {
+		if kept, err := r.rebuild.keep(l, block, at, zeros[:n], true); kept || err != nil {
+			return err
 		}
 	}
-	return s.writePart(r, l, block, at, zeros[:n])
+	if _, code := find(r.chain(l.num), block); code <= chunk.Zeros {
+		return s.clear(l, block, 1, chunk.Zeros)
+	}
+	return s.merge(r, l, block, at, zeros[:n])
 }
 
 // Copy implements Engine.
