@@ -44,15 +44,20 @@ func rememberedAddress(dir, given string) (string, error) {
 func (a *app) makeCSCommand() *cobra.Command {
 	var o cs.CreateOptions
 	var tier string
+	var journalMB int64
 	cmd := &cobra.Command{
-		Use: "make-cs -r DIR [-t TIER]", Short: "Create a chunk server",
+		Use: "make-cs -r DIR [-t TIER] [-j PATH -s MB]", Short: "Create a chunk server",
 		Long: `Create a chunk server in a folder, one per disk, and make it known to the cluster. Its metadata server must be running.
 
 Where it stands, for failure domains, is read from /etc/pstorage/location (ROOM.ROW.RACK), and which machine it is on from /etc/pstorage/host_id; without
 that, the machine's name counts. Neither these nor the tier can be changed later: remove the server and make a new one.`,
-		Example: "  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs\n  pstorage -c pcs1 make-cs -r /ssd/pcs1-cs -t 1\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs",
-		Args:    exactly(),
+		Example: "  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs\n  pstorage -c pcs1 make-cs -r /ssd/pcs1-cs -t 1\n  pstorage -c pcs1 csd -r /pstorage/pcs1-cs\n" +
+			"  pstorage -c pcs1 make-cs -r /pstorage/pcs1-cs -j /ssd/pcs1/cs1 -s 30720",
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := checkJournal(&o, journalMB, cmd.Flags().Changed("journal-size")); err != nil {
+				return err
+			}
 			if o.Dir, err = a.newServer(o.Dir); err != nil {
 				return err
 			}
@@ -66,6 +71,8 @@ that, the machine's name counts. Neither these nor the tier can be changed later
 	cmd.Flags().StringVarP(&tier, "tier", "t", "0", "storage tier, 0 to 3")
 	cmd.Flags().StringVar(&o.Location, "location", "", "`ROOM.ROW.RACK` instead of what /etc/pstorage/location says")
 	cmd.Flags().StringVar(&o.Host, "host", "", "identity of the machine instead of what /etc/pstorage/host_id says")
+	cmd.Flags().StringVarP(&o.Journal, "journal", "j", "", "`PATH` of a folder for a write journal, best on an SSD")
+	cmd.Flags().Int64VarP(&journalMB, "journal-size", "s", 0, "size of the journal in `MB` (32 at least)")
 	cmd.Flags().StringVarP(&o.Address, "address", "a", "", "`HOST:PORT` for clients and other chunk servers, remembered (default 127.0.0.1, any port)")
 	a.daemonFlags(cmd)
 	return cmd
@@ -169,7 +176,7 @@ func (a *app) startCS(ctx context.Context, h host, config cs.Config) (*running, 
 	config.Logger, config.Registry, config.InsecureNetwork, config.Version = h.logger, h.registry, a.insecure, version
 	server, err := cs.Start(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("chunk server in %s: %w", config.Dir, err)
+		return nil, fmt.Errorf("chunk server in %s: %w", config.Dir, explainJournal(config.Dir, err))
 	}
 	return &running{ways: []string{fmt.Sprintf("cs %d %s", server.ID(), server.Addr())}, close: server.Close, failed: server.Failed()}, nil
 }

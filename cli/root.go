@@ -37,7 +37,7 @@ Then:        pstorage ls; pstorage stat
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(),
-		a.makeMDSCommand(), a.mdsdCommand(), a.removeMDSCommand(), a.makeCSCommand(), a.csdCommand(), a.removeCSCommand(), a.targetdCommand(),
+		a.makeMDSCommand(), a.mdsdCommand(), a.removeMDSCommand(), a.makeCSCommand(), a.csdCommand(), a.configureCSCommand(), a.removeCSCommand(), a.targetdCommand(),
 		a.createCommand(), a.makeFolderCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(),
 		a.setConfigCommand(), a.getConfigCommand(),
 		a.statCommand(), a.listServicesCommand(),

@@ -25,6 +25,9 @@ type CreateOptions struct {
 	Tier     uint32
 	Meta     metapb.MetaClient
 	Disk     disk.FS // of a simulation, has the store; nil: the operating system's, in Dir
+
+	Journal     string // folder of a write journal; empty: none
+	JournalSize int64  // in bytes
 }
 
 // Create registers a new chunk server with the metadata servers and makes its folder. When it fails, the folder can be used for
@@ -37,6 +40,11 @@ func Create(ctx context.Context, o CreateOptions) (id uint32, err error) {
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return 0, err
+	}
+	if o.Journal != "" {
+		if err := CheckJournalSize(o.JournalSize); err != nil {
+			return 0, err
+		}
 	}
 	lock, err := lockDir(o.Dir)
 	if err != nil {
@@ -52,11 +60,15 @@ func Create(ctx context.Context, o CreateOptions) (id uint32, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := makeStore(o.Disk, filepath.Join(o.Dir, storeName)); err != nil {
+	at := filepath.Join(o.Dir, storeName)
+	if err := makeStore(o.Disk, at); err != nil {
+		return 0, err
+	}
+	if err := makeJournal(o, at); err != nil {
 		return 0, err
 	}
 	if err := saveIdentity(o.Dir, who); err != nil {
-		return 0, fmt.Errorf("identity in %s: %w", o.Dir, err)
+		return 0, fmt.Errorf("identity in %s: %w", o.Dir, errors.Join(err, unmakeJournal(o, at)))
 	}
 	return who.Server, nil
 }

@@ -23,6 +23,8 @@ func (s *Server) heartbeat() *metapb.FromServer {
 	for _, status := range []wire.Status{wire.IOError, wire.Corrupt, wire.NoSpace} {
 		h.Errors += st.Status[status].Load()
 	}
+	written := s.journalStats()
+	h.JournalSize, h.JournalUsed = uint64(written.Size), uint64(written.Used)
 	return &metapb.FromServer{Message: &metapb.FromServer_Heartbeat{Heartbeat: h}}
 }
 

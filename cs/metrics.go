@@ -16,6 +16,7 @@ type collector struct {
 	replicas, space, attached       *prometheus.Desc
 	attachments, pulled, pullsEnded *prometheus.Desc
 	scrub                           scrubDescs
+	journal, journalEvents          *prometheus.Desc
 }
 
 type scrubDescs struct{ replicas, bytes, bad, mended, disk *prometheus.Desc }
@@ -46,6 +47,8 @@ func newCollector(s *Server) *collector {
 			mended:   desc("mended_blocks_total", "Bad blocks replaced from other replicas."),
 			disk:     desc("disk_errors_total", "Replicas that the disk has failed: reads, writes, syncs."),
 		},
+		journal:       desc("journal_bytes", "Bytes of the write journal; not there without one.", "kind"),
+		journalEvents: desc("journal_events_total", "Records appended to the write journal, syncs of it, checkpoints, and waits for room.", "event"),
 	}
 }
 
@@ -92,6 +95,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.scrub.bad, n.scrubbed.bad.Load())
 	counter(c.scrub.mended, n.scrubbed.mended.Load())
 	counter(c.scrub.disk, n.diskErrors.Load())
+	if j := c.s.journalStats(); j.Size > 0 {
+		gauge(c.journal, float64(j.Size), "size")
+		gauge(c.journal, float64(j.Used), "used")
+		for event, n := range map[string]uint64{"record": j.Records, "sync": j.Syncs, "checkpoint": j.Checkpoints, "wait": j.Waits} {
+			counter(c.journalEvents, n, event)
+		}
+	}
 }
 
 func (c *collector) histogram(h *wire.Histogram, op string) prometheus.Metric {

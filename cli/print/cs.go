@@ -32,6 +32,8 @@ type CS struct {
 	// DiskErrors counts replicas that the disk has failed: reads, writes, syncs.
 	DiskErrors uint64    `json:"disk_errors"`
 	Scrubbing  Scrubbing `json:"scrubbing"`
+	Journal    uint64    `json:"journal_size"` // bytes of the write journal; 0: none
+	JournalU   uint64    `json:"journal_used"`
 	Version    string    `json:"version,omitempty"`
 }
 
@@ -44,6 +46,7 @@ func NewCS(c *metapb.Server) CS {
 		Replicas: c.GetReplicas(), Suspects: c.GetSuspects(), Reads: c.GetReads(), Writes: c.GetWrites(),
 		ReadB: c.GetReadBytes(), WriteB: c.GetWriteBytes(), PulledB: c.GetPulledBytes(), Errors: c.GetErrors(), Version: c.GetVersion(),
 		DiskErrors: c.GetDiskErrors(), Scrubbing: newScrubbing(c.GetScrubbing()),
+		Journal: c.GetJournalSize(), JournalU: c.GetJournalUsed(),
 	}
 	if view.Releasing && view.Status == "active" {
 		view.Status = "releasing"
@@ -53,6 +56,17 @@ func NewCS(c *metapb.Server) CS {
 
 // present tells whether a server is part of the cluster, or something of it is missing: one that was dropped is of no interest any more.
 func (c CS) present() bool { return c.Status != "dropped" || c.Left > 0 }
+
+// flags are J: it has a write journal; c: there is nothing in it that is not in the chunk files.
+func (c CS) flags() string {
+	switch {
+	case c.Journal == 0:
+		return ""
+	case c.JournalU == 0:
+		return "Jc"
+	}
+	return "J"
+}
 
 // CSTable writes one line per chunk server.
 func CSTable(w io.Writer, servers []CS) error {
@@ -65,10 +79,10 @@ func CSTable(w io.Writer, servers []CS) error {
 			strconv.FormatUint(uint64(c.ID), 10), c.Status, size.Format(c.Space.Total), size.Format(c.Space.Free),
 			strconv.FormatUint(c.Replicas, 10), strconv.FormatUint(uint64(c.Tier), 10), size.Format(c.PulledB),
 			strconv.FormatUint(c.Suspects, 10), strconv.FormatUint(c.Errors, 10),
-			strconv.FormatUint(c.DiskErrors, 10), strconv.FormatUint(c.Scrubbing.Bad, 10), c.Scrubbing.Dates.String(), c.Address,
+			strconv.FormatUint(c.DiskErrors, 10), strconv.FormatUint(c.Scrubbing.Bad, 10), c.Scrubbing.Dates.String(), c.Address, c.flags(),
 		})
 	}
-	return Table(w, []string{">CSID", "STATUS", ">SPACE", ">FREE", ">REPLICAS", ">TIER", ">RESYNC", ">SUSPECT", ">ERRORS", ">DISKERR", ">BAD", "VERIFIED", "ADDRESS"}, rows)
+	return Table(w, []string{">CSID", "STATUS", ">SPACE", ">FREE", ">REPLICAS", ">TIER", ">RESYNC", ">SUSPECT", ">ERRORS", ">DISKERR", ">BAD", "VERIFIED", "ADDRESS", "FLAGS"}, rows)
 }
 
 // Recovery is what is being made whole, moved and evened out.

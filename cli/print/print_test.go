@@ -53,7 +53,8 @@ func status() *metapb.StatusReply {
 		},
 		Servers: []*metapb.Server{
 			{Id: 1025, Address: "127.0.0.1:40001", Host: "h1", State: metapb.Server_ACTIVE, SpaceTotal: 105 << 30, SpaceFree: 88 << 30, SpaceUsed: 17 << 30, Replicas: 40,
-				Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}},
+				Scrubbing:   &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3},
+				JournalSize: 2 << 30, JournalUsed: 5 << 20},
 			{Id: 1026, Address: "127.0.0.1:40002", Host: "h2", State: metapb.Server_OFFLINE, SpaceTotal: 1700 << 30, SpaceFree: 99 << 30, SpaceUsed: 1 << 30, Replicas: 7, Suspects: 2, Errors: 1, DiskErrors: 4},
 			{Id: 1027, Address: "127.0.0.1:40003", Host: "h3", State: metapb.Server_ACTIVE, Releasing: true, Members: 12, Replicas: 12, Tier: 2, Location: "0.1.2",
 				SpaceTotal: 105 << 30, SpaceFree: 88 << 30, PulledBytes: 3 << 20},

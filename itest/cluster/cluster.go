@@ -20,6 +20,7 @@ type Options struct {
 	Servers  int      // chunk servers; 0: three
 	CSDirs   []string // folders of the chunk servers, in their order; else they lie in the cluster's own
 	Replicas string   // of all volumes; empty: 3:2, or what the number of servers allows
+	Journal  int      // MB of each chunk server's write journal; 0: none
 	Metrics  bool     // every daemon serves its metrics page
 	Env      []string // of all daemons
 	// Place tells where a daemon (mds1, cs1, targetd, ...) runs, and where commands do (admin). Nil: all on this machine's loopback.
@@ -102,6 +103,9 @@ func (c *Cluster) makeCS(ctx context.Context, i int) error {
 	}
 	c.csDirs = append(c.csDirs, dir)
 	args := []string{"make-cs", "-r", dir}
+	if c.options.Journal > 0 {
+		args = append(args, "-j", c.JournalDir(i), "-s", strconv.Itoa(c.options.Journal))
+	}
 	at := c.place(csName(i))
 	if at.IP != loopback {
 		args = append(args, "-a", at.address(csPort))
@@ -132,6 +136,9 @@ func (c *Cluster) StartCS(ctx context.Context, i int) (err error) {
 
 // CSDir is the folder of chunk server i.
 func (c *Cluster) CSDir(i int) string { return c.csDirs[i] }
+
+// JournalDir is the folder of chunk server i's write journal, where it has one from the start.
+func (c *Cluster) JournalDir(i int) string { return filepath.Join(c.Dir, csName(i)+"-journal") }
 
 // StartTargets starts the front ends, where they were before if they had been started.
 func (c *Cluster) StartTargets(ctx context.Context) (err error) {

@@ -69,6 +69,7 @@ func (l *Leader) server(v *fsm.View, s *fsmpb.Server, set config.Settings) *meta
 		out.SpaceTotal, out.SpaceFree, out.SpaceUsed, out.Replicas = b.SpaceTotal, b.SpaceFree, b.SpaceUsed, b.Replicas
 		out.Reads, out.Writes, out.ReadBytes, out.WriteBytes, out.Errors = b.Reads, b.Writes, b.ReadBytes, b.WriteBytes, b.Errors
 		out.DiskErrors, out.PulledBytes = b.DiskErrors, b.PulledBytes
+		out.JournalSize, out.JournalUsed = b.JournalSize, b.JournalUsed
 	}
 	return out
 }

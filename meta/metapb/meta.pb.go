@@ -1106,6 +1106,8 @@ type Server struct {
 	PulledBytes   uint64                 `protobuf:"varint,24,opt,name=pulled_bytes,json=pulledBytes,proto3" json:"pulled_bytes,omitempty"` // that rebuilds have written there since its start
 	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	DiskErrors    uint64                 `protobuf:"varint,31,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"` // reads, writes and syncs that the disk has failed, since its start
+	JournalSize   uint64                 `protobuf:"varint,35,opt,name=journal_size,json=journalSize,proto3" json:"journal_size,omitempty"`
+	JournalUsed   uint64                 `protobuf:"varint,36,opt,name=journal_used,json=journalUsed,proto3" json:"journal_used,omitempty"` // bytes of the write journal; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1290,6 +1292,20 @@ func (x *Server) GetScrubbing() *Scrubbing {
 func (x *Server) GetDiskErrors() uint64 {
 	if x != nil {
 		return x.DiskErrors
+	}
+	return 0
+}
+
+func (x *Server) GetJournalSize() uint64 {
+	if x != nil {
+		return x.JournalSize
+	}
+	return 0
+}
+
+func (x *Server) GetJournalUsed() uint64 {
+	if x != nil {
+		return x.JournalUsed
 	}
 	return 0
 }
@@ -3966,6 +3982,8 @@ type Heartbeat struct {
 	Errors        uint64                 `protobuf:"varint,9,opt,name=errors,proto3" json:"errors,omitempty"`
 	PulledBytes   uint64                 `protobuf:"varint,20,opt,name=pulled_bytes,json=pulledBytes,proto3" json:"pulled_bytes,omitempty"` // written by rebuilds since the start
 	DiskErrors    uint64                 `protobuf:"varint,25,opt,name=disk_errors,json=diskErrors,proto3" json:"disk_errors,omitempty"`
+	JournalSize   uint64                 `protobuf:"varint,30,opt,name=journal_size,json=journalSize,proto3" json:"journal_size,omitempty"`
+	JournalUsed   uint64                 `protobuf:"varint,31,opt,name=journal_used,json=journalUsed,proto3" json:"journal_used,omitempty"` // bytes of the write journal; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4073,6 +4091,20 @@ func (x *Heartbeat) GetPulledBytes() uint64 {
 func (x *Heartbeat) GetDiskErrors() uint64 {
 	if x != nil {
 		return x.DiskErrors
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetJournalSize() uint64 {
+	if x != nil {
+		return x.JournalSize
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetJournalUsed() uint64 {
+	if x != nil {
+		return x.JournalUsed
 	}
 	return 0
 }
@@ -5546,7 +5578,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
 	"\blease_ms\x18\x03 \x01(\x03R\aleaseMs\x122\n" +
-	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xe4\x05\n" +
+	"\aservers\x18\x04 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\xaa\x06\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5576,7 +5608,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\fpulled_bytes\x18\x18 \x01(\x04R\vpulledBytes\x129\n" +
 	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1f\n" +
 	"\vdisk_errors\x18\x1f \x01(\x04R\n" +
-	"diskErrors\"H\n" +
+	"diskErrors\x12!\n" +
+	"\fjournal_size\x18# \x01(\x04R\vjournalSize\x12!\n" +
+	"\fjournal_used\x18$ \x01(\x04R\vjournalUsed\"H\n" +
 	"\x05State\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\n" +
 	"\n" +
@@ -5805,7 +5839,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05state\x18\x04 \x01(\rR\x05state\x12\x1c\n" +
 	"\tsuspicion\x18\x05 \x01(\rR\tsuspicion\x12\x18\n" +
-	"\adamaged\x18\x19 \x01(\bR\adamaged\"\xd0\x02\n" +
+	"\adamaged\x18\x19 \x01(\bR\adamaged\"\x96\x03\n" +
 	"\tHeartbeat\x12\x1f\n" +
 	"\vspace_total\x18\x01 \x01(\x04R\n" +
 	"spaceTotal\x12\x1d\n" +
@@ -5823,7 +5857,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06errors\x18\t \x01(\x04R\x06errors\x12!\n" +
 	"\fpulled_bytes\x18\x14 \x01(\x04R\vpulledBytes\x12\x1f\n" +
 	"\vdisk_errors\x18\x19 \x01(\x04R\n" +
-	"diskErrors\"p\n" +
+	"diskErrors\x12!\n" +
+	"\fjournal_size\x18\x1e \x01(\x04R\vjournalSize\x12!\n" +
+	"\fjournal_used\x18\x1f \x01(\x04R\vjournalUsed\"p\n" +
 	"\bScrubbed\x121\n" +
 	"\x05total\x18\x01 \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\x05total\x121\n" +
 	"\x05files\x18\x02 \x03(\v2\x1b.pstorage.meta.v1.FileDatesR\x05files\"V\n" +
