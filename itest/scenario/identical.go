@@ -16,7 +16,8 @@ import (
 type Compared struct{ Layers, Replicas int }
 
 // Identical checks stopped chunk servers' folders offline: every block matches its checksum, and all replicas of a chunk that are in sync
-// are equal, free of suspicion, and at least as many as wanted. Those that are not in sync wait to be removed.
+// are equal, free of suspicion, and at least as many as wanted. Those that are not in sync wait to be removed. Versions may differ: a replica
+// may have been about to be moved.
 func Identical(ctx context.Context, binary string, dirs []string, wanted int) (found Compared, err error) {
 	replicas := map[string][]store.LayerSum{}
 	for _, dir := range dirs {
@@ -50,7 +51,7 @@ func Identical(ctx context.Context, binary string, dirs []string, wanted int) (f
 
 func different(list []store.LayerSum) bool {
 	for _, sum := range list {
-		if sum.Sum != list[0].Sum || sum.Version != list[0].Version || sum.Suspect {
+		if sum.Sum != list[0].Sum || sum.Suspect {
 			return true
 		}
 	}
@@ -95,6 +96,10 @@ func StopIdentical(ctx context.Context, c *cluster.Cluster, wanted int) (found C
 	}
 	dirs := make([]string, len(c.CS))
 	var errs []error
+	for _, p := range c.MDS { // first, or they would move and drop replicas while the others go
+		_, err := p.Stop()
+		errs = append(errs, err)
+	}
 	for i, p := range c.CS {
 		dirs[i] = c.CSDir(i)
 		_, err := p.Stop()
