@@ -51,8 +51,8 @@ func awaitFleet(t *testing.T, c *cluster.Cluster, limit time.Duration, what stri
 	}
 }
 
-// underLoad verifies and changes a volume while something is done.
-func underLoad(t *testing.T, model *check.Volume, client *nbd.Client, do func()) {
+// whileChanging verifies and changes a volume while something is done.
+func whileChanging(t *testing.T, model *check.Volume, client *nbd.Client, do func()) {
 	t.Helper()
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- model.Run(client, 1<<30, stop) }()
@@ -76,7 +76,7 @@ func TestReleasedServerIsEmptiedUnderLoad(t *testing.T) {
 	if err := model.Run(client, 1000, nil); err != nil {
 		t.Fatal(err)
 	}
-	underLoad(t, model, client, func() {
+	whileChanging(t, model, client, func() {
 		if out := command(t, c, "rm-cs", "--wait", "1025"); !strings.Contains(out, "chunk server 1025 is dropped") {
 			t.Errorf("rm-cs printed\n%s", out)
 		}
@@ -122,7 +122,7 @@ func TestNewServerGetsItsShare(t *testing.T) {
 	if err := model.Run(client, 500, nil); err != nil {
 		t.Fatal(err)
 	}
-	underLoad(t, model, client, func() {
+	whileChanging(t, model, client, func() {
 		if err := c.AddCS(ctx); err != nil {
 			t.Fatal(err)
 		}
