@@ -103,7 +103,7 @@ func (v *Volume) dropServers(list []*chunkState) {
 		if len(rep.Refused) == 0 {
 			vs.condemned.Store(nil)
 			vs.refusedSince = 0
-		} else if vs.link.is(linkUp) && v.onlyHope(rep.Refused, vs) {
+		} else if vs.condemned.Load() != nil && vs.link.is(linkUp) && v.onlyHope(rep.Refused, vs) {
 			vs.condemned.Store(nil)
 			v.flusher.resume(v.named(failedIO.outcome()))
 		}
