@@ -19,8 +19,8 @@ const (
 	wholeTime = 90 * time.Second
 )
 
-// underLoad calls do while a volume is written to and read, and verifies the volume after.
-func underLoad(t *testing.T, c *cluster.Cluster, volume string, model *check.Volume, do func()) {
+// verifiedUnderLoad calls do while a volume is written to and read, and verifies the volume after.
+func verifiedUnderLoad(t *testing.T, c *cluster.Cluster, volume string, model *check.Volume, do func()) {
 	t.Helper()
 	client := connect(t, c.NBD(volume))
 	if err := model.Run(client, 200, nil); err != nil { // so that chunks are open, however slow this machine is
@@ -58,7 +58,7 @@ func TestKilledChunkServersReplayTheirJournals(t *testing.T) {
 	command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")
 	model := check.New(32*mib, 11)
 	rounds := amount(4, 2)
-	underLoad(t, c, "v", model, func() {
+	verifiedUnderLoad(t, c, "v", model, func() {
 		for round := range rounds {
 			time.Sleep(time.Second)
 			i := round % len(c.CS)
@@ -68,7 +68,7 @@ func TestKilledChunkServersReplayTheirJournals(t *testing.T) {
 			whole(t, c)
 		}
 	})
-	underLoad(t, c, "v", model, func() {
+	verifiedUnderLoad(t, c, "v", model, func() {
 		time.Sleep(time.Second)
 		for _, p := range c.CS {
 			p.Kill()
@@ -115,7 +115,7 @@ func TestJournalsAreAddedResizedMovedAndRemoved(t *testing.T) {
 		{"-a", other, "-s", strconv.Itoa(journalMB)},
 		{"-d"},
 	} {
-		underLoad(t, c, "v", model, func() {
+		verifiedUnderLoad(t, c, "v", model, func() {
 			time.Sleep(500 * time.Millisecond)
 			c.CS[0].Kill() // with much in the journal
 			out := command(t, c, append([]string{"configure-cs", "-r", c.CSDir(0)}, change...)...)
@@ -136,7 +136,7 @@ func TestALostJournalIsRefusedAndItsReplicasAreRebuilt(t *testing.T) {
 	c := newCluster(t, cluster.Options{Journal: journalMB})
 	command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")
 	model := check.New(32*mib, 13)
-	underLoad(t, c, "v", model, func() {
+	verifiedUnderLoad(t, c, "v", model, func() {
 		time.Sleep(time.Second)
 		c.CS[1].Kill()
 		if err := os.RemoveAll(c.JournalDir(1)); err != nil {
