@@ -44,7 +44,7 @@ func (j *judge) faults(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	lab, err := faults.NewLab(ctx, j.binary, j.dir, cluster.Options{MDS: j.mds, Servers: 5, Replicas: "3:2"})
+	lab, err := faults.NewLab(ctx, j.binary, j.dir, cluster.Options{MDS: j.mds, Servers: 5, Replicas: "3:2", Journal: j.journal})
 	if err != nil {
 		return "", err
 	}

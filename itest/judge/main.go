@@ -38,6 +38,7 @@ type judge struct {
 	faultTime time.Duration
 	faultHold time.Duration
 	kinds     string
+	journal   int // MB
 }
 
 // trial is one acceptance run. What it returns is said behind its name.
@@ -75,6 +76,7 @@ func run() int {
 	flag.DurationVar(&j.faultHold, "hold", 6500*time.Millisecond, "how long each fault lasts (a chunk server may be silent for some 5 s)")
 	flag.StringVar(&j.kinds, "kinds", "", "kinds of fault whose name this `REGEX` matches")
 	flag.IntVar(&j.cuts, "cuts", 20, "power cuts")
+	flag.IntVar(&j.journal, "journal", 0, "`MB` of each chunk server's write journal in faults, resync and recovery; 0: none")
 	written := flag.String("written", "64M", "bytes written while a chunk server is away")
 	flag.DurationVar(&j.away, "away", time.Minute, "how long it is away")
 	recovered := flag.String("recovered", "4G", "bytes that are recovered")
