@@ -108,7 +108,7 @@ func (a *attachment) startMend(cmd uint64, m *metapb.Mend) {
 
 func (a *attachment) verify(id chunk.ID, pace func(int) error, other store.Other) (store.Verified, error) {
 	v, err := a.s.engine.Verify(id, pace, other)
-	if err == nil {
+	if err == nil || v.Bad > 0 { // what is found bad is reported at once, and may be dropped before all of it was read
 		a.s.count.scrubbed.add(v)
 	}
 	if v.Bad > 0 {
