@@ -141,8 +141,11 @@ func (v *Volume) reasonToDrop(vs *vserver) string {
 	if why := vs.condemned.Load(); why != nil {
 		return *why
 	}
-	if vs.link.is(linkDead) {
+	switch {
+	case vs.link.is(linkDead):
 		return "server does not answer"
+	case vs.refusedSince != 0 && v.c.now()-vs.refusedSince > int64(admissionGrace):
+		return "server is not admitted"
 	}
 	return ""
 }

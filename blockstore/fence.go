@@ -62,14 +62,11 @@ func (v *Volume) fenceAnswer(c *call) (next uint32, more bool) {
 	return 0, false
 }
 
-// notAdmitted: a server that has just started is waited for a little.
+// notAdmitted: a server that has just started is waited for a little, then dropped where another replica is good. Nothing has failed there, so
+// what waits goes on waiting where none is (reasonToDrop).
 func (v *Volume) notAdmitted(vs *vserver) {
-	now := v.c.now()
 	if vs.refusedSince == 0 {
-		vs.refusedSince = now
-	}
-	if now-vs.refusedSince > int64(admissionGrace) {
-		vs.condemn("server is not admitted")
+		vs.refusedSince = v.c.now()
 	}
 }
 

@@ -284,6 +284,28 @@ func TestAFlushWaitsWhileAReplicaIsSuspect(t *testing.T) {
 	})
 }
 
+// A server is not admitted as long as the metadata servers have no leader, for instance: no reason to fail anything.
+func TestAFlushWaitsUntilTheOnlyReplicaIsAdmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(1, testSize, 1, 1)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		only := k.servers[0]
+		only.set(func() { only.admitted = false })
+		r := submit(v, &block.Request{Op: block.Flush})
+		if r.within(time.Minute) {
+			t.Fatalf("the flush is answered: %v", r.Err)
+		}
+		only.set(func() { only.admitted = true })
+		if !r.within(10*time.Second) || r.Err != nil {
+			t.Errorf("after the admission: %v", r.Err)
+		}
+	})
+}
+
 func TestAFlushDoesNotWaitForAReplicaDroppedByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(3, testSize, 3, 2)
