@@ -137,13 +137,12 @@ func TestALongWriteIsCutIntoRecords(t *testing.T) {
 
 // crash is one run of random appends, syncs and checkpoints that ends at a step.
 type crash struct {
-	j       *Journal
-	sent    map[int]Record
-	numbers map[int]int64 // where each begins
-	last    int
-	synced  int // samples up to this one are durable
-	freed   int // samples up to this one are not needed
-	maybe   int // of a Free that did not return
+	j      *Journal
+	sent   map[int]Record
+	last   int
+	synced int // samples up to this one are durable
+	freed  int // samples up to this one are not needed
+	maybe  int // of a Free that did not return
 }
 
 func (c *crash) run(rnd *rand.Rand) error {

@@ -26,16 +26,7 @@ const (
 type volume struct {
 	number int
 	path   string
-
-	mu      sync.Mutex
-	size    int64
-	deleted bool
-}
-
-func (v *volume) state() (size int64, deleted bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.size, v.deleted
+	size   int64
 }
 
 // clientHost is a machine on which client processes follow one another.

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -259,15 +260,10 @@ func (s *Sim) createVolume(ctx context.Context, admin metapb.MetaClient, number 
 	return err
 }
 
-func (s *Sim) allVolumes() (live []*volume) {
+func (s *Sim) allVolumes() []*volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range s.volumes {
-		if !v.deleted {
-			live = append(live, v)
-		}
-	}
-	return live
+	return slices.Clone(s.volumes)
 }
 
 func (s *Sim) chooseVolume(r *rand.Rand) *volume {

@@ -19,8 +19,6 @@ type trace struct {
 	mu    sync.Mutex
 	ring  []event
 	next  int
-	// watch is told of every event (tests of the simulator itself).
-	watch func(string)
 }
 
 type event struct {

@@ -32,7 +32,7 @@ var errMoved = errors.New("another metadata server leads now")
 
 // attempt makes one call at a server. A server that was stopped, or cut off, answers nothing, and its connection looks alive for long: so
 // when it takes its time the others are asked who leads, and if that is another one the attempt ends with UNAVAILABLE.
-func (c *Client) attempt(ctx context.Context, address string, call func(context.Context) error) (err error, leader string) {
+func (c *Client) attempt(ctx context.Context, address string, call func(context.Context) error) (leader string, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var found string
@@ -45,9 +45,9 @@ func (c *Client) attempt(ctx context.Context, address string, call func(context.
 	defer doubt.Stop()
 	err = call(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errMoved) {
-		return status.Errorf(codes.Unavailable, "metadata server %s: %v", address, errMoved), found
+		return found, status.Errorf(codes.Unavailable, "metadata server %s: %v", address, errMoved)
 	}
-	return err, ""
+	return "", err
 }
 
 // awaitOther asks again and again who leads, until that is another server, which it returns, or the context ends.

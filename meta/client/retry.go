@@ -29,7 +29,7 @@ func (c *Client) repeat(ctx context.Context, call func(context.Context, *grpc.Cl
 		if err != nil {
 			return err
 		}
-		err, leader := c.attempt(ctx, address, func(ctx context.Context) error { return call(ctx, conn) })
+		leader, err := c.attempt(ctx, address, func(ctx context.Context) error { return call(ctx, conn) })
 		switch {
 		case status.Code(err) == codes.Unavailable:
 		case err == nil:

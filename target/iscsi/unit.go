@@ -43,7 +43,7 @@ func (s *Server) openUnit(ctx context.Context, l LUN) (*unit, error) {
 	}
 	u.refs++
 	s.mu.Unlock()
-	err := ctx.Err()
+	var err error
 	select {
 	case <-u.opened:
 		err = u.err
