@@ -308,7 +308,11 @@ func TestARemovedServerEndsAndSaysWhy(t *testing.T) {
 // ends waits until a server has failed because it was removed.
 func ends(t *testing.T, s *Server) {
 	t.Helper()
-	<-s.Failed()
+	select {
+	case <-s.Failed():
+	case <-within(t).Done():
+		t.Fatal("the server goes on")
+	}
 	if err := s.Close(); !errors.Is(err, fsm.ErrRemoved) {
 		t.Errorf("%v, want ErrRemoved", err)
 	}

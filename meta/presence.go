@@ -91,7 +91,8 @@ func removedError(dir string, id *identity) error {
 		id.Node, id.Cluster, fsm.ErrRemoved, dir)
 }
 
-// others are the client addresses of the other members, as far as this server knows: from its state, else from the last time.
+// others are the client addresses of the other members, as far as this server knows: from its state; before it has one, from the last time and
+// from Raft's configuration, which may be newer.
 func (s *Server) others() (out []string) {
 	_ = s.node.machine.View(func(v *fsm.View) error {
 		for _, m := range v.MetadataServers() {
@@ -101,8 +102,14 @@ func (s *Server) others() (out []string) {
 		}
 		return nil
 	})
-	if len(out) == 0 {
-		out = readPeers(s.config.Dir)
+	if len(out) > 0 {
+		return out
+	}
+	out = readPeers(s.config.Dir)
+	for _, r := range s.node.servers() {
+		if a, err := nextPort(string(r.Address)); err == nil && r.ID != s.node.id && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
 	}
 	return out
 }
