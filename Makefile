@@ -1,5 +1,5 @@
 # make run     a whole cluster in one process, data in ./.data (DATA=DIR for another folder)
-# make test    everything that fits in 15 minutes; installs the tools it needs by apt
+# make test    everything that fits in 20 minutes; installs the tools it needs by apt
 # make help    the rest
 
 GO         ?= go
