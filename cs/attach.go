@@ -86,7 +86,7 @@ func (s *Server) attachOnce(ctx context.Context) (admitted bool, err error) {
 	s.log.Info("admitted to the cluster")
 	s.repeatTroubles()
 	a := &attachment{s: s, st: st, ctx: ctx, send: make(chan *metapb.FromServer, sendQueue),
-		cmds: make(chan *metapb.Command, commandQueue)}
+		cmds: make(chan *metapb.Command, commandQueue), scrubs: scrubs{turn: make(chan struct{}, 1)}}
 	return true, a.run(cancel)
 }
 
@@ -141,9 +141,10 @@ func (s *Server) inventory() []*metapb.InventoryPage {
 func (a *attachment) run(cancel context.CancelFunc) error {
 	var err error
 	a.scrubs.wg.Go(func() {
-		a.scrubs.turn.Lock()
-		defer a.scrubs.turn.Unlock()
-		a.sayDates()
+		if a.scrubs.take(a.ctx) {
+			defer a.scrubs.pass()
+			a.sayDates()
+		}
 	})
 	ended := make(chan struct{}, 2)
 	go func() {

@@ -23,5 +23,5 @@
 // goroutine, with one that reports on it, for each Pull and Absolve, of which a few run at once, and for each Verify and Mend, of which one does. The data path's goroutines are package wire's. OnTrouble is
 // called from any of them.
 //
-// Locks: none but scrubs.turn, the turn of verifications, is held over a call of the engine or the network. Server.mu (troubles), pulls.mu, peers.mu are taken alone.
+// Locks: none is held over a call of the engine or the network. Server.mu (troubles), pulls.mu, peers.mu are taken alone.
 package cs

@@ -27,10 +27,23 @@ var (
 
 // scrubs are the verifications of an attachment: one at a time, the rest waits.
 type scrubs struct {
-	turn sync.Mutex
+	turn chan struct{} // holds one value while somebody has the turn
 	wg   sync.WaitGroup
-	said map[uint64]store.Dates // what the metadata servers were told last; with turn held
+	said map[uint64]store.Dates // what the metadata servers were told last; for who has the turn
 }
+
+// take waits for the turn; false: the attachment has ended. Nobody waits by a lock for what takes as long as reading a disk.
+func (s *scrubs) take(ctx context.Context) bool {
+	select {
+	case s.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// pass gives the turn on.
+func (s *scrubs) pass() { <-s.turn }
 
 // scrubbed counts what verification has come to, since the start.
 type scrubbed struct {
@@ -49,8 +62,10 @@ func (a *attachment) scrub(cmd uint64, rate uint64, do func(pace func(int) error
 	a.scrubs.wg.Go(func() {
 		var blocks, bytes atomic.Uint64
 		defer a.goesOn(cmd, &blocks, &bytes)()
-		a.scrubs.turn.Lock()
-		defer a.scrubs.turn.Unlock()
+		if !a.scrubs.take(a.ctx) {
+			return // and with it who asked
+		}
+		defer a.scrubs.pass()
 		limit := limiter{rate: rate}
 		err := do(func(n int) error {
 			bytes.Add(uint64(n))
