@@ -10,9 +10,7 @@ package itest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -25,24 +23,7 @@ import (
 // binary is the program under test, built once.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(mainTest(m)) }
-
-func mainTest(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "pstorage-itest-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "pstorage")
-	build := exec.Command("go", "build", "-o", binary, "../cli")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(cluster.WithProgram(&binary, m.Run)) }
 
 // testTime bounds each test: what hangs is to be seen as that.
 const testTime = 4 * time.Minute

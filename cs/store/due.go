@@ -68,21 +68,12 @@ func keepOldest(list []candidate, c candidate, n int) []candidate {
 // verifiables are the replicas in sync that may be verified.
 func (s *Store) verifiables() iter.Seq[*replica] {
 	return func(yield func(*replica) bool) {
-		for i := range s.shards {
-			sh := &s.shards[i]
-			sh.mu.RLock()
-			all := make([]*replica, 0, len(sh.m))
-			for _, r := range sh.m {
-				all = append(all, r)
-			}
-			sh.mu.RUnlock()
-			for _, r := range all {
-				r.mu.RLock()
-				err := r.verifiable()
-				r.mu.RUnlock()
-				if err == nil && !yield(r) {
-					return
-				}
+		for r := range s.replicas() {
+			r.mu.RLock()
+			err := r.verifiable()
+			r.mu.RUnlock()
+			if err == nil && !yield(r) {
+				return
 			}
 		}
 	}

@@ -1,6 +1,10 @@
 package store
 
 import (
+	"iter"
+	"maps"
+	"slices"
+
 	"pstorage/cs/chunk"
 	"pstorage/meta/rules"
 )
@@ -140,30 +144,38 @@ func (s *Store) demote(ids []chunk.ID, damaged bool) error {
 	return nil
 }
 
+// replicas are those of all shards, one shard after the other; no lock is held while one is looked at.
+func (s *Store) replicas() iter.Seq[*replica] {
+	return func(yield func(*replica) bool) {
+		for i := range s.shards {
+			sh := &s.shards[i]
+			sh.mu.RLock()
+			all := slices.Collect(maps.Values(sh.m))
+			sh.mu.RUnlock()
+			for _, r := range all {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Inventory implements Engine.
 func (s *Store) Inventory(yield func(Replica) bool) {
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.RLock()
-		all := make([]*replica, 0, len(sh.m))
-		for _, r := range sh.m {
-			all = append(all, r)
+	for r := range s.replicas() {
+		r.mu.RLock()
+		entry := Replica{ID: r.id, Version: r.version, State: r.state, Suspect: r.suspect, Blocks: r.blocks,
+			Damaged: r.damaged || r.reported.Load()}
+		if r.failed.Load() {
+			entry.State = Stale
 		}
-		sh.mu.RUnlock()
-		for _, r := range all {
-			r.mu.RLock()
-			entry := Replica{ID: r.id, Version: r.version, State: r.state, Suspect: r.suspect, Blocks: r.blocks,
-				Damaged: r.damaged || r.reported.Load()}
-			if r.failed.Load() {
-				entry.State = Stale
-			}
-			if r.rebuild != nil {
-				entry.Suspect = Sound // the rebuild sees to it
-			}
-			r.mu.RUnlock()
-			if entry.State != 0 && entry.State != removing && !yield(entry) {
-				return
-			}
+		if r.rebuild != nil {
+			entry.Suspect = Sound // the rebuild sees to it
+		}
+		r.mu.RUnlock()
+		if entry.State != 0 && entry.State != removing && !yield(entry) {
+			return
 		}
 	}
 }

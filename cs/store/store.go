@@ -228,17 +228,8 @@ func (s *Store) Close() error {
 	s.measure.Wait()
 	s.stopJournal()
 	var errs []error
-	for i := range s.shards {
-		sh := &s.shards[i]
-		sh.mu.RLock()
-		all := make([]*replica, 0, len(sh.m))
-		for _, r := range sh.m {
-			all = append(all, r)
-		}
-		sh.mu.RUnlock()
-		for _, r := range all {
-			errs = append(errs, s.closeReplica(r))
-		}
+	for r := range s.replicas() {
+		errs = append(errs, s.closeReplica(r))
 	}
 	s.attendant.close()
 	errs = append(errs, s.closeJournal())

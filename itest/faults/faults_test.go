@@ -3,10 +3,7 @@ package faults
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -18,24 +15,7 @@ import (
 // program is the program under test, built once.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(mainTest(m)) }
-
-func mainTest(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "pstorage-faults-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "pstorage")
-	build := exec.Command("go", "build", "-o", program, "../../cli")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build:", err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(cluster.WithProgram(&program, m.Run)) }
 
 // newLab starts a lab that ends with the test, and skips the test where there can be none.
 func newLab(t *testing.T, o cluster.Options) (*Lab, context.Context) {
