@@ -75,9 +75,11 @@ func (c *scene) watched(t *testing.T, n, norm int, test func()) {
 			}
 		}
 	}()
+	defer func() { // also when the test ends in the middle
+		cancel()
+		<-over
+	}()
 	test()
-	cancel()
-	<-over
 }
 
 func TestAReleasedServerIsEmptiedThenDropped(t *testing.T) {

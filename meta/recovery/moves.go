@@ -41,6 +41,7 @@ type moves struct {
 	evening bool            // some server is too far from its share
 	round   *balance.Ledger // of the moves that are being planned, nil between rounds
 	planned int             // moves of the round
+	sure    bool            // the round passes over no chunk: the one before left it to chance, and found nothing
 	rest    time.Time       // no round before
 }
 
@@ -141,9 +142,14 @@ func (m *mover) closeRound() {
 		return
 	}
 	m.round, m.rest = nil, time.Now().Add(roundRest)
-	if m.planned == 0 {
+	if m.planned > 0 {
+		m.sure = false
+		return
+	}
+	if m.sure {
 		m.evening, m.rest = false, time.Now().Add(evenPause)
 	}
+	m.sure = !m.sure
 }
 
 func (e *Engine) rebuilding() int { return len(e.active) - e.moving() }
@@ -231,7 +237,7 @@ func (m *mover) improve(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, want placemen
 	}
 	var from uint32
 	to, ok := m.fleet.Better(c.Insync, want, m.candidates, roomChunks*f.Policy.ChunkSize)
-	if !ok && m.round != nil && m.planned < maxRound && m.random.Float64() < 2*m.round.Wanted() {
+	if !ok && m.round != nil && m.planned < maxRound && m.drawn() {
 		if from, to, ok = m.round.Move(c.Insync, want, m.candidates); ok {
 			m.planned++
 		}
@@ -254,6 +260,9 @@ func (m *mover) improve(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, want placemen
 	m.begin(k, c, f, []target{{to, base}}, true)
 	m.active[k].gentle = true
 }
+
+// drawn tells whether a chunk is among those that a round may move: about twice as many as have to, so that they come from everywhere.
+func (m *mover) drawn() bool { return m.sure || m.random.Float64() < 2*m.round.Wanted() }
 
 // spare commits that superfluous replicas are members no more, and has them removed: what they held is elsewhere.
 func (m *mover) spare(ctx context.Context) error {
