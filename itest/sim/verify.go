@@ -109,21 +109,30 @@ func (s *Sim) readAll(v *volume, machine string, number int) error {
 	if err != nil {
 		return fmt.Errorf("the last open: %w", err)
 	}
-	hung := time.AfterFunc(healthTime, p.kill)
+	hung := time.AfterFunc(healthTime, p.end) // which fails what waits
 	defer hung.Stop()
-	u := &user{p: p, v: v, dev: dev}
-	for c := range dev.Size() / chunkSize {
+	(&user{p: p, v: v, dev: dev}).lastRequests(s.options.Seed)
+	switch err := dev.Close(); {
+	case !hung.Stop() && len(s.losses.hopeless()) > 0: // it waited for a replica that will not come back
+		return nil
+	case err != nil:
+		return fmt.Errorf("the last close: %w", err)
+	}
+	return nil
+}
+
+// lastRequests reads every block in use, then writes and flushes: unless the run has failed, since what is damaged may wait for ever.
+func (u *user) lastRequests(seed uint64) {
+	for c := range u.dev.Size() / chunkSize {
 		for _, b := range hot {
 			u.read(c*chunkSectors+b*blockSectors, blockSectors)
 		}
 	}
-	r := rand.New(rand.NewPCG(s.options.Seed, 3))
-	u.write(r, false)
-	u.flush()
-	if err := dev.Close(); err != nil {
-		return fmt.Errorf("the last close: %w", err)
+	if u.p.host.s.hasFound() {
+		return
 	}
-	return nil
+	u.write(rand.New(rand.NewPCG(seed, 3)), false)
+	u.flush()
 }
 
 // view reads the state of the metadata server that has applied most.
