@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,7 +106,8 @@ func (b *runbook) awaitWhole(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			out, _ := b.Run(context.Background(), "stat")
+			return errors.Join(ctx.Err(), err, fmt.Errorf("the cluster does not become whole:\n%s", out))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
