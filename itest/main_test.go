@@ -69,6 +69,9 @@ func newCluster(t *testing.T, o cluster.Options) *cluster.Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(c.Story())
+		}
 		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -17,7 +18,10 @@ const lockWait = time.Second
 // boltBucket holds everything. Part of the format.
 var boltBucket = []byte("store")
 
-type boltState struct{ db *bolt.DB }
+type boltState struct {
+	db    *bolt.DB
+	spare *spare // nil: read only
+}
 
 func openBolt(name string, create bool) (StateDB, error) {
 	if _, err := os.Stat(name); create == (err == nil) || err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -34,7 +38,9 @@ func openBolt(name string, create bool) (StateDB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &boltState{db: db}, nil
+	b := &boltState{db: db, spare: &spare{name: filepath.Join(filepath.Dir(name), spareName), size: spareSize}}
+	_ = b.spare.restore() // without it, the database does as well as it can
+	return b, nil
 }
 
 func (b *boltState) Load(visit func(key, value []byte) error) error {
@@ -47,7 +53,19 @@ func (b *boltState) Load(visit func(key, value []byte) error) error {
 	})
 }
 
+// Commit implements StateDB. On a full disk it uses the spare room.
 func (b *boltState) Commit(changes []Change) error {
+	err := b.commit(changes)
+	if noRoom(err) && b.spare.spend() {
+		err = b.commit(changes)
+	}
+	if err == nil {
+		_ = b.spare.restore()
+	}
+	return err
+}
+
+func (b *boltState) commit(changes []Change) error {
 	return b.db.Update(func(tx *bolt.Tx) error {
 		bucket, err := tx.CreateBucketIfNotExists(boltBucket)
 		if err != nil {

@@ -3,6 +3,7 @@
 // # Format (version 1)
 //
 //	state.db                    a database (bbolt, one bucket "store"): the small durable state
+//	state.spare                 room for the database on a full disk (spare.go): it may be missing
 //	chunks/LL/F-G/I.N           one file per (chunk, layer), of package chunk; the names are drawn in files.go
 //	quarantine/F.I.N.DATE       such files of replicas that were found bad, set aside for inspection; drawn in quarantine.go
 //

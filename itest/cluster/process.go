@@ -148,6 +148,19 @@ func (p *Process) Ended() bool {
 	}
 }
 
+// Story tells of each daemon whether it has ended, and the last lines of its log: what a failed test wants to show.
+func (c *Cluster) Story() string {
+	var out strings.Builder
+	for _, p := range c.Processes() {
+		state := "runs"
+		if p.Ended() {
+			state = fmt.Sprintf("has ended: %v", p.err)
+		}
+		fmt.Fprintf(&out, "%s %s\n%s\n", p.Name, state, p.logTail())
+	}
+	return out.String()
+}
+
 // logTail is the last lines of the log.
 func (p *Process) logTail() string {
 	text, err := os.ReadFile(p.log.Name())
