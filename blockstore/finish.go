@@ -116,15 +116,26 @@ func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
 }
 
 // judgeFull: some members have no room, the others have applied the write. While enough can go on, the full ones are dropped. Else
-// the write has failed, and before anything else touches its range the replicas are made equal.
+// the write has failed, and before anything else touches its range the replicas are made equal. A replica that was syncing when its
+// server was last heard of may be in sync by now: that is asked for first, and waited for.
 func (v *Volume) judgeFull(ch *chunkState, p *piece) verdict {
-	going := 0
+	going, coming := 0, 0
 	for i := range p.calls {
-		if p.calls[i].Status == wire.OK && contains(ch.insync, p.calls[i].vs) {
+		switch c := &p.calls[i]; {
+		case c.Status != wire.OK:
+		case contains(ch.insync, c.vs):
 			going++
+		case contains(ch.syncing, c.vs):
+			coming++
 		}
 	}
-	if going < max(v.min, 1) {
+	switch least := max(v.min, 1); {
+	case going >= least:
+	case going+coming >= least:
+		v.need(ch, needMap)
+		return held
+	default:
+		v.warner.warn(v.log, "a write fails: too few replicas have room", "chunk", ch.index, "insync", len(ch.insync), "full", p.full(), "min", v.min)
 		p.err = v.on(ch, block.ErrNoSpace)
 		return failed
 	}
@@ -135,6 +146,16 @@ func (v *Volume) judgeFull(ch *chunkState, p *piece) verdict {
 		}
 	}
 	return held
+}
+
+// full lists the servers that had no room for a write.
+func (p *piece) full() (ids []uint32) {
+	for i := range p.calls {
+		if c := &p.calls[i]; c.Status == wire.NoSpace {
+			ids = append(ids, c.vs.id)
+		}
+	}
+	return ids
 }
 
 func (v *Volume) judgeRead(ch *chunkState, p *piece) verdict {

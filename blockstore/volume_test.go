@@ -120,6 +120,39 @@ func TestAFullReplicaIsDroppedWhileOthersTakeTheWrite(t *testing.T) {
 	})
 }
 
+// A rebuild that has ended changes nothing for the holder, which is not told. It must not take the replica for one that does not count.
+func TestAFullReplicaIsDroppedForTheSakeOfOneJustRebuilt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(3, testSize, 3, 2)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		lost, full := k.servers[0], k.servers[1]
+		lost.set(func() { lost.full = true })
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		lost.set(func() { lost.full = false })
+		step := 0
+		k.meta.rebuild(func() {
+			if step++; step == 2 { // the members have been raised: now the holder learns of the rebuild
+				if err := write(v, 4096, 2); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if len(k.insync(0)) != 3 {
+			t.Fatalf("in sync: %v", k.insync(0))
+		}
+		full.set(func() { full.full = true })
+		if err := errors.Join(write(v, 8192, 3), holds(v, 8192, 3), k.differences()); err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(k.insync(0), full.id) {
+			t.Error("the full replica is still in sync")
+		}
+	})
+}
+
 func TestAFullClusterFailsTheWriteAndLeavesReplicasEqual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(3, testSize, 3, 2)

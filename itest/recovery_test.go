@@ -239,6 +239,24 @@ func TestRunbookFullDisk(t *testing.T) {
 	b.use(100)
 }
 
+// Each disk in turn is filled by others, and has room again.
+func TestDisksFillInTurn(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting small disks needs root")
+	}
+	dirs := smallDisks(t, 4, 128)
+	b := newRunbook(t, cluster.Options{Servers: 4, CSDirs: dirs})
+	for round := range amount(24, 8) {
+		ballast := filepath.Join(filepath.Dir(dirs[round%len(dirs)]), "ballast")
+		if err := os.WriteFile(ballast, make([]byte, 200*mib), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("the disk is not full: %v", err)
+		}
+		b.use(150)
+		await(t, os.Remove(ballast))
+		await(t, b.awaitWhole(b.ctx))
+	}
+}
+
 func TestRunbookFullCluster(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting small disks needs root")
