@@ -83,6 +83,7 @@ func (t *term) Metadata() []*metapb.Mds { return t.members.list() }
 // verifier lets one question be under way at a time; who comes meanwhile waits for the next, which all of them share: an answer to a
 // question that was asked before they came would prove nothing.
 type verifier struct {
+	asking  *sync.WaitGroup // questions under way
 	mu      sync.Mutex
 	running bool
 	next    *verdict
@@ -101,7 +102,7 @@ func (v *verifier) do(ctx context.Context, ask func() error) error {
 	mine := v.next
 	if !v.running {
 		v.running = true
-		go v.run(ask)
+		v.asking.Go(func() { v.run(ask) })
 	}
 	v.mu.Unlock()
 	select {

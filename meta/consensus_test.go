@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -10,7 +11,7 @@ import (
 // An answer to a question that was asked before the call proves nothing; those who call while one is under way share the next.
 func TestAVerificationBeginsAfterTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var v verifier
+		v := verifier{asking: new(sync.WaitGroup)}
 		asked := 0
 		answer := make(chan error)
 		ask := func() error { asked++; return <-answer }

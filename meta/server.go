@@ -90,6 +90,7 @@ type Server struct {
 	grpc     *grpc.Server
 	metrics  *metrics
 	leader   atomic.Pointer[leading]
+	asking   sync.WaitGroup // questions to Raft, which forgets to answer those that it has when it ends
 	load     *load
 
 	passwords passwords
@@ -225,6 +226,7 @@ func (s *Server) shutDown() error {
 
 func (s *Server) closeParts() error {
 	var errs []error
+	s.asking.Wait()
 	if s.node != nil {
 		errs = append(errs, s.node.close())
 	}
@@ -278,7 +280,7 @@ func (s *Server) depose() {
 
 // begin waits until the state machine has everything that earlier leaders committed, introduces this server, and leads.
 func (s *Server) begin(ctx context.Context) error {
-	t := &term{Server: s, number: s.node.raft.CurrentTerm()}
+	t := &term{Server: s, number: s.node.raft.CurrentTerm(), verify: verifier{asking: &s.asking}}
 	if err := s.node.raft.Barrier(barrierTimeout).Error(); err != nil {
 		return err
 	}
