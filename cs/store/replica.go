@@ -29,7 +29,7 @@ type replica struct {
 	id   chunk.ID
 	file *file
 
-	ctl sync.Mutex   // one change of what is durable at a time; held while it is made so
+	ctl gate         // one change of what is durable at a time; held while it is made so
 	mu  sync.RWMutex // shared: reading and writing blocks; exclusive: what must not see a write half done
 
 	state   State     // 0: not here, or not yet
