@@ -94,6 +94,7 @@ func (c *chunkServer) makeFolder() error {
 }
 
 func (c *chunkServer) start() (err error) {
+	c.s.net.begin(c.name)
 	if c.meta, err = c.s.metaClient(c.name); err != nil {
 		return err
 	}

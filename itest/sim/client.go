@@ -48,12 +48,12 @@ type process struct {
 	meta  *client.Client
 	store *blockstore.Client
 	done  chan struct{} // it was killed
-	once  sync.Once
 	ended sync.Once
 }
 
 // begin starts a process.
 func (c *clientHost) begin() (*process, error) {
+	c.s.net.begin(c.name)
 	m, err := c.s.metaClient(c.name)
 	if err != nil {
 		return nil, err
@@ -80,22 +80,22 @@ func (c *clientHost) begin() (*process, error) {
 }
 
 // kill ends the process: nothing more of it gets out. What is left of it is cleared away.
-func (p *process) kill() {
-	p.once.Do(func() {
-		p.host.s.trace.logf(p.host.name, "killed")
-		p.host.s.net.kill(p.host.name, false)
-		close(p.done)
-	})
-}
+func (p *process) kill() { p.die(false) }
 
 // losePower ends the process with its machine: of what it has sent, that is lost which has not arrived.
-func (p *process) losePower() {
-	p.once.Do(func() {
-		p.host.s.trace.logf(p.host.name, "loses power")
-		p.host.s.net.kill(p.host.name, true)
-		p.host.s.net.revive(p.host.name)
-		close(p.done)
-	})
+func (p *process) losePower() { p.die(true) }
+
+func (p *process) die(power bool) {
+	h := p.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live != p || isClosed(p.done) {
+		return
+	}
+	h.s.trace.logf(h.name, "killed, power %v", power)
+	h.s.net.kill(h.name, power)
+	h.s.net.revive(h.name)
+	close(p.done)
 }
 
 // end clears the process away.
@@ -265,6 +265,11 @@ func (u *user) read(first, count int64) {
 
 func (u *user) write(r *rand.Rand, durable bool) {
 	first, count := place(r, u.dev.Size())
+	u.put(first, count, durable)
+}
+
+// put writes a new value.
+func (u *user) put(first, count int64, durable bool) {
 	h := u.p.host.s.history
 	o := u.op(write, first, count)
 	o.durable = durable

@@ -45,6 +45,7 @@ func (l layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, e
 }
 
 func (m *mds) start() error {
+	m.s.net.begin(m.name)
 	peers, err := m.s.net.listen(m.name + raftPort)
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ type host struct {
 	listeners map[string]*listener // by address; none while nothing runs there
 	frozen    bool                 // nothing gets in or out
 	dead      bool                 // no power: it does not even refuse
+	idle      bool                 // what ran there was killed: what is left of it reaches nobody
 }
 
 func newNetwork(seed uint64) *network {
@@ -133,7 +134,7 @@ func (n *network) of(name string) (out, in []*pipe) {
 func (n *network) kill(name string, power bool) {
 	n.mu.Lock()
 	h := n.at(name)
-	h.dead = h.dead || power
+	h.dead, h.idle = h.dead || power, true
 	h.frozen = h.frozen && !power
 	listeners := h.listeners
 	h.listeners = map[string]*listener{}
@@ -151,6 +152,13 @@ func (n *network) kill(name string, power bool) {
 		}
 		p.push(nil, syscall.ECONNRESET)
 	}
+}
+
+// begin lets a new process on a host reach others.
+func (n *network) begin(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.at(name).idle = false
 }
 
 // revive gives a host its power back.
@@ -214,6 +222,9 @@ func (n *network) dial(ctx context.Context, from, addr string) (net.Conn, error)
 func (n *network) try(from, to, addr string) (net.Conn, time.Duration, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.at(from).idle {
+		return nil, 0, syscall.ENETDOWN
+	}
 	if !n.open(from, to) || !n.open(to, from) {
 		return nil, dialPoll, nil
 	}
