@@ -71,6 +71,7 @@ type Mem struct {
 	killAt   int
 	killed   func()
 	dead     bool
+	forgets  bool
 	hook     func(Step) error
 	stable   map[string]any // for Stable
 }
@@ -181,6 +182,13 @@ func (m *Mem) Stable(name string, make func() any) any {
 	return m.stable[name]
 }
 
+// Forgets has power cuts take everything that was not synced, or else what chance says.
+func (m *Mem) Forgets(everything bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.forgets = everything
+}
+
 // Restart ends the user's life, if it has not ended, and begins another: after power, with what was durable.
 func (m *Mem) Restart(power bool) {
 	m.mu.Lock()
@@ -222,7 +230,7 @@ func (m *Mem) powerCut() {
 	maps.Copy(names, m.nodes)
 	for _, name := range m.sorted(names) { // a folder comes before what is in it
 		n, old := m.nodes[name], m.durable[name]
-		if n != old && m.rnd.IntN(2) == 0 {
+		if n != old && (m.forgets || m.rnd.IntN(2) == 0) {
 			n = old // a change of the folder that was not synced and had no luck
 		} else if n == nil {
 			continue // a removal that had
@@ -234,7 +242,11 @@ func (m *Mem) powerCut() {
 	m.nodes, m.durable = after, map[string]*memNode{}
 	for _, name := range m.sorted(after) {
 		m.durable[name] = after[name]
-		after[name].powerCut(m.rnd)
+		if m.forgets {
+			after[name].forget()
+		} else {
+			after[name].powerCut(m.rnd)
+		}
 	}
 	m.recount()
 }
@@ -266,6 +278,11 @@ func (n *memNode) powerCut(rnd *rand.Rand) {
 	if n.durSize != n.size && rnd.IntN(2) == 0 {
 		n.durSize = n.size
 	}
+	n.forget()
+}
+
+// forget leaves what is durable.
+func (n *memNode) forget() {
 	n.size, n.dirty = n.durSize, map[int64]bool{}
 	n.pages = make(map[int64]*memData, len(n.durable))
 	for p, d := range n.durable {

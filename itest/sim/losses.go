@@ -17,16 +17,19 @@ const lookEvery = 100 * time.Millisecond
 // The promise about writes that were not flushed: one that was acknowledged survives while, of the replicas in sync when it was made, one has
 // neither lost power nor been dropped. losses decides from the metadata servers' state when that is over for a chunk: when each of its
 // replicas in sync has lost power. A server that left and was rebuilt since has lost nothing: a rebuild ends with a sync; nor has one that comes
-// back without suspicion. A disk that fails counts as one without power.
+// back without suspicion. A disk that fails counts as one without power. A drop that leaves only servers of which the metadata servers must have
+// known that they had lost power takes nothing back (R4lastgood, R6confirm, R6prefer): the dropped one had it.
 type losses struct {
 	mu      sync.Mutex
-	applied uint64 // of the newest state seen
-	looked  int64  // when, on the history's clock
+	applied uint64    // of the newest state seen
+	looked  int64     // when, on the history's clock
+	seen    time.Time // when, on the run's
 	insync  map[fsm.ChunkKey][]uint32
-	files   map[uint64]string // paths
-	lost    marks             // power, since it came in sync
-	ruined  marks             // damaged by its disk
-	tainted map[string]bool   // files with a chunk of which the others left or lost power when one was ruined: damaged data may be believed (R6)
+	files   map[uint64]string    // paths
+	lost    marks                // power, since it came in sync
+	since   map[uint32]time.Time // a server lost power last
+	ruined  marks                // damaged by its disk
+	tainted map[string]bool      // files with a chunk of which the others left or lost power when one was ruined: damaged data may be believed (R6)
 }
 
 // marks are servers' replicas of chunks.
@@ -50,7 +53,7 @@ func (m marks) all(k fsm.ChunkKey, servers []uint32) bool {
 }
 
 func newLosses() *losses {
-	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: marks{}, ruined: marks{}, tainted: map[string]bool{}}
+	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: marks{}, since: map[uint32]time.Time{}, ruined: marks{}, tainted: map[string]bool{}}
 }
 
 // look takes the newest state of the metadata servers that run. now is a tick of the history's clock; it returns that of the last look.
@@ -70,12 +73,13 @@ func (l *losses) look(mds []*mds, now int64) (last int64) {
 			return nil
 		})
 	}
-	last, l.looked = l.looked, now
+	last, l.looked, l.seen = l.looked, now, time.Now()
 	return last
 }
 
 func (l *losses) take(v *fsm.View) {
-	clear(l.insync)
+	before := l.insync
+	l.insync = map[fsm.ChunkKey][]uint32{}
 	v.Files(func(id uint64, n *fsmpb.Node) bool {
 		if n.Directory {
 			return true
@@ -89,11 +93,29 @@ func (l *losses) take(v *fsm.View) {
 		})
 		return true
 	})
+	for k, insync := range l.insync {
+		if l.knownBad(k, insync) && !l.lost.all(k, before[k]) { // what good ones had is promised still
+			delete(l.lost, k)
+		}
+	}
 	for _, gone := range []marks{l.lost, l.ruined} {
 		for k, servers := range gone {
 			maps.DeleteFunc(servers, func(s uint32, _ bool) bool { return !slices.Contains(l.insync[k], s) })
 		}
 	}
+}
+
+// knownLate is how long after a server has lost power the metadata servers may still take it for a good one, and more.
+const knownLate = 10 * time.Second
+
+// knownBad tells whether all the servers had lost power, and the metadata servers knew at the last look.
+func (l *losses) knownBad(k fsm.ChunkKey, servers []uint32) bool {
+	for _, s := range servers {
+		if l.ruined[k][s] || l.seen.Sub(l.since[s]) < knownLate {
+			return false
+		}
+	}
+	return l.lost.all(k, servers)
 }
 
 // over returns the chunks of which all replicas in sync have lost power, each once.
@@ -117,6 +139,7 @@ func (l *losses) over() (chunks []fsm.ChunkKey) {
 func (l *losses) powerless(server uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.since[server] = time.Now()
 	for k, insync := range l.insync {
 		if slices.Contains(insync, server) {
 			l.lost.set(k, server)
