@@ -9,18 +9,22 @@ import (
 	"pstorage/meta/rules"
 )
 
-// A planted bug is a rule left out of the real code. The faults are those that make its situation likely; what notices are the same checks as in
-// every run.
+// A planted bug is a rule left out of the real code. A script brings about the situation that the rule is there for; where chance does so cheaply, faults
+// do that make it likely. What notices are the same checks as in every run.
 type planted struct {
 	rule   rules.Set
 	bug    string
-	faults []Fault
+	script func(*stage)
+	faults []Fault // without a script
 	idle   time.Duration
 	time   time.Duration
 }
 
-// mostSeeds are tried before a planted bug counts as not noticed.
-const mostSeeds = 40
+// So many seeds are tried before a planted bug counts as not noticed: of a script, and of random faults.
+const (
+	tries     = 5
+	mostSeeds = 40
+)
 
 const (
 	often  = 30 * time.Millisecond
@@ -30,17 +34,26 @@ const (
 )
 
 var bugs = []planted{
-	{rules.R2version, "chunk servers take requests of any version", kinds("slow when it is back"), often, long},
-	{rules.R2resend, "a write that was not answered counts as done", kinds("connections break"), often, short},
-	{rules.R3, "overlapping requests are in flight together", kinds("disk is slow"), often, short},
-	{rules.R4commit, "what a failed replica missed is acknowledged before it is dropped", kinds("chunk server is cut off", "loses power while"), often, short},
-	{rules.R4acks, "an acknowledgement of an older membership counts", kinds("chunk server is cut off", "slow when it is back"), often, long},
-	{rules.R5perchunk, "servers that cannot be fenced are passed over", kinds("killed while one server hears", "chunk server is cut off"), seldom, short},
-	{rules.R5reconcile, "open chunks are used as they are", kinds("loses power while"), seldom, short},
-	{rules.R6suspect, "what was open at an unclean end is served at once", kinds("lose power", "chunk server loses power"), often, short},
-	{rules.R7fresh, "a pull overwrites what the writer wrote", kinds("slow when it is back"), often, long},
-	{rules.R9, "a flush reaches nobody", kinds("all chunk servers lose power"), seldom, short},
-	{rules.R10, "a replica that does not verify is kept", kinds("rots"), often, short},
+	{rule: rules.R1, bug: "a holder goes on when its lease has not been renewed", script: outlived(false)},
+	{rule: rules.R1leader, bug: "a new leader takes every lease for expired", script: outlived(true)},
+	{rule: rules.R2version, bug: "chunk servers take requests of any version", faults: kinds("slow when it is back"), idle: often, time: long},
+	{rule: rules.R2session, bug: "an older session of a client goes on", script: duplicates},
+	{rule: rules.R2resend, bug: "a write that was not answered counts as done", faults: kinds("connections break"), idle: often, time: short},
+	{rule: rules.R3, bug: "overlapping requests are in flight together", faults: kinds("disk is slow"), idle: often, time: short},
+	{rule: rules.R4commit, bug: "what a failed replica missed is acknowledged before it is dropped", faults: kinds("chunk server is cut off", "loses power while"), idle: often, time: short},
+	{rule: rules.R4acks, bug: "an acknowledgement of an older membership counts", faults: kinds("chunk server is cut off", "slow when it is back"), idle: often, time: long},
+	{rule: rules.R4lastgood, bug: "the last good replica is dropped", script: lastGood},
+	{rule: rules.R5fence, bug: "a new holder fences nobody", script: lateWrites},
+	{rule: rules.R5perchunk, bug: "servers that cannot be fenced are passed over", faults: kinds("killed while one server hears", "chunk server is cut off"), idle: seldom, time: short},
+	{rule: rules.R5reconcile, bug: "open chunks are used as they are", script: halfWritten},
+	{rule: rules.R5open, bug: "a chunk that is synced leaves the activity log, whatever is in flight elsewhere", script: settledTooEarly},
+	{rule: rules.R6suspect, bug: "what was open at an unclean end is served at once", faults: kinds("lose power", "chunk server loses power"), idle: often, time: short},
+	{rule: rules.R6confirm, bug: "a suspect goes for the sake of one that is down", script: confirmed},
+	{rule: rules.R6prefer, bug: "any suspect becomes the source", script: preferred},
+	{rule: rules.R7fresh, bug: "a pull overwrites what the writer wrote", faults: kinds("slow when it is back"), idle: often, time: long},
+	{rule: rules.R8, bug: "a sync that failed is repeated and believed", script: failedSync},
+	{rule: rules.R9, bug: "a flush reaches nobody", faults: kinds("all chunk servers lose power"), idle: seldom, time: short},
+	{rule: rules.R10, bug: "a replica that does not verify is kept", faults: kinds("rots"), idle: often, time: short},
 }
 
 // kinds are the faults whose names have one of the parts.
@@ -65,10 +78,23 @@ func TestEachRuleLeftOutIsNoticed(t *testing.T) {
 	}
 }
 
+// TestScriptsFindNothingWithAllRules plays each script with all rules in force.
+func TestScriptsFindNothingWithAllRules(t *testing.T) {
+	for _, b := range bugs {
+		if b.script != nil {
+			t.Run(b.rule.String(), func(t *testing.T) {
+				for _, seed := range seeds(t, 1) {
+					report(t, seed, b.run(t, seed, 0))
+				}
+			})
+		}
+	}
+}
+
 // slow are those that take many seeds to be noticed: they run when all are asked for (make sim-bugs), or they alone.
 const slow = rules.R4acks | rules.R5perchunk | rules.R10
 
-func (b planted) asked(which string) bool {
+func (b *planted) asked(which string) bool {
 	switch which {
 	case "":
 		return !slow.Has(b.rule)
@@ -78,14 +104,31 @@ func (b planted) asked(which string) bool {
 	return which == b.rule.String()
 }
 
-func (b planted) plant(t *testing.T) {
-	for seed := range uint64(mostSeeds) {
-		r := Run(t, Options{Seed: seed + 1, LeftOut: b.rule, Faults: b.faults, Idle: b.idle, Time: b.time, Brief: true})
-		if len(r.Wrong) > 0 {
+func (b *planted) plant(t *testing.T) {
+	most := tries
+	if b.script == nil {
+		most = mostSeeds
+	}
+	for seed := range uint64(most) {
+		if r := b.run(t, seed+1, b.rule); len(r.Wrong) > 0 {
 			what, _, _ := strings.Cut(r.Wrong[0], "\n")
 			t.Logf("| %s | %s | %d | %s |", b.rule, b.bug, seed+1, what)
 			return
 		}
 	}
-	t.Errorf("%s: %s: not noticed within %d seeds", b.rule, b.bug, mostSeeds)
+	t.Errorf("%s: %s: not noticed within %d seeds", b.rule, b.bug, most)
+}
+
+// run runs a seed, with the rule left out or not.
+func (b *planted) run(t *testing.T, seed uint64, left rules.Set) Result {
+	o := Options{Seed: seed, LeftOut: left, Faults: b.faults, Idle: b.idle, Time: b.time, Brief: true}
+	var unplayed error
+	if b.script != nil {
+		o.Script = directed(b.script, &unplayed)
+	}
+	r := Run(t, o)
+	if unplayed != nil && (left == 0 || len(r.Wrong) == 0) {
+		t.Fatalf("seed %d: the script does not come about: %v", seed, unplayed)
+	}
+	return r
 }

@@ -49,7 +49,7 @@ type Options struct {
 	Idle time.Duration
 	// Clients is how many client machines there are; 0: three.
 	Clients int
-	// Script is run instead of random clients and faults.
+	// Script is run instead of random clients and faults. It leaves everything healed.
 	Script func(*Sim)
 }
 
@@ -166,6 +166,7 @@ func (s *Sim) run() error {
 		return err
 	}
 	if s.options.Script != nil {
+		go s.watch()
 		s.options.Script(s)
 		s.stop()
 	} else {
