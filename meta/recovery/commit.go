@@ -3,6 +3,7 @@ package recovery
 import (
 	"context"
 	"slices"
+	"time"
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
@@ -146,12 +147,17 @@ func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good ma
 		}
 		switch {
 		case good[a] == len(planned[a]):
-			e.rebuilt(a.key)
+			for _, t := range planned[a] {
+				e.pauses.rebuilt(a.key, t.server)
+			}
 			continue
 		case a.interrupted.Load():
-			e.interrupted(a.key)
+			e.pauses.interrupted(a.key)
+			time.AfterFunc(interruptPause, e.Kick)
 		default:
-			e.postpone(a.key)
+			for _, t := range planned[a] {
+				e.pauses.failed(a.key, t.server)
+			}
 			e.metrics.failed.Inc()
 		}
 		delete(e.victims, a.key)

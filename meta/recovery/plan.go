@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"pstorage/meta/balance"
 	"pstorage/meta/config"
@@ -124,7 +123,7 @@ func (p *planner) chunk(k fsm.ChunkKey) {
 
 // may tells whether the chunk's members may be changed now. Called with mu held.
 func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
-	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || time.Now().Before(p.retry[k].until) {
+	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || p.pauses.on(k, 0) {
 		return false
 	}
 	for _, s := range c.Insync {
@@ -206,12 +205,12 @@ func (p *planner) fits(place topology.Place, want placement.Want, taken []topolo
 	return placement.Fits(place, want.Domain, taken) || !want.Strict && placement.Fits(place, topology.Disk, taken)
 }
 
-// usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, and nothing of the chunk is on it that
-// no record speaks of.
+// usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, nothing of the chunk is on it that
+// no record speaks of, and the chunk has not failed there just now.
 func (p *planner) usable(server uint32, k fsm.ChunkKey) bool {
 	room := slices.ContainsFunc(p.candidates, func(c placement.Candidate) bool { return c.Server == server && c.Free > 0 })
 	s := p.sessions.Get(server)
-	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget
+	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget && !p.pauses.on(k, server)
 }
 
 // newcomers are the candidates that have nothing of the chunk.

@@ -30,7 +30,6 @@ package recovery
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -89,7 +88,7 @@ type Engine struct {
 	active    map[fsm.ChunkKey]*attempt
 	targets   map[uint32]int // attempts per target
 	absolving map[fsm.ChunkKey]bool
-	retry     map[fsm.ChunkKey]pause
+	pauses    pauses
 	stopped   bool // too many servers are offline: nothing is copied to others
 	moves
 }
@@ -97,7 +96,7 @@ type Engine struct {
 // New returns an engine that does nothing before Run.
 func New(l Leader, s *sessions.Registry, log *slog.Logger) *Engine {
 	return &Engine{leader: l, sessions: s, log: log, metrics: newMetrics(), kicked: make(chan struct{}, 1), done: make(chan struct{}),
-		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, retry: map[fsm.ChunkKey]pause{},
+		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, pauses: pauses{},
 		moves: newMoves(), meter: meter{began: time.Now()}}
 }
 
@@ -166,65 +165,39 @@ func (e *Engine) Interrupt(outcomes []fsm.Outcome) {
 }
 
 // Changed tells of members that have changed without recovery's doing. byHolder: the holder had a replica dropped. One that was rebuilt lately,
-// and fails again, is not rebuilt at once: something is wrong between the holder and its server that recovery does not see.
+// and fails again, is not rebuilt there at once: something is wrong between the holder and the server that recovery does not see.
 func (e *Engine) Changed(outcomes []fsm.Outcome, byHolder bool) {
 	outcomes = slices.DeleteFunc(slices.Clone(outcomes), func(o fsm.Outcome) bool { return o.Err != nil })
 	e.Interrupt(outcomes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, o := range outcomes {
-		if p, rebuilt := e.retry[o.Key]; byHolder && rebuilt && time.Since(p.until) < relapse {
-			e.postpone(o.Key)
+		if byHolder {
+			e.blame(o)
 		}
 	}
 	e.Kick()
 }
 
-// rebuilt notes that a chunk is whole again. Called with mu held.
-func (e *Engine) rebuilt(k fsm.ChunkKey) { e.pauseFor(k, 0, e.retry[k].wait) }
+// blame has a chunk kept away for a while from servers whose replicas its holder has had dropped. Called with mu held.
+func (e *Engine) blame(o fsm.Outcome) {
+	for _, server := range o.Before.Syncing {
+		if !o.Chunk.Member(server) {
+			e.pauses.failed(o.Key, server)
+		}
+	}
+	for _, server := range o.Before.Insync {
+		if !o.Chunk.Member(server) {
+			e.pauses.relapsed(o.Key, server)
+		}
+	}
+}
 
 // forgetPauses forgets those that are over for long.
 func (e *Engine) forgetPauses() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	maps.DeleteFunc(e.retry, func(_ fsm.ChunkKey, p pause) bool { return time.Since(p.until) > relapse })
-}
-
-// pause is until when a chunk is left alone after a rebuild of it has failed, or, in the past, when it was rebuilt.
-type pause struct {
-	until time.Time
-	wait  time.Duration
-}
-
-const (
-	firstPause = time.Second
-	lastPause  = time.Minute
-	// interruptPause keeps a chunk that changes all the time from being all that recovery is busy with.
-	interruptPause = 50 * time.Millisecond
-	// relapse is how soon after a rebuild a failure counts as another of the same.
-	relapse = 2 * time.Minute
-	// maxPauses bounds how many chunks are remembered to be left alone.
-	maxPauses = 100_000
-)
-
-// postpone leaves a chunk alone for a while, longer each time. Called with mu held.
-func (e *Engine) postpone(k fsm.ChunkKey) {
-	wait := min(max(2*e.retry[k].wait, firstPause), lastPause)
-	e.pauseFor(k, wait, wait)
-}
-
-// interrupted leaves a chunk alone for a moment: what has ended its rebuild, a lease granted or another change, is not its fault. Called with mu
-// held.
-func (e *Engine) interrupted(k fsm.ChunkKey) {
-	e.pauseFor(k, interruptPause, e.retry[k].wait)
-	time.AfterFunc(interruptPause, e.Kick)
-}
-
-// pauseFor leaves a chunk alone for some time; wait is what the next failure doubles.
-func (e *Engine) pauseFor(k fsm.ChunkKey, some, wait time.Duration) {
-	if _, known := e.retry[k]; known || len(e.retry) < maxPauses {
-		e.retry[k] = pause{until: time.Now().Add(some), wait: wait}
-	}
+	e.pauses.forget()
 }
 
 var _ prometheus.Collector = (*Engine)(nil)

@@ -514,6 +514,17 @@ func TestAReplicaThatRelapsesIsRebuiltLessAndLessOften(t *testing.T) {
 	})
 }
 
+// Only the server where it relapsed is left alone: another takes the replica at once.
+func TestAReplicaThatRelapsesIsRebuiltElsewhere(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.add(1)
+		c.drop(t, 2)
+		c.Within(10*time.Second, "rebuilt", func() bool { return c.whole(0, 1, 2) })
+		c.drop(t, 2)
+		c.Within(500*time.Millisecond, "rebuilt elsewhere", func() bool { return c.whole(0, 1, 3) })
+	})
+}
+
 func TestAFullServerIsNotRebuiltOnto(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
 		c.s[2].SetFree(0)
