@@ -68,6 +68,7 @@ func bounds(flags *flag.FlagSet, b *replication.Bounds) {
 		{&b.Rots, "rots", 0, "blocks damaged on a disk"},
 		{&b.Sweeps, "sweeps", 0, "replicas removed"},
 		{&b.Failures, "failures", 0, "syncs that fail"},
+		{&b.Takeovers, "takeovers", 0, "takeovers by recovery"},
 		{&b.Drops, "drops", -1, "replicas dropped by holders; -1: as many as they like"},
 	} {
 		flags.IntVar(f.value, f.name, f.usual, f.what)

@@ -24,7 +24,7 @@ func (m *Model) Violation(s *State) string {
 	if s.fault != 0 {
 		return faults[s.fault]
 	}
-	if !s.isSettled() {
+	if !s.clean && !s.isSettled() {
 		return ""
 	}
 	first := -1

@@ -5,6 +5,7 @@ func (t *turn) client(i int) {
 	c := t.s.clients[i]
 	if c.phase == idle {
 		t.lease(i)
+		t.takeOver(i)
 		return
 	}
 	n := *t.s // it may die at any time; its messages live on
@@ -19,9 +20,13 @@ func (t *turn) client(i int) {
 	case reconciling:
 		t.reconcile(i)
 	case ready:
+		t.settle(i)
+		if c.recovery {
+			t.closes(i)
+			return
+		}
 		t.write(i)
 		t.read(i)
-		t.settle(i)
 		t.snapshot(i)
 	}
 	if c.phase == ready || c.phase == raising {
@@ -32,27 +37,33 @@ func (t *turn) client(i int) {
 // holds reports whether the client has the lease, as the metadata servers see it.
 func (s *State) holds(i int) bool { return s.clients[i].epoch == s.epoch }
 
-// lease grants it; that ends every rebuild (R7lease).
+// lease gives it to a client that asks.
 func (t *turn) lease(i int) {
 	if int(t.s.used.leases) >= t.Leases {
 		return
 	}
 	n := *t.s
 	n.used.leases++
+	t.grant(&n, i)
+	t.then(n, "%c gets the lease, epoch %d", letter(i), n.epoch)
+}
+
+// grant gives the lease; that ends every rebuild (R7lease).
+func (t *turn) grant(n *State, i int) {
 	n.epoch++
+	n.clean = false
 	if n.sync != 0 && !t.off(R7lease) {
 		n.sync, n.version = 0, n.version+1
 	}
 	c := &n.clients[i]
 	*c = client{phase: fencing, epoch: n.epoch, layer: n.top}
-	t.learn(&n, c)
+	t.learn(n, c)
 	if !t.off(R9holder) {
 		c.dirty = c.members()
 	}
 	if t.off(R5fence) {
 		c.fenced, c.compare = c.members(), true
 	}
-	t.then(n, "%c gets the lease, epoch %d", letter(i), n.epoch)
 }
 
 // learn gives a client the map. What was acknowledged under another one counts no more: a server may have left and come back since, and

@@ -61,6 +61,7 @@ func (p *packer) state(s *State) {
 	p.num(&s.epoch, bitsEpoch)
 	p.num(&s.top, 1)
 	p.num(&s.settled, bitsEpoch)
+	p.flag(&s.clean)
 	for _, m := range []*mask{&s.insync, &s.sync, &s.suspects, &s.corrupt, &s.removing, &s.rebuild.raised} {
 		p.set(m)
 	}
@@ -125,6 +126,7 @@ func (p *packer) client(c *client) {
 	p.num(&c.write, bitsID)
 	p.num(&c.target, bitsID)
 	p.flag(&c.compare)
+	p.flag(&c.recovery)
 	p.flag(&c.flushing)
 }
 
@@ -147,6 +149,7 @@ func (p *packer) used(u *used) {
 	p.num(&u.sweeps, 2)
 	p.num(&u.failures, 1)
 	p.num(&u.drops, 2)
+	p.num(&u.takeovers, 1)
 }
 
 // Encode implements search.System.

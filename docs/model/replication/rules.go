@@ -31,6 +31,7 @@ const (
 	R7fresh
 	R7lease
 	R7source
+	R7takeover
 	R8sync
 	R9dirty
 	R9drop
@@ -73,6 +74,7 @@ var about = [ruleCount]struct{ name, without string }{
 	R7fresh:     {"R7fresh", "the pull overwrites what the writer has written meanwhile"},
 	R7lease:     {"R7lease", "a rebuild goes on, or begins, while a new holder has not yet fenced and reconciled"},
 	R7source:    {"R7source", "a suspect is made the source while a rebuild goes on that may have read what it has lost"},
+	R7takeover:  {"R7takeover", "recovery reconciles what a dead holder has left without taking an epoch: nothing of the holder's is fenced off"},
 	R8sync:      {"R8sync", "a sync that failed is repeated and believed"},
 	R9dirty:     {"R9dirty", "a server counts as flushed once it was asked, whether it has answered or not"},
 	R9drop:      {"R9drop", "a flush ends although a server has not answered, before the MDS has dropped it"},

@@ -77,6 +77,7 @@ type client struct {
 	compare      bool // some server said that the chunk is open: R5 is not done
 	write        uint8
 	acks         mask
+	recovery     bool // it is recovery, and uses the chunk for nothing
 	dirty        mask // servers that took a write since they were flushed last
 	flushing     bool
 	round        mask  // servers that the flush under way waits for
@@ -111,13 +112,14 @@ type repair struct {
 }
 
 // used counts what the bounds limit.
-type used struct{ writes, leases, crashes, power, rebuilds, rots, sweeps, failures, drops uint8 }
+type used struct{ writes, leases, crashes, power, rebuilds, rots, sweeps, failures, drops, takeovers uint8 }
 
 // State is everything. It is a value: assignment copies it.
 type State struct {
 	// The metadata servers.
 	version, epoch, top uint8
 	settled             uint8 // epoch whose holder has reported that R5 is done
+	clean               bool  // closed with nothing in flight
 	insync, sync        mask
 	suspects, corrupt   mask // as they were reported
 	removing            mask // servers that a removal is on its way to

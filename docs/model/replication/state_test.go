@@ -8,7 +8,7 @@ import (
 )
 
 // everything is what all kinds of fields take part in.
-var everything = Bounds{Holders: 2, Writes: 4, Leases: 3, Crashes: 2, Power: 2, Rebuilds: 2, Rots: 1, Sweeps: 1, Failures: 1, Drops: 3,
+var everything = Bounds{Holders: 2, Writes: 4, Leases: 2, Crashes: 2, Power: 2, Rebuilds: 2, Rots: 1, Sweeps: 1, Failures: 1, Drops: 3, Takeovers: 1,
 	Snapshots: true, Torn: true}
 
 // wander visits states at random.

@@ -9,7 +9,7 @@
 //   - A read never returns less than what was acknowledged, or read, before it. Of what was not flushed, that may be lost which every replica
 //     in sync had lost with its operating system.
 //   - A frozen layer never changes, and is the same on every in-sync replica.
-//   - When the holder has nothing in flight, all in-sync replicas are equal.
+//   - When the holder has nothing in flight, all in-sync replicas are equal; also when the file counts as closed clean.
 //   - What was damaged is never taken for good.
 //
 // The metadata servers are one atomic actor here: Raft sees to that. Time is absent: a lease may end at any moment, and a client that
@@ -33,6 +33,7 @@ type Bounds struct {
 	Sweeps    int  // removals
 	Failures  int  // of syncs
 	Drops     int  // by holders; less than 0: as many as they like
+	Takeovers int  // by recovery
 	Snapshots bool // one may be taken
 	Torn      bool // a process may die in the middle of a write
 	Journal   bool // the chunk servers have journals

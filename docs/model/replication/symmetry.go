@@ -52,6 +52,7 @@ func (s *State) clientSum(i int) uint64 {
 	c := &s.clients[i]
 	var all sum
 	all.add(c.epoch, c.phase, c.write)
+	all.flags(c.recovery)
 	for _, m := range s.net {
 		if m.id != 0 && int(m.from) == i {
 			all += sum(m.id) << 32
