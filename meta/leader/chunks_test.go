@@ -57,6 +57,40 @@ func TestServersThatCannotPrepareAreReplaced(t *testing.T) {
 	})
 }
 
+// A server that is back before the allocation is committed must not be told that its new replica belongs to nothing.
+func TestAServerThatReturnsDuringAnAllocationKeepsItsReplica(t *testing.T) {
+	play(t, 3, func(t *testing.T, c *metatest.Cluster, s []*metatest.Server) {
+		v := c.Client('a', 1).Open("/f")
+		hold := make(chan struct{})
+		s[1].Hook(func(m *metapb.Command) error {
+			if m.GetPrepare() != nil {
+				<-hold
+			}
+			return nil
+		})
+		allocated := make(chan error, 1)
+		go func() {
+			_, err := v.TryAllocate(1)
+			allocated <- err
+		}()
+		synctest.Wait() // the others have prepared
+		k := fsm.ChunkKey{File: v.File, Index: 0}
+		if s[0].Replica(k).State != sessions.StateInSync {
+			t.Fatal("the scene is another")
+		}
+		s[0].Stop()
+		s[0].Start()
+		time.Sleep(time.Second)
+		close(hold)
+		if err := <-allocated; err != nil {
+			t.Fatal(err)
+		}
+		c.Within(5*time.Second, "all three serve", func() bool {
+			return c.Insync(v.File, 1, s[0].ID, s[1].ID, s[2].ID) && s[0].Replica(k).State == sessions.StateInSync
+		})
+	})
+}
+
 func TestFewerThanTheNormAreEnoughToBegin(t *testing.T) {
 	play(t, 2, func(t *testing.T, c *metatest.Cluster, s []*metatest.Server) {
 		v := c.Client('a', 1).Open("/f")

@@ -162,13 +162,16 @@ func inventory(stream Stream, s *Session) (all []held, err error) {
 }
 
 // admit tells the server what each of its replicas is. From the moment the session was entered, changes of members reach it as commands;
-// they wait in the lane until it is admitted.
+// they wait in the lane until it is admitted. What an earlier session has made is decided about first.
 func (r *Registry) admit(stream Stream, s *Session, host Host) error {
 	all, err := inventory(stream, s)
 	if err != nil {
 		return fmt.Errorf("inventory of chunk server %d: %w", s.ID, err)
 	}
 	if err := host.EndSyncing(stream.Context(), s.ID); err != nil {
+		return fmt.Errorf("admit chunk server %d: %w", s.ID, err)
+	}
+	if err := r.waits.wait(stream.Context(), s.ID); err != nil {
 		return fmt.Errorf("admit chunk server %d: %w", s.ID, err)
 	}
 	a := &admission{server: s.ID}

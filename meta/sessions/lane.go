@@ -95,11 +95,16 @@ func keyOf(file uint64, index uint32) fsm.ChunkKey { return fsm.ChunkKey{File: f
 type Preparation struct {
 	Pending
 	session  *Session
+	fresh    bool // not a rebuild's target: new replicas
 	released bool
 }
 
 // Prepare asks for replicas. It asserts that none of them is a member's: preparing anew would undo what it has.
 func (s *Session) Prepare(chunks []*metapb.PrepareChunk) *Preparation {
+	fresh := slices.ContainsFunc(chunks, func(c *metapb.PrepareChunk) bool { return !c.Syncing })
+	if fresh {
+		s.registry.waits.begin(s.ID)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range chunks {
@@ -110,9 +115,9 @@ func (s *Session) Prepare(chunks []*metapb.PrepareChunk) *Preparation {
 		s.log.Error("an assertion has failed", "error", err)
 		call.done = make(chan struct{})
 		call.fail(err)
-		return &Preparation{Pending: Pending{call}, session: s}
+		return &Preparation{Pending: Pending{call}, session: s, fresh: fresh}
 	}
-	return &Preparation{Pending: s.enqueue(call), session: s}
+	return &Preparation{Pending: s.enqueue(call), session: s, fresh: fresh}
 }
 
 func (s *Session) noMember(chunks []*metapb.PrepareChunk) error {
@@ -141,6 +146,9 @@ func (p *Preparation) Release() {
 		if s.preparing[k]--; s.preparing[k] == 0 {
 			delete(s.preparing, k)
 		}
+	}
+	if p.fresh {
+		s.registry.waits.end(s.ID)
 	}
 }
 

@@ -15,7 +15,7 @@
 // A replica that has been asked for by Prepare is not demoted or removed until whoever asked has released it (Preparation): the check
 // and the queueing are one step under Session.mu.
 //
-// Goroutines, per session: the handler's (waits for the end), a reader, a writer, the lane. Locks: Registry.mu, then Session.mu; the
+// Goroutines, per session: the handler's (waits for the end), a reader, a writer, the lane. Locks: Registry.mu, then Session.mu; undecided.mu is taken alone; the
 // state machine may be read under either. Nothing blocks under them.
 package sessions
 
@@ -52,6 +52,7 @@ type Registry struct {
 	state   State
 	log     *slog.Logger
 	started time.Time
+	waits   *undecided
 	changed func() // a server came, went, or has something to resolve
 
 	mu       sync.Mutex
@@ -62,7 +63,7 @@ type Registry struct {
 
 // NewRegistry returns an empty one. changed is called, without locks, whenever a server has come or gone; it must not block.
 func NewRegistry(state State, log *slog.Logger, changed func()) *Registry {
-	return &Registry{state: state, log: log, started: time.Now(), changed: changed,
+	return &Registry{state: state, log: log, started: time.Now(), changed: changed, waits: newUndecided(),
 		sessions: map[uint32]*Session{}, left: map[uint32]time.Time{}}
 }
 
