@@ -76,6 +76,13 @@ func (p *pipe) slow(by time.Duration) {
 	p.stir()
 }
 
+// hasten ends the delay of what follows.
+func (p *pipe) hasten() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.extra = 0
+}
+
 // lose forgets what is on its way.
 func (p *pipe) lose() {
 	p.mu.Lock()

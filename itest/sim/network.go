@@ -3,8 +3,10 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -101,14 +103,19 @@ func (n *network) isolate(name string, others []string, in, out, on bool) {
 	})
 }
 
-// heal opens every way.
+// heal opens every way, and makes none slow any more.
 func (n *network) heal() {
+	var all []*pipe
 	n.change(func() {
 		clear(n.shut)
 		for _, h := range n.hosts {
 			h.frozen = false
 		}
+		all = slices.Collect(maps.Keys(n.pipes))
 	})
+	for _, p := range all {
+		p.hasten()
+	}
 }
 
 // freeze stops a host as seen by others, as if its process were stopped: what it has sent, and what is sent to it, arrives later.
