@@ -101,6 +101,7 @@ type OpenOptions struct {
 	// WaitLimit is how long a request waits for replicas that cannot be reached before it fails with ErrUnavailable; 0: for ever.
 	WaitLimit time.Duration
 
+	brief     bool      // taken over for a moment: to lose the lease is nothing to complain of
 	leftOut   rules.Set // by tests
 	idleTicks uint8     // by tests: ticks of idleness instead of settleTicks
 }

@@ -25,6 +25,7 @@ type fakeMeta struct {
 	servers           []*fakeServer
 	info              *metapb.FileInfo
 	holder            uint64 // incarnation
+	yields            bool   // the holder, to anybody: it is recovery
 	until             time.Time
 	chunks            map[uint32]*metapb.Chunk
 	settledAt         uint64 // epoch
@@ -89,7 +90,7 @@ func (m *fakeMeta) Open(_ context.Context, in *metapb.OpenRequest, _ ...grpc.Cal
 		return nil, err
 	}
 	defer m.mu.Unlock()
-	if m.holder != 0 && m.holder != in.Client.Incarnation && time.Now().Before(m.until) {
+	if m.holder != 0 && m.holder != in.Client.Incarnation && time.Now().Before(m.until) && !m.yields {
 		return nil, status.Error(codes.Unavailable, "the lease is another's")
 	}
 	m.info.Epoch++

@@ -2,6 +2,7 @@ package blockstore
 
 import (
 	"context"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -106,7 +107,11 @@ func (v *Volume) lose(why string) {
 		return
 	}
 	v.lease.why.Store(why)
-	v.log.Error("lease lost", "reason", why)
+	level := slog.LevelError
+	if v.opt.brief {
+		level = slog.LevelInfo
+	}
+	v.log.Log(context.Background(), level, "lease lost", "reason", why)
 	v.wake()
 }
 

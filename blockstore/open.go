@@ -91,12 +91,17 @@ func (c *Client) unregister(v *Volume) {
 // loadMap reads the whole chunk map.
 func (v *Volume) loadMap(ctx context.Context, servers []*metapb.Server) error {
 	v.meet(servers)
+	return v.c.readMap(ctx, v.file, v.learnAll)
+}
+
+// readMap reads a file's whole chunk map, part by part.
+func (c *Client) readMap(ctx context.Context, file uint64, take func([]*metapb.Chunk, []*metapb.Server)) error {
 	for from, more := uint32(0), true; more; {
-		rep, err := v.c.meta.GetChunks(ctx, &metapb.GetChunksRequest{File: v.file, From: from, Limit: mapBatch})
+		rep, err := c.meta.GetChunks(ctx, &metapb.GetChunksRequest{File: file, From: from, Limit: mapBatch})
 		if err != nil {
 			return err
 		}
-		v.learnAll(rep.Chunks, rep.Servers)
+		take(rep.Chunks, rep.Servers)
 		if more = rep.More && len(rep.Chunks) > 0; more {
 			from = rep.Chunks[len(rep.Chunks)-1].Index + 1
 		}

@@ -290,27 +290,10 @@ func halfWritten(t *testing.T, without rules.Set) error { return halfWrittenChun
 // halfWrittenChunks has a write reach one server only in each of the first chunks, and lets another holder take over.
 func halfWrittenChunks(t *testing.T, without rules.Set, chunks int64) error {
 	k := newCluster(3, testSize, 3, 2)
-	a := k.open(t, OpenOptions{})
-	for i := range chunks {
-		if err := write(a, i*testChunk, 1); err != nil {
-			return err
-		}
+	a, err := k.leaveHalfWritten(t, chunks)
+	if err != nil {
+		return err
 	}
-	k.servers[0].goDeaf()
-	k.servers[1].goDeaf()
-	for i := range chunks {
-		submit(a, blocktest.Write(i*testChunk, blocktest.Bytes(2, 4096))) // reaches one
-	}
-	time.Sleep(time.Millisecond)
-	for _, s := range k.servers {
-		s.hangUp() // and then its sender is no more
-		s.listen()
-	}
-	for id := range uint64(3) {
-		k.cut.Store([2]uint64{1, 1025 + id}, true)
-	}
-	k.meta.set(func() { k.meta.deafTo[1] = true })
-	time.Sleep(fakeLease)
 	b := k.open(t, OpenOptions{leftOut: without})
 	defer func() { k.end(a, b) }()
 	for i := range chunks {
@@ -320,6 +303,32 @@ func halfWrittenChunks(t *testing.T, without rules.Set, chunks int64) error {
 		}
 	}
 	return k.differences()
+}
+
+// leaveHalfWritten has a write reach one server only in each of the first chunks; then the lease of the volume that wrote is over.
+func (k *cluster) leaveHalfWritten(t *testing.T, chunks int64) (*Volume, error) {
+	a := k.open(t, OpenOptions{})
+	for i := range chunks {
+		if err := write(a, i*testChunk, 1); err != nil {
+			return a, err
+		}
+	}
+	k.servers[0].goDeaf()
+	k.servers[1].goDeaf()
+	for i := range chunks {
+		submit(a, blocktest.Write(i*testChunk, blocktest.Bytes(2, 4096))) // reaches one
+	}
+	time.Sleep(time.Millisecond)
+	k.meta.set(func() { k.meta.deafTo[1] = true }) // and then its sender is no more
+	for id := range uint64(3) {
+		k.cut.Store([2]uint64{1, 1025 + id}, true)
+	}
+	for _, s := range k.servers {
+		s.hangUp()
+		s.listen()
+	}
+	time.Sleep(fakeLease)
+	return a, nil
 }
 
 func TestEveryOpenChunkIsComparedAlsoWhenTheirListComesInParts(t *testing.T) {

@@ -145,7 +145,7 @@ func (v *Volume) unquiet(list []*chunkState, members map[*chunkState][]*vserver,
 
 // reportSettled tells the metadata servers once R5 is done: every replica fenced, every open chunk reconciled. Rebuilds may begin then.
 func (v *Volume) reportSettled(list []*chunkState) {
-	if v.settled {
+	if v.settled.Load() {
 		return
 	}
 	for _, ch := range list {
@@ -162,5 +162,5 @@ func (v *Volume) reportSettled(list []*chunkState) {
 		v.warner.warn(v.log, "not reported as reconciled", "error", err)
 		return
 	}
-	v.settled = true
+	v.settled.Store(true)
 }

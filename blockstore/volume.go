@@ -51,7 +51,7 @@ type Volume struct {
 	wakeup    chan struct{}
 	hurried   atomic.Bool // something has changed that chunks may have waited for
 
-	settled   bool // the repair goroutine's: R5 is done and the metadata servers know
+	settled   atomic.Bool // R5 is done and the metadata servers know; set by the repair goroutine
 	closeOnce sync.Once
 	closeErr  error
 	ctx       context.Context

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"pstorage/blockstore"
 	"pstorage/cli/daemon"
 	"pstorage/meta"
 	"pstorage/meta/discovery"
@@ -167,7 +168,8 @@ func (a *app) mdsdCommand() *cobra.Command {
 			}
 			d := daemonCommand{app: a, lock: filepath.Join(dir, lockName), services: 1, metrics: metrics}
 			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
-				server, err := meta.Start(ctx, meta.Config{Dir: dir, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure})
+				server, err := meta.Start(ctx, meta.Config{Dir: dir, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure,
+					TakeOver: blockstore.TakeOver(blockstore.Config{Logger: h.logger})})
 				if err != nil {
 					return nil, fmt.Errorf("metadata server in %s: %w", dir, err)
 				}

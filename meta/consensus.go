@@ -37,6 +37,9 @@ func (t *term) View(read func(*fsm.View) error) error { return t.node.machine.Vi
 // LeftOut are rules that a test leaves out.
 func (t *term) LeftOut() rules.Set { return t.config.LeftOut }
 
+// TakeOver is what recovery takes files over with.
+func (t *term) TakeOver() leader.TakeOver { return t.config.TakeOver }
+
 // Propose commits a command in this term.
 func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
 	c.Term = t.number

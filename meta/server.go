@@ -70,6 +70,8 @@ type Config struct {
 	Logger          *slog.Logger
 	Registry        prometheus.Registerer
 	InsecureNetwork bool // listen beyond loopback, although nobody authenticates
+	// TakeOver is what recovery takes over files with that a client has left; nil: they wait for their next holder.
+	TakeOver leader.TakeOver
 
 	// Listener and Transport take the place of the addresses (tests).
 	Listener  net.Listener

@@ -56,6 +56,7 @@ func (c *Cluster) startMDS(ctx context.Context) (err error) {
 	}
 	c.mds, err = meta.Start(ctx, meta.Config{
 		Dir: dir, Address: c.config.MDS, Logger: c.config.Logger.With("service", "mds"), Registry: c.registry("mds"), InsecureNetwork: c.config.InsecureNetwork,
+		TakeOver: blockstore.TakeOver(blockstore.Config{Logger: c.config.Logger.With("service", "mds")}),
 	})
 	if err != nil {
 		return fmt.Errorf("metadata server: %w", err)

@@ -60,15 +60,8 @@ func (c *clientHost) begin() (*process, error) {
 	}
 	c.incarnation++
 	id := blockstore.Identity{ID: [16]byte{byte(c.number), 'c'}, Incarnation: c.incarnation}
-	dial := c.s.dialer(c.name)
 	b, err := blockstore.New(blockstore.Config{Meta: m, Identity: id, Host: cmp.Or(c.near, c.name), Logger: c.s.trace.logger(c.name),
-		LeftOut: c.s.options.LeftOut, Dial: func(ctx context.Context, addr string, hello wire.Hello) (blockstore.Conn, error) {
-			conn, err := dial(ctx, addr, hello)
-			if err != nil {
-				return nil, err
-			}
-			return conn, nil
-		}})
+		LeftOut: c.s.options.LeftOut, Dial: c.s.storeDialer(c.name)})
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -77,6 +70,18 @@ func (c *clientHost) begin() (*process, error) {
 	c.live = p
 	c.mu.Unlock()
 	return p, nil
+}
+
+// storeDialer is how a client on a machine reaches chunk servers.
+func (s *Sim) storeDialer(machine string) blockstore.Dialer {
+	dial := s.dialer(machine)
+	return func(ctx context.Context, addr string, hello wire.Hello) (blockstore.Conn, error) {
+		conn, err := dial(ctx, addr, hello)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
 }
 
 // kill ends the process: nothing more of it gets out. What is left of it is cleared away.
@@ -155,7 +160,7 @@ func (c *clientHost) life() error {
 	case <-c.s.stopped:
 	}
 	close(u.stop)
-	if c.rand.IntN(3) == 0 {
+	if c.rand.IntN(3) == 0 || c.s.options.Abandoned && c.s.stopping() {
 		p.kill()
 	}
 	select {

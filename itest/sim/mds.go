@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
+	"pstorage/blockstore"
 	"pstorage/meta"
 )
 
@@ -57,7 +58,8 @@ func (m *mds) start() error {
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer{peers, m.name}, MaxPool: 3,
 		Timeout: raftWait, Logger: hclog.NewNullLogger()})
 	server, err := meta.Start(context.Background(), meta.Config{Dir: m.dir, Listener: clients, Transport: transport,
-		Reach: m.s.reach(m.name), Logger: m.s.trace.logger(m.name), LeftOut: m.s.options.LeftOut})
+		Reach: m.s.reach(m.name), Logger: m.s.trace.logger(m.name), LeftOut: m.s.options.LeftOut,
+		TakeOver: blockstore.TakeOver(blockstore.Config{Logger: m.s.trace.logger(m.name), Dial: m.s.storeDialer(m.name), LeftOut: m.s.options.LeftOut})})
 	m.s.trace.logf(m.name, "starts: %v", err)
 	m.set(server)
 	return err

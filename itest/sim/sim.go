@@ -49,6 +49,8 @@ type Options struct {
 	Idle time.Duration
 	// Clients is how many client machines there are; 0: three.
 	Clients int
+	// Abandoned has all clients die at the end, and nobody open what they have left before recovery has.
+	Abandoned bool
 	// Script is run instead of random clients and faults. It leaves everything healed.
 	Script func(*Sim)
 }

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // seeds are those that the environment asks for: SEED=N one alone, SEEDS=N the first N; else so many.
@@ -53,6 +55,14 @@ func TestEveryPromiseHoldsThroughFaults(t *testing.T) {
 	}
 	if all := len(seeds(t, 10)); void > all/4+1 {
 		t.Errorf("%d runs of %d went beyond what can be judged", void, all)
+	}
+}
+
+// TestWhatClientsLeaveIsTakenOver has no client come back: recovery alone has to make the replicas equal, and rebuild what is missing (R7).
+func TestWhatClientsLeaveIsTakenOver(t *testing.T) {
+	faults := slices.Concat(ServerFaults, PowerFaults, NetworkFaults, MetaFaults, ClientFaults) // nobody reads what rots
+	for _, seed := range seeds(t, 4) {
+		report(t, seed, Run(t, Options{Seed: seed, Faults: faults, Time: 30 * time.Second, Abandoned: true}))
 	}
 }
 

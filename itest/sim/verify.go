@@ -31,6 +31,11 @@ func (s *Sim) verify() error {
 	}
 	defer admin.Close()
 	ctx := context.Background()
+	if s.options.Abandoned {
+		if err := s.awaitTakeOvers(ctx, admin); err != nil {
+			return err
+		}
+	}
 	for _, v := range s.allVolumes() { // what a client that died has left is its successor's to compare (R5)
 		if err := s.readAll(v, "", 0); err != nil {
 			return err
@@ -70,6 +75,40 @@ func (s *Sim) verify() error {
 		}
 	}
 	return s.await(sweepTime, "what was deleted is gone", s.leftovers)
+}
+
+// awaitTakeOvers waits until recovery has taken over what the clients have left, and made the cluster whole, without any client.
+func (s *Sim) awaitTakeOvers(ctx context.Context, admin metapb.MetaClient) error {
+	hopeless := func() bool { s.look(); return len(s.losses.hopeless()) > 0 }
+	if err := s.await(healthTime, "nothing is unclean", func() string {
+		if hopeless() {
+			return ""
+		}
+		return s.unclean()
+	}); err != nil || hopeless() {
+		return err
+	}
+	if err := s.await(healthTime, "the cluster is whole without clients", func() string { return s.unhealthy(ctx, admin) }); err != nil {
+		return err
+	}
+	if err := s.await(sweepTime, "servers hold what they should, without clients", s.leftovers); err != nil {
+		return err
+	}
+	s.compareReplicas()
+	return nil
+}
+
+// unclean names a file that was left unclean.
+func (s *Sim) unclean() (found string) {
+	s.view(func(v *fsm.View) {
+		v.Files(func(id uint64, n *fsmpb.Node) bool {
+			if f, err := v.File(id); err == nil && !n.Directory && !n.Clean && f.Counts.Chunks > 0 {
+				found = fmt.Sprintf("%s, epoch %d, settled %d, holder %x\n%s", f.Path, n.Epoch, n.SettledEpoch, n.Holder.GetId(), s.inventory())
+			}
+			return true
+		})
+	})
+	return found
 }
 
 // unhealthy says what the cluster lacks; empty: nothing.

@@ -21,15 +21,23 @@ const (
 	raiseWait = 500 * time.Millisecond
 )
 
-// Open gives the lease to a client (R1): if nobody's is live, or if it is the client's own, of an earlier process.
+// Open gives the lease to a client (R1): if nobody's is live, or if it is the client's own, of an earlier process, or recovery's.
 func (l *Leader) Open(ctx context.Context, in *metapb.OpenRequest) (*metapb.OpenReply, error) {
+	if isSuccessor(in.Client.GetId()) {
+		return nil, Status(invalid("client %x: recovery's own name", in.Client.Id))
+	}
+	return l.open(ctx, in, func(*fsm.File) error { return nil })
+}
+
+// open gives the lease if judge has nothing against it.
+func (l *Leader) open(ctx context.Context, in *metapb.OpenRequest, judge func(*fsm.File) error) (*metapb.OpenReply, error) {
 	if err := checkClient(in.Client); err != nil {
 		return nil, Status(err)
 	}
 	var g *fsm.Granted
 	err := error(fsm.ErrConflict)
 	for try := 0; try < grantTries && errors.Is(err, fsm.ErrConflict); try++ {
-		g, err = l.grant(ctx, in)
+		g, err = l.grant(ctx, in, judge)
 	}
 	if err != nil {
 		return nil, Status(err)
@@ -43,13 +51,16 @@ func (l *Leader) Open(ctx context.Context, in *metapb.OpenRequest) (*metapb.Open
 	return out, Status(err)
 }
 
-func (l *Leader) grant(ctx context.Context, in *metapb.OpenRequest) (g *fsm.Granted, err error) {
+func (l *Leader) grant(ctx context.Context, in *metapb.OpenRequest, judge func(*fsm.File) error) (g *fsm.Granted, err error) {
 	var f *fsm.File
 	if err := l.View(func(v *fsm.View) (err error) { f, err = v.Lookup(in.Path); return err }); err != nil {
 		return nil, err
 	}
 	if f.Node.Directory {
 		return nil, invalid("%s is a directory", f.Path)
+	}
+	if err := judge(f); err != nil {
+		return nil, err
 	}
 	own, err := ownLease(f.Node.Holder, in.Client)
 	if err != nil {
@@ -64,11 +75,11 @@ func (l *Leader) grant(ctx context.Context, in *metapb.OpenRequest) (g *fsm.Gran
 		Holder: &fsmpb.Holder{Id: in.Client.Id, Incarnation: in.Client.Incarnation, Host: in.Client.Host}}}})
 }
 
-// ownLease tells whether the lease may be taken without waiting: nobody has it, or the client itself, or an earlier process of it, which
-// is gone (the client holds its lock file).
+// ownLease tells whether the lease may be taken without waiting: nobody has it, or recovery, which yields, or the client itself, or an
+// earlier process of it, which is gone (the client holds its lock file).
 func ownLease(h *fsmpb.Holder, c *metapb.Client) (bool, error) {
 	switch {
-	case h == nil:
+	case h == nil || yields(h):
 		return true, nil
 	case !bytes.Equal(h.Id, c.Id):
 		return false, nil

@@ -7,7 +7,7 @@
 // proposals carry the term, and the state machine refuses those of another one. Whatever is only in memory (how long leases
 // live, who is attached, what is suspect) begins anew with each Leader: every lease as just renewed (R1), every server as not attached.
 //
-// Parts: leases.go says whose lease is live; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
+// Parts: leases.go says whose lease is live; takeover.go is for recovery, where it is a client itself; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
 // (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified.
 //
 // Goroutines: those of gRPC's handlers, of sessions, recovery and scrub. Locks: leases.mu, allocation locks per file; neither is held
@@ -41,6 +41,8 @@ type Consensus interface {
 	Verify(ctx context.Context) error
 	// Metadata returns the metadata servers of the cluster.
 	Metadata() []*metapb.Mds
+	// TakeOver is what recovery takes files over with; nil: it does not.
+	TakeOver() TakeOver
 }
 
 // Leader implements the cluster's services. Its methods may be called from any goroutine.

@@ -38,6 +38,13 @@ func (l *leases) deadline(file uint64) time.Time {
 	return l.since.Add(LeaseTime)
 }
 
+// over tells whether nobody may believe in the file's lease any more.
+func (l *leases) over(file uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Until(l.deadline(file)) <= 0
+}
+
 // renew prolongs leases, but for those being granted to somebody. It comes before the caller looks whose they are: a grant that was
 // made before is seen then, and one that comes later finds them live.
 func (l *leases) renew(files []uint64) (refused map[uint64]bool) {

@@ -30,7 +30,7 @@ func (l *Leader) Remove(ctx context.Context, in *metapb.RemoveRequest) (*metapb.
 		return nil, Status(err)
 	}
 	if f.Node.Holder != nil {
-		if left := l.leases.beginGrant(f.ID, in.Force); left > 0 {
+		if left := l.leases.beginGrant(f.ID, in.Force || yields(f.Node.Holder)); left > 0 {
 			return nil, Status(fmt.Errorf("%s: %w: held by %s on %s", f.Path, fsm.ErrNotHolder, clientName(f.Node.Holder.Id), f.Node.Holder.Host))
 		}
 		defer l.leases.endGrant(f.ID, false)

@@ -32,6 +32,8 @@ type Cluster struct {
 	T       testing.TB
 	Machine *fsm.Machine
 	Log     *slog.Logger
+	// TakeOver is what recovery takes files over with; set before Lead.
+	TakeOver leader.TakeOver
 
 	mu      sync.Mutex
 	index   uint64
@@ -164,6 +166,8 @@ func (t *consensus) Verify(ctx context.Context) error {
 }
 
 func (t *consensus) Metadata() []*metapb.Mds { return nil }
+
+func (t *consensus) TakeOver() leader.TakeOver { return t.Cluster.TakeOver }
 
 // Servers returns the records of all chunk servers.
 func (c *Cluster) Servers() (out []*fsmpb.Server) {

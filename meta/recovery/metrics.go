@@ -3,8 +3,8 @@ package recovery
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	suspectsDropped, absolved, rebuilt, failed, moved, removed, spared prometheus.Counter
-	activeDesc                                                         *prometheus.Desc
+	suspectsDropped, absolved, rebuilt, failed, moved, removed, spared, takenOver, takeOversFailed prometheus.Counter
+	activeDesc                                                                                     *prometheus.Desc
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -20,12 +20,14 @@ func newMetrics() metrics {
 		moved:           counter("moved_bytes_total", "Bytes that rebuilds have moved."),
 		removed:         counter("removed_total", "Replicas removed that belonged to nothing."),
 		spared:          counter("spared_total", "Replicas given up since others are enough."),
+		takenOver:       counter("taken_over_total", "Files taken over that a client had left unclean."),
+		takeOversFailed: counter("takeovers_failed_total", "Attempts to take over a file that failed, or gave way to a client."),
 		activeDesc:      prometheus.NewDesc("pstorage_mds_recovery_active", "Chunks being rebuilt now.", nil, nil),
 	}
 }
 
 func (m *metrics) counters() []prometheus.Counter {
-	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed, m.spared}
+	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed, m.spared, m.takenOver, m.takeOversFailed}
 }
 
 // Describe names what is collected.

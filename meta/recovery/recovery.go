@@ -19,11 +19,15 @@
 // are in sync, up and sound without it. Both halves are found by looking at the chunk alone: at those of released servers each pass, at all
 // chunks when servers or attributes have changed and each minute.
 //
+// Taking over (takeover.go): a file that its holder has left unclean, and that nobody opens again, is opened, fenced, reconciled and closed by a
+// client of recovery's own, which gives way to any other at once. It begins only while every in-sync replica of the file is up and sound, so
+// that nothing has to be dropped for it.
+//
 // Sweeping (sweep.go): garbage of deleted files at once, stale replicas of whole chunks and replicas that no record speaks of after a grace; each time
 // only after this server has verified that it leads.
 //
 // Goroutines: Run decides; each batch of rebuilds and each batch of absolutions has one that carries it out, with one more per pull or
-// absolution under way; sweeping has one. Locks: Engine.mu guards what is under way; it comes
+// absolution under way; sweeping has one, and so has taking over, with one more for each file under way. Locks: Engine.mu guards what is under way; it comes
 // before views of the state machine and before the locks of package sessions.
 package recovery
 
@@ -64,6 +68,11 @@ type Leader interface {
 	Swept(ctx context.Context, server uint32, blocks []fsm.Block) error
 	// DropServer ends the part of a released server on which nothing is left.
 	DropServer(ctx context.Context, server uint32) error
+	// LeaseOver tells whether nobody can believe to have a file's lease; TakeOver, if TakesOver, has a client of recovery's own do what a
+	// new holder does (R5) and close the file.
+	LeaseOver(file uint64, n *fsmpb.Node) bool
+	TakesOver() bool
+	TakeOver(ctx context.Context, f *fsm.File) error
 	LeftOut() rules.Set // by tests
 }
 
@@ -116,6 +125,9 @@ func (e *Engine) Run(ctx context.Context) {
 	defer close(e.done)
 	defer e.work.Wait()
 	e.work.Go(func() { e.sweepLoop(ctx) })
+	if e.leader.TakesOver() {
+		e.work.Go(func() { e.takeOverLoop(ctx) })
+	}
 	timer := time.NewTicker(tick)
 	defer timer.Stop()
 	for ctx.Err() == nil {
