@@ -32,10 +32,10 @@ type moves struct {
 	trims   map[fsm.ChunkKey]bool   // chunks that may have a replica too many now
 	victims map[fsm.ChunkKey]uint32 // who a replica is being moved away from, for evenness
 
-	again    bool         // another look is to follow
-	looking  bool         // a look through all chunks is under way
-	lookAt   fsm.ChunkKey // where it goes on
-	began    time.Time
+	again    bool          // another look is to follow
+	looking  bool          // a look through all chunks is under way
+	lookAt   fsm.ChunkKey  // where it goes on
+	spent    time.Duration // on it so far
 	nextLook time.Time
 
 	evening bool            // some server is too far from its share
@@ -87,8 +87,7 @@ func (e *Engine) move(ctx context.Context) error {
 func (m *mover) survey(v *fsm.View) {
 	m.ledger = balance.NewLedger(m.fleet)
 	for k := range m.trims {
-		if m.active[k] == nil {
-			m.chunk(k)
+		if m.chunk(k) {
 			delete(m.trims, k)
 		}
 	}
@@ -170,7 +169,7 @@ func (m *mover) lookThrough(v *fsm.View) {
 		if now.Before(m.nextLook) {
 			return
 		}
-		m.looking, m.lookAt, m.began = true, fsm.ChunkKey{}, now
+		m.looking, m.lookAt, m.spent = true, fsm.ChunkKey{}, 0
 	}
 	seen, done := 0, true
 	v.AllChunks(m.lookAt, func(k fsm.ChunkKey, _ *fsm.Chunk) bool {
@@ -181,8 +180,9 @@ func (m *mover) lookThrough(v *fsm.View) {
 		m.chunk(k)
 		return true
 	})
+	m.spent += time.Since(now)
 	if done {
-		m.looking, m.nextLook = false, now.Add(max(lookEvery, lookShare*now.Sub(m.began)))
+		m.looking, m.nextLook = false, now.Add(max(lookEvery, lookShare*m.spent))
 		if m.again {
 			m.again, m.nextLook = false, time.Time{}
 			m.Kick()
@@ -191,32 +191,37 @@ func (m *mover) lookThrough(v *fsm.View) {
 	}
 }
 
-// chunk decides about one chunk. Called with mu held.
-func (m *mover) chunk(k fsm.ChunkKey) {
+// chunk decides about one chunk, and tells whether that could be done now. Called with mu held.
+func (m *mover) chunk(k fsm.ChunkKey) bool {
 	var c fsm.Chunk
-	if m.active[k] != nil || m.absolving[k] || m.leave[k] != 0 || !m.view.Chunk(k, &c) || len(c.Syncing) > 0 {
-		return
+	if !m.view.Chunk(k, &c) || m.leave[k] != 0 {
+		return true
+	}
+	if m.active[k] != nil || m.absolving[k] || len(c.Syncing) > 0 {
+		return false
 	}
 	f := m.file(k.File)
 	if !m.may(k, &c, f) {
-		return
+		return false
 	}
 	norm, want := int(f.Policy.Norm), placement.WantOf(f.Policy, m.set.StrictFailureDomain)
 	if len(m.fleet.Staying(c.Insync)) < norm {
 		m.fill(k, &c, f)
-		return
+		return true
 	}
 	if victim, ok := m.victim(k, &c, norm, want); ok {
-		if MaySpare(m.sessions, m.fleet, k, &c, victim, norm) {
-			m.leave[k] = victim
-			change := m.spares.add(k, &fsmpb.Change{Version: c.Version, Drop: []uint32{victim}})
-			change.Settled, change.SettledEpoch = true, f.Node.Epoch
+		if !MaySpare(m.sessions, m.fleet, k, &c, victim, norm) {
+			return false
 		}
-		return
+		m.leave[k] = victim
+		change := m.spares.add(k, &fsmpb.Change{Version: c.Version, Drop: []uint32{victim}})
+		change.Settled, change.SettledEpoch = true, f.Node.Epoch
+		return true
 	}
 	if !m.disaster {
 		m.improve(k, &c, f, want)
 	}
+	return true
 }
 
 // victim is the replica to go of a chunk that has too many.
@@ -269,6 +274,11 @@ func (m *mover) spare(ctx context.Context) error {
 	if m.spares.count == 0 {
 		return nil
 	}
+	m.mu.Lock()
+	for k := range m.leave {
+		m.trims[k] = true // it may not leave after all, or there may be one more
+	}
+	m.mu.Unlock()
 	outcomes, err := m.leader.Alter(ctx, m.spares.order)
 	if err != nil {
 		return err
@@ -280,11 +290,6 @@ func (m *mover) spare(ctx context.Context) error {
 			gone[m.leave[o.Key]] = append(gone[m.leave[o.Key]], o.Key)
 		}
 	}
-	m.mu.Lock()
-	for _, o := range outcomes {
-		m.trims[o.Key] = true // there may be one more
-	}
-	m.mu.Unlock()
 	for server, keys := range gone {
 		m.metrics.spared.Add(float64(len(keys)))
 		m.work.Go(func() { m.removeStale(ctx, server, keys) })
