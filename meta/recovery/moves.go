@@ -10,6 +10,7 @@ import (
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/placement"
+	"pstorage/meta/rules"
 )
 
 const (
@@ -279,6 +280,9 @@ func (m *mover) spare(ctx context.Context) error {
 		m.trims[k] = true // it may not leave after all, or there may be one more
 	}
 	m.mu.Unlock()
+	if m.leader.LeftOut().Has(rules.R12) {
+		m.removeMembers(ctx)
+	}
 	outcomes, err := m.leader.Alter(ctx, m.spares.order)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ const (
 	R8                          // a failed sync ends the replica
 	R9                          // a flush goes to every replica that took a write since the last
 	R10                         // a replica whose data do not verify is reported and dropped
-	R12                         // what belongs to nothing is removed after a grace only
+	R12                         // a replica is removed only once the metadata have forgotten it
 	end
 )
 
