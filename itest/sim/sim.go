@@ -14,7 +14,7 @@
 //   - A stopped process (SIGSTOP) is one whose bytes, both ways, arrive only when it goes on.
 //   - Nothing in the bubble waits for a lock whose holder sleeps: virtual time would stand still. So disks are slow between operations, not in them.
 //
-// A run ends with all faults gone. Then everything that was acknowledged must be read back, all in-sync replicas must be equal, no chunk may have
+// No assertion of a server may fail. A run ends with all faults gone. Then everything that was acknowledged must be read back, all in-sync replicas must be equal, no chunk may have
 // fewer than it should, nothing may be left suspect or stale, and of what was deleted nothing may remain.
 package sim
 
@@ -45,10 +45,6 @@ type Options struct {
 	Time time.Duration
 	// Brief leaves out the sweeps and what is deleted at the end.
 	Brief bool
-	// Idle is how long a worker waits between requests, on the average; 0: usualIdle.
-	Idle time.Duration
-	// Clients is how many client machines there are; 0: three.
-	Clients int
 	// Abandoned has all clients die at the end, and nobody open what they have left before recovery has.
 	Abandoned bool
 	// Script is run instead of random clients and faults. It leaves everything healed.
@@ -59,6 +55,7 @@ const (
 	runTime      = 60 * time.Second
 	metaServers  = 3
 	chunkServers = 5
+	clientHosts  = 3
 	startTime    = 30 * time.Second // for the cluster to be there
 )
 
@@ -138,14 +135,10 @@ func newSim(o Options, dir string) *Sim {
 	if o.Time == 0 {
 		o.Time = runTime
 	}
-	if o.Idle == 0 {
-		o.Idle = usualIdle
-	}
-	if o.Clients == 0 {
-		o.Clients = 3
-	}
-	return &Sim{options: o, dir: dir, rand: rand.New(rand.NewPCG(o.Seed, 1)), net: newNetwork(o.Seed), trace: newTrace(),
+	s := &Sim{options: o, dir: dir, rand: rand.New(rand.NewPCG(o.Seed, 1)), net: newNetwork(o.Seed), trace: newTrace(),
 		history: &history{}, losses: newLosses(), stopped: make(chan struct{})}
+	s.trace.wrong = s.wrong
+	return s
 }
 
 // wrong notes that a promise was broken.
@@ -180,7 +173,7 @@ func (s *Sim) run() error {
 
 // workload runs clients and faults together.
 func (s *Sim) workload() {
-	for i := range s.options.Clients {
+	for i := range clientHosts {
 		s.clients = append(s.clients, s.newClientHost(i+1))
 	}
 	var clients sync.WaitGroup

@@ -19,7 +19,11 @@ type trace struct {
 	mu    sync.Mutex
 	ring  []event
 	next  int
+	wrong func(format string, args ...any) // called for an assertion that has failed
 }
+
+// assertion is what servers log of one that has failed.
+const assertion = "an assertion has failed"
 
 type event struct {
 	at   time.Time
@@ -86,7 +90,13 @@ func (h *handler) Enabled(_ context.Context, l slog.Level) bool { return l >= sl
 
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	note := r.Clone()
-	h.t.add(event{at: time.Now(), who: h.who, note: &note, more: h.more})
+	e := event{at: time.Now(), who: h.who, note: &note, more: h.more}
+	h.t.add(e)
+	if r.Message == assertion && h.t.wrong != nil {
+		var line strings.Builder
+		e.write(&line, h.t.begin)
+		h.t.wrong("%s", strings.TrimSpace(line.String()))
+	}
 	return nil
 }
 

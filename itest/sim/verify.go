@@ -148,13 +148,20 @@ func (s *Sim) readAll(v *volume, machine string, number int) error {
 	if err != nil {
 		return fmt.Errorf("the last open: %w", err)
 	}
-	hung := time.AfterFunc(healthTime, p.end) // which fails what waits
-	defer hung.Stop()
+	ended := make(chan struct{})
+	hung := time.AfterFunc(healthTime, func() { // which fails what waits
+		p.end()
+		close(ended)
+	})
 	(&user{p: p, v: v, dev: dev}).lastRequests(s.options.Seed)
-	switch err := dev.Close(); {
-	case !hung.Stop() && len(s.losses.hopeless()) > 0: // it waited for a replica that will not come back
-		return nil
-	case err != nil:
+	if !hung.Stop() { // it waited for a replica that will not come back
+		<-ended
+		if len(s.losses.hopeless()) > 0 {
+			return nil
+		}
+		return fmt.Errorf("the last client waited for more than %v", healthTime)
+	}
+	if err := dev.Close(); err != nil {
 		return fmt.Errorf("the last close: %w", err)
 	}
 	return nil
