@@ -183,7 +183,7 @@ type user struct {
 
 func (u *user) work(r *rand.Rand) {
 	for {
-		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(u.p.host.s.options.Idle)))
+		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(usualIdle)))
 		select {
 		case <-u.stop:
 			t.Stop()

@@ -1,10 +1,11 @@
 package sim
 
 import (
+	"slices"
 	"time"
-
-	"pstorage/cs/disk"
 )
+
+// Scripts about holders of leases and what they have in flight (R1 to R5).
 
 // few are blocks of a chunk that a script writes: more than one, since the last client of each run overwrites some place.
 var few = []int64{0, 97, 255}
@@ -15,7 +16,7 @@ func halfWritten(s *stage) {
 	a := s.open(v, nil)
 	a.does(a.writes(0, few...))
 	s.hold(a, s.members(v, 0)[2])
-	a.starts(a.writes(0, few[0]), a.writes(0, few[1]), a.writes(0, few[2]))
+	a.starts(a.each(few)...)
 	a.dies(true)
 }
 
@@ -26,7 +27,7 @@ func lateWrites(s *stage) {
 	a.does(a.writes(0, few...))
 	m := s.members(v, 0)
 	s.net.lag(a.p.host.name, m[0].name, 20*time.Second)
-	a.starts(a.writes(0, few[0]), a.writes(0, few[1]), a.writes(0, few[2]))
+	a.starts(a.each(few)...)
 	a.dies(false)
 	b := s.open(v, nil)
 	b.does(b.writes(0, few...))
@@ -53,7 +54,7 @@ func settledTooEarly(s *stage) {
 	a.does(a.writes(0, few...))
 	time.Sleep(3 * time.Second)
 	s.hold(a, s.members(v, 0)[2])
-	a.starts(a.writes(0, few[0]), a.writes(0, few[1]), a.writes(0, few[2]))
+	a.starts(a.each(few)...)
 	time.Sleep(2 * time.Second)
 	a.dies(true)
 }
@@ -82,59 +83,75 @@ func outlived(another bool) func(*stage) {
 	}
 }
 
-// lastGood: of two replicas, one has lost power, and the other cannot be reached for a while.
-func lastGood(s *stage) {
-	v := s.volumes[1]
-	a := s.open(v, nil)
-	a.does(a.writes(0, few...))
-	m := s.members(v, 0)
-	s.part(m[1].name, s.everybody(), true)
-	time.Sleep(inactive)
-	s.kill(m[0], true)
-	s.need(m[0].back())
-	time.Sleep(known)
-	a.starts(a.writes(0, few[0]))
-	time.Sleep(inactive)
-}
-
-// confirmed: of two replicas, one has lost power and is away; the other's process has died and is back.
-func confirmed(s *stage) {
-	v := s.volumes[1]
-	a := s.open(v, nil)
-	a.does(a.writes(0, few...))
-	m := s.members(v, 0)
-	s.kill(m[0], true)
-	s.kill(m[1], false)
-	time.Sleep(known)
-	s.need(m[1].back())
-	time.Sleep(inactive)
-	s.need(m[0].back())
-}
-
-// preferred: one of two replicas has lost power, the process of the other has died; both come back.
-func preferred(s *stage) {
-	v := s.volumes[1]
-	a := s.open(v, nil)
-	a.does(a.writes(0, few...))
-	m := s.members(v, 0)
-	s.kill(m[0], true)
-	s.kill(m[1], false)
-	time.Sleep(known)
-	s.need(m[0].back())
-	s.need(m[1].back())
-}
-
-// failedSync: a sync fails; later the machine loses power.
-func failedSync(s *stage) {
+// unanswered: connections break before writes have reached anybody.
+func unanswered(s *stage) {
 	v := s.volumes[0]
 	a := s.open(v, nil)
-	a.does(a.writes(0, few...), a.flush)
-	c := s.members(v, 0)[0]
 	a.does(a.writes(0, few...))
-	s.diskFaults.Store(true)
-	s.failOnce(c, disk.OpSync)
-	a.does(a.flush)
+	m := s.members(v, 0)
+	s.hold(a, m...)
+	a.starts(a.writes(0, few[0]))
+	s.net.hangUp(a.p.host.name, "")
+	s.letGo(a, m...)
 	a.closes()
-	s.kill(c, true)
-	s.need(c.back())
+}
+
+// overlapping: two writes at a time of each of many blocks, while a replica's disk does not keep their order.
+func overlapping(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	c := s.members(v, 0)[0]
+	c.slow.set(time.Second)
+	a.starts(slices.Concat(a.each(many), a.each(many))...)
+	a.closes()
+	c.slow.set(0)
+}
+
+// missed: writes are acknowledged while they cannot reach one of two replicas, which is then read.
+func missed(s *stage) {
+	v := s.volumes[1]
+	last := s.prepared(v, 1)
+	a := s.open(v, last)
+	a.does(a.writes(0, few...))
+	s.hold(a, last)
+	a.starts(a.each(few)...)
+	time.Sleep(2900 * time.Millisecond) // the connection has just been given up
+	s.net.hangUp(a.p.host.name, last.name)
+	s.letGo(a, last)
+	time.Sleep(time.Second)
+	a.does(a.reads(0, few...))
+	a.closes()
+}
+
+// cameBack: while writes are on their way to the other replica, one that has them leaves and is rebuilt without them.
+func cameBack(s *stage) {
+	v := s.volumes[1]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	m, before := s.members(v, 0), s.record(v, 0).Version
+	s.hold(a, m[1])
+	a.starts(a.each(few)...)
+	s.kill(m[0], false)
+	s.need(m[0].back())
+	s.until("it is rebuilt", func() bool { return s.record(v, 0).Version > before && s.isMember(v, 0, m[0]) })
+	s.letGo(a, m[1])
+	a.closes()
+}
+
+// passedOver: what a holder that died has written reached one replica, which its successor cannot reach at first.
+func passedOver(s *stage) {
+	v := s.volumes[0]
+	last := s.prepared(v, 2)
+	a := s.open(v, nil)
+	s.hold(a, s.members(v, 0)[:2]...)
+	a.starts(a.each(few)...)
+	a.dies(true)
+	s.part(last.name, []string{s.next()}, true)
+	b := s.open(v, last)
+	b.does(b.reads(0, few...))
+	s.part(last.name, []string{b.p.host.name}, false)
+	time.Sleep(3 * time.Second)
+	b.does(b.reads(0, few...))
+	b.closes()
 }

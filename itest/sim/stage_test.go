@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"pstorage/blockstore"
+	"pstorage/blockstore/block"
+	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
+	"pstorage/cs/store"
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
 )
@@ -21,6 +24,25 @@ type stage struct {
 	*Sim
 	actors []*actor
 	err    error
+}
+
+// wants changes how many replicas a volume wants.
+func (s *stage) wants(v *volume, norm, least uint32) {
+	admin, err := s.metaClient("admin")
+	s.need(err)
+	defer admin.Close()
+	_, err = admin.SetAttributes(context.Background(), &metapb.SetAttributesRequest{Path: v.path,
+		Attributes: &metapb.Attributes{ReplicasNorm: norm, ReplicasMin: least, ChunkSize: chunkSize, FailureDomain: "host"}})
+	s.need(err)
+}
+
+// holds tells whether a server has a replica of a volume's first chunk.
+func (s *stage) holds(c *chunkServer, v *volume) (yes bool) {
+	c.store.Inventory(func(r store.Replica) bool {
+		yes = yes || r.ID.Index == 0 && s.volumeOf(r.ID.File) == v
+		return true
+	})
+	return yes
 }
 
 // steady leaves less to chance: what is not synced is lost with the power, and no replica is moved for the sake of evenness.
@@ -78,7 +100,7 @@ func (s *stage) need(err error) {
 // until waits for something.
 func (s *stage) until(what string, reached func() bool) {
 	for end := time.Now().Add(stepTime); !reached(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
+		if s.hasFound() || time.Now().After(end) {
 			s.need(fmt.Errorf("not within %v: %s\n%s", stepTime, what, s.inventory()))
 		}
 	}
@@ -119,8 +141,42 @@ func (s *stage) metaNames() (names []string) {
 	return names
 }
 
-// hold lets nothing that an actor sends reach a server, until it is let go or the actor's machine loses power.
-func (s *stage) hold(a *actor, c *chunkServer) { s.net.cut(a.p.host.name, c.name, true) }
+// hold lets nothing that an actor sends reach servers, until it is let go or the actor's machine loses power.
+func (s *stage) hold(a *actor, servers ...*chunkServer) {
+	for _, c := range servers {
+		s.net.cut(a.p.host.name, c.name, true)
+	}
+}
+
+func (s *stage) letGo(a *actor, servers ...*chunkServer) {
+	for _, c := range servers {
+		s.net.cut(a.p.host.name, c.name, false)
+	}
+}
+
+// prepared has a volume's first chunk written and closed clean, and returns one of its servers.
+func (s *stage) prepared(v *volume, which int) *chunkServer {
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	a.closes()
+	return s.members(v, 0)[which]
+}
+
+// rotAt damages a block of a replica of a volume's first chunk.
+func (s *stage) rotAt(c *chunkServer, v *volume, b int64) {
+	for _, name := range c.files(c.dir + "/store/chunks") {
+		k, is := chunkOf(name)
+		if !is || k.Index != 0 || s.volumeOf(k.File) != v {
+			continue
+		}
+		f, err := c.disk.Open(name)
+		s.need(err)
+		_, err = f.WriteAt([]byte{0xaa}, chunk.DataOffset(chunkSize/block.Size, uint32(b))+9)
+		s.need(errors.Join(err, f.Close()))
+		return
+	}
+	s.need(fmt.Errorf("%s has no file of the chunk", c.name))
+}
 
 // kill ends a server's process, or its machine, between two operations of its disk.
 func (s *stage) kill(c *chunkServer, power bool) {
@@ -217,6 +273,14 @@ func (a *actor) writes(chunk int64, blocks ...int64) func() {
 			a.put(chunk*chunkSectors+b*blockSectors, blockSectors, false)
 		}
 	}
+}
+
+// each returns writings of blocks of the first chunk, one each, to be made at the same time.
+func (a *actor) each(blocks []int64) (all []func()) {
+	for _, b := range blocks {
+		all = append(all, a.writes(0, b))
+	}
+	return all
 }
 
 // reads returns the reading of whole blocks.
