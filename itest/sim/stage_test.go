@@ -23,7 +23,6 @@ import (
 type stage struct {
 	*Sim
 	actors []*actor
-	err    error
 }
 
 // wants changes how many replicas a volume wants.
