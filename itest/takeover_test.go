@@ -33,7 +33,7 @@ func volumeOf(t *testing.T, c *cluster.Cluster, name string) print.Volume {
 func TestWhatAFrontEndLeavesIsMadeWholeWithoutOne(t *testing.T) {
 	c := newCluster(t, cluster.Options{Servers: 5})
 	ctx := newContext(t)
-	if err := c.Configure(ctx, map[string]string{"mds.wd.offline_tout": "10s"}); err != nil {
+	if err := c.Configure(ctx, map[string]string{"mds.wd.offline_tout": "10s", "mds.wd.takeover_tout": "10s"}); err != nil {
 		t.Fatal(err)
 	}
 	command(t, c, "create", "v", "-s", "32M", "--chunk-size", "1M")

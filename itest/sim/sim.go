@@ -206,7 +206,7 @@ func (s *Sim) pause(d time.Duration) {
 }
 
 // settings are the cluster's parameters, with shorter times than by default: virtual time costs too.
-var settings = map[string]string{"mds.wd.offline_tout": "20s", "mds.wd.remove_grace": "15s"}
+var settings = map[string]string{"mds.wd.offline_tout": "20s", "mds.wd.remove_grace": "15s", "mds.wd.takeover_tout": "20s"}
 
 // start makes the cluster.
 func (s *Sim) start() error {

@@ -29,6 +29,7 @@ type Settings struct {
 	RecoveryStreams     int           // mds.wd.recovery_streams, per chunk server
 	RecoveryRate        uint64        // mds.wd.recovery_rate, bytes per second and chunk server; 0: no limit
 	RemoveGrace         time.Duration // mds.wd.remove_grace
+	TakeOverAfter       time.Duration // mds.wd.takeover_tout
 	VerifyChunks        int           // mds.wd.verify_chunks, per minute and chunk server; 0: none
 	VerifyRate          uint64        // mds.wd.verify_rate, bytes per second and chunk server; 0: no limit
 	Rebalance           bool          // mds.wd.rebalance
@@ -49,6 +50,7 @@ var parameters = []parameter{
 	{"mds.wd.recovery_rate", "0", number(0, 1<<40, func(s *Settings, n int) { s.RecoveryRate = uint64(n) })},
 	{"mds.wd.recovery_streams", "8", number(1, 256, func(s *Settings, n int) { s.RecoveryStreams = n })},
 	{"mds.wd.remove_grace", "10min", period(func(s *Settings, d time.Duration) { s.RemoveGrace = d })},
+	{"mds.wd.takeover_tout", "1h", period(func(s *Settings, d time.Duration) { s.TakeOverAfter = d })},
 	{"mds.wd.verify_chunks", "2", number(0, 100000, func(s *Settings, n int) { s.VerifyChunks = n })},
 	{"mds.wd.verify_rate", "33554432", number(0, 1<<40, func(s *Settings, n int) { s.VerifyRate = uint64(n) })},
 }

@@ -13,7 +13,7 @@ const (
 	// takeOverEvery is how often files are looked for that were left unclean.
 	takeOverEvery = 5 * time.Second
 	// takeOverGrace is how long the usual holder may take to come back, once its lease is over, if something waits for the file. Where
-	// nothing does, that is mds.wd.offline_tout: a holder that was only cut off goes on then as if nothing had been.
+	// nothing does, that is mds.wd.takeover_tout: a holder that was only cut off goes on then as if nothing had been.
 	takeOverGrace = 10 * time.Second
 	// maxTakeOvers is how many files are taken over at a time, takeOverLimit how long one may take.
 	maxTakeOvers  = 4
@@ -91,7 +91,7 @@ func (s *succession) due() (list []*fsm.File) {
 		v.Files(func(id uint64, n *fsmpb.Node) bool {
 			if a := s.note(id, n); a != nil {
 				left[id] = a
-				if f := s.ripens(v, id, a, set.OfflineAfter); f != nil && len(list) < maxTakeOvers-s.busy {
+				if f := s.ripens(v, id, a, set.TakeOverAfter); f != nil && len(list) < maxTakeOvers-s.busy {
 					list = append(list, f)
 				}
 			}

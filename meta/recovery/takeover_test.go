@@ -89,10 +89,11 @@ func TestWhatAClientHasLeftIsTakenOverAndRebuilt(t *testing.T) {
 	})
 }
 
-// A holder that is cut off for less than what makes a chunk server offline goes on where it was; its file needs nobody.
+// A holder that is cut off for less goes on where it was: its file needs nobody.
 func TestASettledFileIsTakenOverWhenItsHolderIsGoneForLong(t *testing.T) {
 	var s successor
 	abandon(t, &s, func(t *testing.T, c *scene) {
+		c.Config("mds.wd.takeover_tout", "5min")
 		c.v.Settle()
 		c.Within(5*time.Second, "rebuilt", func() bool { return c.whole(0, 1, 2) })
 		c.Never(5*time.Minute, "taken over", func() bool { return s.tries.Load() > 0 })
