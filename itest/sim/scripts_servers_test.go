@@ -108,7 +108,7 @@ func overtaken(s *stage) {
 	v := s.volumes[0]
 	last := s.prepared(v, 2)
 	a := s.open(v, nil)
-	s.kill(last, false)
+	s.lacks(last)
 	a.does(a.writes(0, many...))
 	s.until("it is dropped", func() bool { return !s.isMember(v, 0, last) })
 	last.slow.set(400 * time.Millisecond)
@@ -126,7 +126,7 @@ func unaware(s *stage) {
 	v := s.volumes[0]
 	last := s.prepared(v, 2)
 	a := s.open(v, last)
-	s.kill(last, false)
+	s.lacks(last)
 	a.does(a.writes(0, few...))
 	s.until("it is dropped", func() bool { return !s.isMember(v, 0, last) })
 	s.need(last.back())
@@ -144,7 +144,7 @@ func tooEarly(s *stage) {
 	v := s.volumes[0]
 	last := s.prepared(v, 2)
 	a := s.open(v, nil)
-	s.kill(last, false)
+	s.lacks(last)
 	a.does(a.writes(0, many...))
 	s.until("it is dropped", func() bool { return !s.isMember(v, 0, last) })
 	s.hold(a, s.members(v, 0)[1])

@@ -212,6 +212,12 @@ func (s *stage) failOnce(c *chunkServer, op disk.Op) {
 	})
 }
 
+// lacks ends a server's process; the metadata servers know before anything is dropped from it, and so wait for it to come back.
+func (s *stage) lacks(c *chunkServer) {
+	s.kill(c, false)
+	time.Sleep(time.Second)
+}
+
 // actor is a client process with an open volume that does what the script says.
 type actor struct {
 	*user

@@ -13,6 +13,7 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
 	"pstorage/cs/store"
+	"pstorage/meta"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
@@ -181,20 +182,27 @@ func (u *user) lastRequests(seed uint64) {
 	u.flush()
 }
 
-// view reads the state of the metadata server that has applied most.
+// view reads the state of the running metadata server that has applied most, if there is one.
 func (s *Sim) view(read func(*fsm.View)) {
-	var best *mds
+	var best *meta.Server
 	most := uint64(0)
 	for _, m := range s.mds {
-		_ = m.running().View(func(v *fsm.View) error {
+		server := m.running()
+		if server == nil {
+			continue
+		}
+		_ = server.View(func(v *fsm.View) error {
 			if a := v.Applied(); best == nil || a > most {
-				best, most = m, a
+				best, most = server, a
 			}
 			return nil
 		})
 	}
-	if err := best.running().View(func(v *fsm.View) error { read(v); return nil }); err != nil {
-		s.wrong("%s: %v", best.name, err)
+	if best == nil {
+		return
+	}
+	if err := best.View(func(v *fsm.View) error { read(v); return nil }); err != nil {
+		s.wrong("the newest state cannot be read: %v", err)
 	}
 }
 
