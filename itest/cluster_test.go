@@ -224,8 +224,8 @@ func damageLargest(t *testing.T, dir string) {
 	t.Helper()
 	var largest string
 	var size int64
-	err := filepath.WalkDir(filepath.Join(dir, "store"), func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || filepath.Ext(path) == ".db" {
+	err := filepath.WalkDir(filepath.Join(dir, "store", "chunks"), func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
 			return err
 		}
 		info, err := entry.Info()

@@ -101,7 +101,7 @@ func TestStoppedLeaderStopsNoWriter(t *testing.T) {
 	ctx := newContext(t)
 	l := startLoad(t, c)
 	old := leading(t, ctx, c)
-	await(t, c.MDS[old].Signal(syscall.SIGSTOP))
+	await(t, c.MDS[old].Pause())
 	began := time.Now()
 	defer func() { _ = c.MDS[old].Signal(syscall.SIGCONT) }()
 	l.goesOn(c)

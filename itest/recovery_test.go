@@ -209,7 +209,7 @@ func TestRunbookColdStartInAnyOrder(t *testing.T) {
 func TestRunbookSplitNetwork(t *testing.T) {
 	b := newRunbook(t, cluster.Options{MDS: 3})
 	for _, i := range []int{0, 1} { // the side with a minority is left
-		await(t, b.MDS[i].Signal(syscall.SIGSTOP))
+		await(t, b.MDS[i].Pause())
 	}
 	got := invoke(t, b.Dir, "-c", cluster.Name, "--timeout", "3s", "stat")
 	for _, i := range []int{0, 1} {

@@ -11,12 +11,14 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -100,6 +102,34 @@ func (p *Process) PID() int { return p.command.Process.Pid }
 
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.command.Process.Signal(s) }
+
+// Pause stops the process and waits until all its threads stand still. Signal(SIGCONT) has it go on.
+func (p *Process) Pause() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(stopTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if stopped, err := p.standsStill(); stopped || err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s does not stop", p.Name)
+}
+
+// standsStill reads the state of each thread: the letter after the name, which is in brackets (proc_pid_stat(5)).
+func (p *Process) standsStill() (bool, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.PID()))
+	if err != nil || len(threads) == 0 {
+		return false, fmt.Errorf("%s is gone: %w", p.Name, err)
+	}
+	for _, name := range threads {
+		text, err := os.ReadFile(name)
+		if at := bytes.LastIndexByte(text, ')'); err != nil || at < 0 || !bytes.HasPrefix(text[at:], []byte(") T")) {
+			return false, nil // or the thread is gone
+		}
+	}
+	return true, nil
+}
 
 // Kill ends the process as a crash would, and waits until it is gone.
 func (p *Process) Kill() {

@@ -88,7 +88,7 @@ func restart(ctx context.Context, l *Lab, v *victim) error {
 	return l.StartCS(ctx, v.i)
 }
 
-func stop(_ context.Context, l *Lab, v *victim) error { return v.process(l).Signal(syscall.SIGSTOP) }
+func stop(_ context.Context, l *Lab, v *victim) error { return v.process(l).Pause() }
 func resume(_ context.Context, l *Lab, v *victim) error {
 	return v.process(l).Signal(syscall.SIGCONT)
 }

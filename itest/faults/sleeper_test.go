@@ -88,7 +88,7 @@ func TestAFrontEndThatSleptThroughItsLeaseWritesNothing(t *testing.T) {
 	}
 	defer sleeper.Close()
 	fill(t, sleeper, 1)
-	if err := lab.Targets.Signal(syscall.SIGSTOP); err != nil {
+	if err := lab.Targets.Pause(); err != nil {
 		t.Fatal(err)
 	}
 	late := keepWriting(sleeper, 0xdd)

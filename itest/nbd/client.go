@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Op is a request and, when it is done, its outcome.
@@ -98,14 +99,17 @@ func (c *Client) Flush() error { return c.Do(&Op{Command: CmdFlush}) }
 func (c *Client) Close() error {
 	var bye [requestSize]byte
 	putRequest(bye[:], CmdDisconnect, 0, 0, 0, 0)
+	if err := c.conn.SetWriteDeadline(time.Now().Add(closeTime)); err != nil { // also of a request that is being sent
+		return errors.Join(err, c.conn.Close())
+	}
 	c.mu.Lock()
 	_, err := c.conn.Write(bye[:])
 	c.mu.Unlock()
-	if closeErr := c.conn.Close(); err == nil {
-		err = closeErr
-	}
-	return err
+	return errors.Join(err, c.conn.Close())
 }
+
+// closeTime is how long a server that does not read holds up the end.
+const closeTime = time.Second
 
 // receive reads replies until the connection ends, then fails what is left.
 func (c *Client) receive() {
