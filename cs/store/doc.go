@@ -75,7 +75,7 @@
 //
 //	keeper.one                  one checkpoint at a time; room in the journal is waited for with no lock at all
 //	file.ctl                    one raise of the epoch at a time
-//	replica.ctl                 several in order of their names; held over transactions: one change of what is durable at a time
+//	replica.ctl                 several in order of their names; held over transactions, and while others are asked (Absolve): one change of what is durable at a time
 //	layer.sync.running          one sync of a file at a time
 //	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads
 //	cache.mu                    takes replica.mu only if it is free
