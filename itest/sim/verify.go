@@ -212,7 +212,8 @@ func (s *Sim) records() map[fsm.ChunkKey]fsm.Chunk {
 	s.view(func(v *fsm.View) {
 		v.Files(func(id uint64, n *fsmpb.Node) bool {
 			v.Chunks(id, 0, func(index uint32, c *fsm.Chunk) bool {
-				out[fsm.ChunkKey{File: id, Index: index}] = fsm.Chunk{Version: c.Version, Insync: slices.Clone(c.Insync), Syncing: slices.Clone(c.Syncing)}
+				out[fsm.ChunkKey{File: id, Index: index}] = fsm.Chunk{Version: c.Version, Insync: slices.Clone(c.Insync), Syncing: slices.Clone(c.Syncing),
+					Former: slices.Clone(c.Former)}
 				return true
 			})
 			return true
@@ -224,7 +225,7 @@ func (s *Sim) records() map[fsm.ChunkKey]fsm.Chunk {
 // leftovers says what a server has that it should not have, or lacks.
 func (s *Sim) leftovers() (found string) {
 	records := s.records()
-	has := map[fsm.ChunkKey]int{}
+	has := map[fsm.ChunkKey][]string{}
 	for _, c := range s.servers {
 		c.store.Inventory(func(r store.Replica) bool {
 			k := fsm.ChunkKey{File: r.ID.File, Index: r.ID.Index}
@@ -232,13 +233,13 @@ func (s *Sim) leftovers() (found string) {
 			if r.State != store.InSync || r.Suspect != store.Sound || !slices.Contains(rec.Insync, c.id) || r.Version != rec.Version {
 				found = fmt.Sprintf("%s (%d) has %+v where the record is %+v", c.name, c.id, r, rec)
 			}
-			has[k]++
+			has[k] = append(has[k], fmt.Sprintf("%d (version %d, state %d)", c.id, r.Version, r.State))
 			return true
 		})
 	}
 	for k, rec := range records {
-		if has[k] != len(rec.Insync) || len(rec.Syncing) > 0 {
-			found = fmt.Sprintf("chunk %v has %d replicas where the record is %+v", k, has[k], rec)
+		if len(has[k]) != len(rec.Insync) || len(rec.Syncing) > 0 {
+			found = fmt.Sprintf("chunk %v has replicas on %v where the record is %+v", k, has[k], rec)
 		}
 	}
 	return found
