@@ -135,19 +135,19 @@ func (e *Engine) undo(ctx context.Context, batch []*attempt) {
 }
 
 // finish ends a batch: what failed is left alone for a while.
-func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good map[*attempt]int) {
+func (e *Engine) finish(batch []*attempt, good map[*attempt]int) {
 	e.mu.Lock()
 	for _, a := range batch {
 		a.cancel()
 		delete(e.active, a.key)
-		for _, t := range planned[a] {
+		for _, t := range a.planned {
 			if e.targets[t.server]--; e.targets[t.server] == 0 {
 				delete(e.targets, t.server)
 			}
 		}
 		switch {
-		case good[a] == len(planned[a]):
-			for _, t := range planned[a] {
+		case good[a] == len(a.planned):
+			for _, t := range a.planned {
 				e.pauses.rebuilt(a.key, t.server)
 			}
 			continue
@@ -155,7 +155,7 @@ func (e *Engine) finish(batch []*attempt, planned map[*attempt][]target, good ma
 			e.pauses.interrupted(a.key)
 			time.AfterFunc(interruptPause, e.Kick)
 		default:
-			for _, t := range planned[a] {
+			for _, t := range a.planned {
 				e.pauses.failed(a.key, t.server)
 			}
 			e.metrics.failed.Inc()

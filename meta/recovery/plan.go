@@ -206,11 +206,11 @@ func (p *planner) fits(place topology.Place, want placement.Want, taken []topolo
 }
 
 // usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, nothing of the chunk is on it that
-// no record speaks of, and the chunk has not failed there just now.
+// no record speaks of, or is being removed, and the chunk has not failed there just now.
 func (p *planner) usable(server uint32, k fsm.ChunkKey) bool {
 	room := slices.ContainsFunc(p.candidates, func(c placement.Candidate) bool { return c.Server == server && c.Free > 0 })
 	s := p.sessions.Get(server)
-	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget && !p.pauses.on(k, server)
+	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget && !p.pauses.on(k, server) && !p.removing[replica{server, k}]
 }
 
 // newcomers are the candidates that have nothing of the chunk.
@@ -223,7 +223,7 @@ func (p *planner) newcomers(k fsm.ChunkKey, c *fsm.Chunk) []placement.Candidate 
 
 // begin registers an attempt. move: nothing is missing. Called with mu held.
 func (p *planner) begin(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, targets []target, move bool) {
-	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), targets: targets, move: move,
+	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), planned: slices.Clone(targets), targets: targets, move: move,
 		blocks: f.Blocks(), layers: f.Node.Layers, epoch: f.Node.Epoch, cancel: func() {}}
 	p.active[k] = a
 	for _, t := range targets {

@@ -34,6 +34,7 @@ type attempt struct {
 	key     fsm.ChunkKey
 	version uint64 // before it joins; then of the attempt
 	insync  []uint32
+	planned []target // never changes
 	targets []target // those that are still in the race
 	lost    []uint32 // those that joined and failed
 	blocks  uint32
@@ -52,6 +53,11 @@ func (a *attempt) at() *metapb.ChunkAt {
 	return &metapb.ChunkAt{File: a.key.File, Index: a.key.Index, Version: a.version}
 }
 
+// aimsAt tells whether a server was to get a replica, even if it has failed by now.
+func (a *attempt) aimsAt(server uint32) bool {
+	return slices.ContainsFunc(a.planned, func(t target) bool { return t.server == server })
+}
+
 func (a *attempt) fail(server uint32) {
 	a.targets = slices.DeleteFunc(a.targets, func(t target) bool { return t.server == server })
 	if a.joined {
@@ -67,10 +73,6 @@ func (a *attempt) failAll() {
 
 // rebuild carries out a batch, step by step (R7).
 func (e *Engine) rebuild(ctx context.Context, batch []*attempt) {
-	planned := map[*attempt][]target{}
-	for _, a := range batch {
-		planned[a] = slices.Clone(a.targets)
-	}
 	left := e.leader.LeftOut()
 	if left.Has(rules.R7prepare) {
 		e.join(ctx, batch)
@@ -82,13 +84,13 @@ func (e *Engine) rebuild(ctx context.Context, batch []*attempt) {
 	for _, p := range preparations {
 		p.Release()
 	}
-	e.putBack(batch, planned)
+	e.putBack(batch)
 	if !left.Has(rules.R7raise) {
 		e.raise(ctx, batch)
 	}
 	good := e.pull(ctx, batch)
 	e.undo(ctx, batch)
-	e.finish(batch, planned, good)
+	e.finish(batch, good)
 }
 
 // prepare is step 1: targets take writes from the next version on, on top of what they have.
@@ -174,17 +176,16 @@ func (e *Engine) join(ctx context.Context, batch []*attempt) {
 	}
 }
 
-// putBack has replicas that were prepared in vain marked stale, or removed if they are no base.
-func (e *Engine) putBack(batch []*attempt, planned map[*attempt][]target) {
+// putBack has replicas that were prepared in vain marked stale, or removed if they are no base. One whose preparation failed may exist all the same.
+func (e *Engine) putBack(batch []*attempt) {
 	stale, useless := map[uint32][]fsm.ChunkKey{}, map[uint32][]fsm.ChunkKey{}
 	for _, a := range batch {
-		if a.joined {
-			continue
-		}
-		for _, t := range planned[a] {
-			if t.base {
+		for _, t := range a.planned {
+			switch {
+			case a.joined && slices.Contains(a.targets, t):
+			case t.base:
 				stale[t.server] = append(stale[t.server], a.key)
-			} else {
+			default:
 				useless[t.server] = append(useless[t.server], a.key)
 			}
 		}

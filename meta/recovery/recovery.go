@@ -98,14 +98,15 @@ type Engine struct {
 	targets   map[uint32]int // attempts per target
 	absolving map[fsm.ChunkKey]bool
 	pauses    pauses
-	stopped   bool // too many servers are offline: nothing is copied to others
+	removing  map[replica]bool // until that is on record
+	stopped   bool             // too many servers are offline: nothing is copied to others
 	moves
 }
 
 // New returns an engine that does nothing before Run.
 func New(l Leader, s *sessions.Registry, log *slog.Logger) *Engine {
 	return &Engine{leader: l, sessions: s, log: log, metrics: newMetrics(), kicked: make(chan struct{}, 1), done: make(chan struct{}),
-		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, pauses: pauses{},
+		active: map[fsm.ChunkKey]*attempt{}, targets: map[uint32]int{}, absolving: map[fsm.ChunkKey]bool{}, pauses: pauses{}, removing: map[replica]bool{},
 		moves: newMoves(), meter: meter{began: time.Now()}}
 }
 

@@ -525,6 +525,31 @@ func TestAReplicaThatRelapsesIsRebuiltElsewhere(t *testing.T) {
 	})
 }
 
+// A rebuild begun while the base is being removed, and given up, would leave a replica that no record speaks of.
+func TestNothingIsRebuiltOnAReplicaThatIsBeingRemoved(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.add(1)
+		c.drop(t, 2)
+		c.Within(10*time.Second, "rebuilt", func() bool { return c.whole(0, 1, 2) })
+		c.drop(t, 2)
+		c.Within(10*time.Second, "rebuilt elsewhere", func() bool { return c.whole(0, 1, 3) })
+		removals := 0
+		c.s[2].Hook(func(m *metapb.Command) error {
+			switch {
+			case m.GetRemove() != nil && removals == 0:
+				removals++
+				c.drop(t, 3)
+				time.Sleep(time.Second)
+			case m.GetPrepare() != nil:
+				t.Error("rebuilt where the removal was not on record yet")
+			}
+			return nil
+		})
+		c.Within(12*time.Minute, "removed", func() bool { return removals == 1 })
+		c.Within(10*time.Second, "rebuilt again", func() bool { return c.whole(0, 1, 3) })
+	})
+}
+
 func TestAFullServerIsNotRebuiltOnto(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
 		c.s[2].SetFree(0)

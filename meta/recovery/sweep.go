@@ -57,6 +57,7 @@ func (s *sweeper) sweep(ctx context.Context) {
 		if err := s.leader.Forget(ctx, server, keys); err != nil {
 			return
 		}
+		s.sessions.Forgotten(server, keys) // it may have come back meanwhile
 	}
 }
 
@@ -191,20 +192,46 @@ func (s *sweeper) grace(still map[replica]time.Time, r replica, grace time.Durat
 
 // removeStale removes stale replicas and forgets them.
 func (e *Engine) removeStale(ctx context.Context, server uint32, keys []fsm.ChunkKey) {
-	session := e.sessions.Get(server)
-	if session == nil {
-		return
-	}
 	for some := range slices.Chunk(keys, sweepBatch) {
-		gone, _ := e.remove(ctx, session, some)
-		if len(gone) == 0 {
-			return
-		}
-		if err := e.leader.Forget(ctx, server, gone); err != nil {
+		some = e.beginRemoval(server, some)
+		ok := e.removeAndForget(ctx, server, some)
+		e.endRemoval(server, some)
+		if !ok {
 			return
 		}
 	}
 	e.Kick()
+}
+
+func (e *Engine) removeAndForget(ctx context.Context, server uint32, keys []fsm.ChunkKey) bool {
+	session := e.sessions.Get(server)
+	if session == nil {
+		return false
+	}
+	gone, _ := e.remove(ctx, session, keys)
+	return len(gone) > 0 && e.leader.Forget(ctx, server, gone) == nil
+}
+
+// beginRemoval keeps rebuilds off replicas that are about to be removed: one begun after the removal, and before that is on record, would leave a
+// replica that nobody knows of if it came to nothing. It returns those that are not being rebuilt already.
+func (e *Engine) beginRemoval(server uint32, keys []fsm.ChunkKey) (free []fsm.ChunkKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range keys {
+		if a := e.active[k]; a == nil || !a.aimsAt(server) {
+			e.removing[replica{server, k}] = true
+			free = append(free, k)
+		}
+	}
+	return free
+}
+
+func (e *Engine) endRemoval(server uint32, keys []fsm.ChunkKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range keys {
+		delete(e.removing, replica{server, k})
+	}
 }
 
 // removeMembers is what tests have done in place of R12: replicas go while the chunk table still counts on them.

@@ -263,6 +263,20 @@ func (s *Session) Leftovers(grace time.Duration, limit int) []fsm.ChunkKey {
 	return s.leftover.Some(limit)
 }
 
+// Forgotten notes that the chunk table does not speak of a server's replicas any more. A server that is just attaching, or has just attached, may have
+// been judged by the table as it was before.
+func (r *Registry) Forgotten(server uint32, keys []fsm.ChunkKey) {
+	s := r.attached(server)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range keys {
+		s.leftover.Add(k)
+	}
+}
+
 // Settled takes a replica off the leftovers.
 func (s *Session) Settled(k fsm.ChunkKey) {
 	s.mu.Lock()
