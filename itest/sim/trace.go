@@ -12,6 +12,9 @@ import (
 // traceSize is how many of the last events a failing run prints.
 const traceSize = 4000
 
+// circle is among how many of the last events one that repeats is looked for.
+const circle = 3
+
 // trace keeps the last events of a run: faults, what clients did, and what the servers logged. Text is made of them only when somebody
 // wants to read it.
 type trace struct {
@@ -32,6 +35,13 @@ type event struct {
 	args []any
 	note *slog.Record
 	more []slog.Attr
+
+	again int // how often the same message followed at once
+}
+
+// repeats tells whether an event is like another: what goes round in circles must not push out what led to it.
+func (e *event) repeats(o *event) bool {
+	return e.note != nil && o.note != nil && e.who == o.who && e.note.Message == o.note.Message && e.text() == o.text()
 }
 
 func newTrace() *trace { return &trace{begin: time.Now()} }
@@ -39,6 +49,12 @@ func newTrace() *trace { return &trace{begin: time.Now()} }
 func (t *trace) add(e event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for back := range min(len(t.ring), circle) {
+		if last := &t.ring[(t.next+len(t.ring)-1-back)%len(t.ring)]; e.repeats(last) {
+			last.again++
+			return
+		}
+	}
 	if len(t.ring) < traceSize {
 		t.ring = append(t.ring, e)
 		return
@@ -63,18 +79,25 @@ func (t *trace) String() string {
 }
 
 func (e *event) write(out *strings.Builder, begin time.Time) {
-	fmt.Fprintf(out, "%10.4f %-8s ", e.at.Sub(begin).Seconds(), e.who)
-	if e.note == nil {
-		fmt.Fprintf(out, e.what+"\n", e.args...)
-		return
+	fmt.Fprintf(out, "%10.4f %-8s %s", e.at.Sub(begin).Seconds(), e.who, e.text())
+	if e.again > 0 {
+		fmt.Fprintf(out, " (and %d more like it)", e.again)
 	}
-	fmt.Fprintf(out, "%s: %s", e.note.Level, e.note.Message)
-	put := func(a slog.Attr) bool { fmt.Fprintf(out, " %s=%v", a.Key, a.Value); return true }
+	out.WriteByte('\n')
+}
+
+func (e *event) text() string {
+	if e.note == nil {
+		return fmt.Sprintf(e.what, e.args...)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s: %s", e.note.Level, e.note.Message)
+	put := func(a slog.Attr) bool { fmt.Fprintf(&out, " %s=%v", a.Key, a.Value); return true }
 	for _, a := range e.more {
 		put(a)
 	}
 	e.note.Attrs(put)
-	out.WriteByte('\n')
+	return out.String()
 }
 
 // logger returns a logger that writes into the trace.

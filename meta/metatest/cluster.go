@@ -34,6 +34,8 @@ type Cluster struct {
 	Log     *slog.Logger
 	// TakeOver is what recovery takes files over with; set before Lead.
 	TakeOver leader.TakeOver
+	// Before, if set, is called with each command before it is applied.
+	Before func(*fsmpb.Command)
 
 	mu      sync.Mutex
 	index   uint64
@@ -153,6 +155,9 @@ func (t *consensus) Propose(ctx context.Context, cmd *fsmpb.Command) (any, error
 		return nil, err
 	}
 	cmd.Term = t.number
+	if t.Cluster.Before != nil {
+		t.Cluster.Before(cmd)
+	}
 	return t.apply(cmd)
 }
 

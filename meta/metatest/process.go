@@ -107,10 +107,12 @@ func (s *process) say(p *pipe, m *metapb.FromServer) {
 
 func (s *process) beat(p *pipe) {
 	s.mu.Lock()
-	used := ReplicaBytes * uint64(len(s.replicas))
+	quiet, used := s.quiet, ReplicaBytes*uint64(len(s.replicas))
 	b := &metapb.Heartbeat{SpaceTotal: 1 << 41, SpaceFree: max(s.free, used) - used, SpaceUsed: used, Replicas: uint64(len(s.replicas))}
 	s.mu.Unlock()
-	s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Heartbeat{Heartbeat: b}})
+	if !quiet {
+		s.say(p, &metapb.FromServer{Message: &metapb.FromServer_Heartbeat{Heartbeat: b}})
+	}
 }
 
 // admitted takes the admission.

@@ -39,6 +39,7 @@ type Server struct {
 	refused     string
 	incarnation uint64
 	silent      uint64 // up to this incarnation it says and answers nothing
+	quiet       bool   // it says nothing by itself
 	runs        []run
 	out         chan *metapb.FromServer
 	commands    []*metapb.Command // done so far
@@ -133,6 +134,13 @@ func (s *Server) Hang() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.silent = s.incarnation
+}
+
+// Quiet has it say nothing by itself, or again: it goes on doing what it is told.
+func (s *Server) Quiet(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quiet = on
 }
 
 // ReplicaBytes is what a replica takes on a server's disk.

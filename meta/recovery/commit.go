@@ -64,9 +64,9 @@ func (e *Engine) promote(done map[*attempt][]uint32) {
 		}
 	}
 	for server, list := range chunks {
-		s := e.sessions.Get(server)
+		s := e.sessions.Attached(server)
 		if s == nil {
-			continue // it learns when it attaches
+			continue // it learns when it attaches; one that is only silent does not attach anew
 		}
 		p := s.Promote(list)
 		e.metrics.rebuilt.Add(float64(len(list)))

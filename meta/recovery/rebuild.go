@@ -176,7 +176,8 @@ func (e *Engine) join(ctx context.Context, batch []*attempt) {
 	}
 }
 
-// putBack has replicas that were prepared in vain marked stale, or removed if they are no base. One whose preparation failed may exist all the same.
+// putBack has replicas that were prepared in vain marked stale, or removed if they are no base. One whose preparation failed may exist all the same, and a
+// server that is silent at the moment does not attach anew when it speaks again.
 func (e *Engine) putBack(batch []*attempt) {
 	stale, useless := map[uint32][]fsm.ChunkKey{}, map[uint32][]fsm.ChunkKey{}
 	for _, a := range batch {
@@ -191,12 +192,12 @@ func (e *Engine) putBack(batch []*attempt) {
 		}
 	}
 	for server, keys := range stale {
-		if s := e.sessions.Get(server); s != nil {
+		if s := e.sessions.Attached(server); s != nil {
 			s.Demote(keys)
 		}
 	}
 	for server, keys := range useless {
-		if s := e.sessions.Get(server); s != nil {
+		if s := e.sessions.Attached(server); s != nil {
 			s.Remove(keys)
 		}
 	}

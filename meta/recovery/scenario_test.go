@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/metatest"
 	"pstorage/meta/sessions"
@@ -523,6 +524,28 @@ func TestAReplicaThatRelapsesIsRebuiltElsewhere(t *testing.T) {
 		c.drop(t, 2)
 		c.Within(500*time.Millisecond, "rebuilt elsewhere", func() bool { return c.whole(0, 1, 3) })
 	})
+}
+
+// It does not attach anew, so nothing else tells it that its replica counts.
+func TestAServerThatIsSilentWhenItsRebuildIsCommittedHearsOfIt(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.Before = func(cmd *fsmpb.Command) {
+			if slices.ContainsFunc(cmd.GetAlter().GetFiles(), promotes) {
+				c.s[2].Quiet(true)
+				time.Sleep(sessions.InactiveAfter + time.Second)
+			}
+		}
+		c.drop(t, 2)
+		c.Within(time.Minute, "it counts", func() bool { return c.whole(0, 1, 2) })
+		c.s[2].Quiet(false)
+		for _, k := range metatest.Keys(c.v.File, chunks) {
+			c.Within(5*time.Second, "it serves", func() bool { return c.s[2].Replica(k).State == sessions.StateInSync })
+		}
+	})
+}
+
+func promotes(f *fsmpb.FileChanges) bool {
+	return slices.ContainsFunc(f.Changes, func(ch *fsmpb.Change) bool { return len(ch.Promote) > 0 })
 }
 
 // A rebuild begun while the base is being removed, and given up, would leave a replica that no record speaks of.

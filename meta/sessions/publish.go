@@ -38,13 +38,13 @@ func (r *Registry) Publish(outcomes []fsm.Outcome, raise bool) Raised {
 		}
 	}
 	for server, keys := range demote {
-		if s := r.attached(server); s != nil {
+		if s := r.Attached(server); s != nil {
 			s.dropped(keys)
 		}
 	}
 	var out Raised
 	for server, chunks := range raises {
-		if s := r.attached(server); s != nil {
+		if s := r.Attached(server); s != nil {
 			out = append(out, s.Raise(chunks))
 		}
 	}

@@ -266,7 +266,7 @@ func (s *Session) Leftovers(grace time.Duration, limit int) []fsm.ChunkKey {
 // Forgotten notes that the chunk table does not speak of a server's replicas any more. A server that is just attaching, or has just attached, may have
 // been judged by the table as it was before.
 func (r *Registry) Forgotten(server uint32, keys []fsm.ChunkKey) {
-	s := r.attached(server)
+	s := r.Attached(server)
 	if s == nil {
 		return
 	}

@@ -78,8 +78,8 @@ func (r *Registry) Get(server uint32) *Session {
 	return s
 }
 
-// attached returns a server's session even if it is not up (yet).
-func (r *Registry) attached(server uint32) *Session {
+// Attached returns a server's session even if it is not up (yet, or at the moment): what is sent to it is done once it is, or its end tells. nil if there is none.
+func (r *Registry) Attached(server uint32) *Session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sessions[server]
@@ -135,7 +135,7 @@ func (r *Registry) StateOf(server uint32, offlineAfter time.Duration) metapb.Ser
 
 // Remove ends the session of a server that is no part of the cluster any more.
 func (r *Registry) Remove(server uint32) {
-	if s := r.attached(server); s != nil {
+	if s := r.Attached(server); s != nil {
 		s.End(fsm.ErrDropped)
 	}
 }
