@@ -2,6 +2,7 @@ package meta
 
 import (
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
@@ -12,12 +13,45 @@ var errShut = errors.New("this metadata server has failed and sends nothing")
 
 // gate is a transport that can be shut: then nothing is sent any more. A leader whose disk hangs goes on sending heartbeats, from
 // goroutines that need no disk; shut, it is a leader no longer for the others, whatever its own goroutines wait for.
+//
+// Shutting it also ends the pipelines: Raft waits without end for one whose answers nobody takes any more, also when it is to shut down.
 type gate struct {
 	raft.Transport
 	closed atomic.Bool
+
+	mu        sync.Mutex
+	pipelines map[*gatedPipeline]bool
 }
 
-func (g *gate) shut() { g.closed.Store(true) }
+func (g *gate) shut() {
+	g.closed.Store(true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for p := range g.pipelines {
+		_ = p.AppendPipeline.Close() // it has no errors
+	}
+	g.pipelines = nil
+}
+
+// enter notes a pipeline, unless the gate has been shut.
+func (g *gate) enter(p *gatedPipeline) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed.Load() {
+		return false
+	}
+	if g.pipelines == nil {
+		g.pipelines = map[*gatedPipeline]bool{}
+	}
+	g.pipelines[p] = true
+	return true
+}
+
+func (g *gate) leave(p *gatedPipeline) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.pipelines, p)
+}
 
 func (g *gate) pass(f func() error) error {
 	if g.closed.Load() {
@@ -40,7 +74,11 @@ func (g *gate) AppendEntriesPipeline(id raft.ServerID, at raft.ServerAddress) (r
 	if err != nil {
 		return nil, err
 	}
-	return &gatedPipeline{p, g}, nil
+	gated := &gatedPipeline{p, g}
+	if !g.enter(gated) {
+		return nil, errors.Join(errShut, p.Close())
+	}
+	return gated, nil
 }
 
 // RequestVote is the transport's.
@@ -80,4 +118,10 @@ type gatedPipeline struct {
 func (p *gatedPipeline) AppendEntries(in *raft.AppendEntriesRequest, out *raft.AppendEntriesResponse) (f raft.AppendFuture, err error) {
 	err = p.gate.pass(func() (err error) { f, err = p.AppendPipeline.AppendEntries(in, out); return err })
 	return f, err
+}
+
+// Close is the pipeline's.
+func (p *gatedPipeline) Close() error {
+	p.gate.leave(p)
+	return p.AppendPipeline.Close()
 }

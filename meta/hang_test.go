@@ -234,3 +234,54 @@ func TestAServerWhoseDiskHangsFailsAndSaysWhy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// stuckPipeline is one whose answers nobody takes any more: sending waits until it is closed.
+type stuckPipeline struct {
+	raft.AppendPipeline
+	closed chan struct{}
+}
+
+func (p *stuckPipeline) AppendEntries(*raft.AppendEntriesRequest, *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	<-p.closed
+	return nil, raft.ErrPipelineShutdown
+}
+
+func (p *stuckPipeline) Close() error {
+	close(p.closed)
+	return nil
+}
+
+type stuckTransport struct {
+	raft.Transport
+}
+
+func (t *stuckTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return &stuckPipeline{closed: make(chan struct{})}, nil
+}
+
+func TestAGateThatIsShutEndsItsPipelines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{Transport: &stuckTransport{}}
+		stuck, err := g.AppendEntriesPipeline("2", "two")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := g.AppendEntriesPipeline("3", "three")
+		if err != nil || other.Close() != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error)
+		go func() {
+			_, err := stuck.AppendEntries(nil, nil)
+			sent <- err
+		}()
+		synctest.Wait()
+		g.shut()
+		if err := <-sent; !errors.Is(err, raft.ErrPipelineShutdown) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := g.AppendEntriesPipeline("2", "two"); !errors.Is(err, errShut) {
+			t.Errorf("a pipeline through a gate that is shut: %v", err)
+		}
+	})
+}

@@ -201,6 +201,7 @@ func (n *node) servers() []raft.Server {
 // close stops Raft and closes the stores.
 func (n *node) close() error {
 	var errs []error
+	n.transport.shut()
 	if n.raft != nil {
 		errs = append(errs, n.raft.Shutdown().Error())
 	}
