@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"pstorage/meta/balance"
 	"pstorage/meta/config"
@@ -123,7 +124,7 @@ func (p *planner) chunk(k fsm.ChunkKey) {
 
 // may tells whether the chunk's members may be changed now. Called with mu held.
 func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
-	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || p.pauses.on(k, 0) {
+	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || p.pauses.on(k, 0) || p.abandoned(f) {
 		return false
 	}
 	for _, s := range c.Insync {
@@ -132,6 +133,17 @@ func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
 		}
 	}
 	return true
+}
+
+// abandoned tells whether a file's holder is gone and has left it unclean. What it had in flight may be on one replica alone, which says so (R5): no
+// other is to be made of that one, and it is not to go, before somebody has made all equal. If that takes too long, since something of the file is
+// lost, redundancy comes first.
+func (p *planner) abandoned(f *fsm.File) bool {
+	if f.Node.Clean || !p.leader.TakesOver() || !p.leader.LeaseOver(f.ID, f.Node) {
+		return false
+	}
+	a := p.left[f.ID]
+	return a == nil || time.Since(a.since) < p.set.OfflineAfter+takeOverPatience
 }
 
 // fill begins a rebuild if too few replicas count. Called with mu held.
@@ -205,12 +217,12 @@ func (p *planner) fits(place topology.Place, want placement.Want, taken []topolo
 	return placement.Fits(place, want.Domain, taken) || !want.Strict && placement.Fits(place, topology.Disk, taken)
 }
 
-// usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, nothing of the chunk is on it that
-// no record speaks of, or is being removed, and the chunk has not failed there just now.
+// usable tells whether a server can take one more rebuild now: it is up, its disk is neither failing nor full, nothing of the chunk is being removed
+// there, and the chunk has not failed there just now.
 func (p *planner) usable(server uint32, k fsm.ChunkKey) bool {
 	room := slices.ContainsFunc(p.candidates, func(c placement.Candidate) bool { return c.Server == server && c.Free > 0 })
 	s := p.sessions.Get(server)
-	return room && s != nil && !s.HasLeftover(k) && p.targets[server] < maxPerTarget && !p.pauses.on(k, server) && !p.removing[replica{server, k}]
+	return room && s != nil && p.targets[server] < maxPerTarget && !p.pauses.on(k, server) && !p.removing[replica{server, k}]
 }
 
 // newcomers are the candidates that have nothing of the chunk.
@@ -223,12 +235,16 @@ func (p *planner) newcomers(k fsm.ChunkKey, c *fsm.Chunk) []placement.Candidate 
 
 // begin registers an attempt. move: nothing is missing. Called with mu held.
 func (p *planner) begin(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File, targets []target, move bool) {
-	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), planned: slices.Clone(targets), targets: targets, move: move,
+	a := &attempt{key: k, version: c.Version, insync: slices.Clone(c.Insync), targets: targets, move: move,
 		blocks: f.Blocks(), layers: f.Node.Layers, epoch: f.Node.Epoch, cancel: func() {}}
 	p.active[k] = a
-	for _, t := range targets {
+	for i, t := range targets {
 		p.targets[t.server]++
+		if s := p.sessions.Get(t.server); s != nil && s.HasLeftover(k) { // it may be all that is left of a better state: not to be removed
+			targets[i].base = true
+		}
 	}
+	a.planned = slices.Clone(targets)
 	p.attempts = append(p.attempts, a)
 }
 

@@ -98,8 +98,9 @@ type Engine struct {
 	targets   map[uint32]int // attempts per target
 	absolving map[fsm.ChunkKey]bool
 	pauses    pauses
-	removing  map[replica]bool // until that is on record
-	stopped   bool             // too many servers are offline: nothing is copied to others
+	removing  map[replica]bool      // until that is on record
+	left      map[uint64]*abandoned // by takeOverLoop; others read only since when
+	stopped   bool                  // too many servers are offline: nothing is copied to others
 	moves
 }
 

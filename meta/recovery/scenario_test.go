@@ -526,6 +526,21 @@ func TestAReplicaThatRelapsesIsRebuiltElsewhere(t *testing.T) {
 	})
 }
 
+// What a server has of a chunk without being on record, from an allocation that came to nothing, must not keep it from being a target until it is removed.
+func TestAReplicaThatNoRecordSpeaksOfIsABase(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.add(1)
+		c.s[3].Stop()
+		for _, k := range metatest.Keys(c.v.File, chunks) {
+			c.s[3].Put(k, metatest.Replica{Version: 1, State: sessions.StateInSync})
+		}
+		c.s[3].Start()
+		time.Sleep(time.Second)
+		c.s[2].Stop()
+		c.Within(6*time.Minute, "replaced", func() bool { return c.whole(0, 1, 3) })
+	})
+}
+
 // It does not attach anew, so nothing else tells it that its replica counts.
 func TestAServerThatIsSilentWhenItsRebuildIsCommittedHearsOfIt(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
