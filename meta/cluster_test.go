@@ -3,6 +3,7 @@ package meta
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
@@ -61,14 +62,14 @@ func (c *servers) place() int {
 	return len(c.dirs) - 1
 }
 
-// freePair returns an address whose port and the next one are free.
+// freePair returns an address whose port and the next one are free, and below those that the kernel gives to outgoing connections.
 func freePair(t *testing.T) string {
-	for {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		port := 10_000 + 2*rand.IntN(10_000)
+		first, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		port := first.Addr().(*net.TCPAddr).Port
 		second, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1)))
 		first.Close()
 		if err == nil {
@@ -76,6 +77,8 @@ func freePair(t *testing.T) string {
 			return first.Addr().String()
 		}
 	}
+	t.Fatal("no two ports in a row are free")
+	return ""
 }
 
 func (c *servers) start(i int) *Server {

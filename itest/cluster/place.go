@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -69,29 +70,33 @@ func NBDOf(targets *Process, volume string) string {
 	return "nbd://" + nbdAddress(targets) + "/" + volume
 }
 
-// FreePort returns a port that is free now.
+// Ports of tests are below those that the kernel gives to outgoing connections (ip_local_port_range): one of these could take a port
+// between the choice and the use.
+const (
+	firstPort = 10_000
+	ports     = 20_000
+)
+
+// FreePort returns a port that is free now, and so is the next one.
 func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for range 100 {
+		port := firstPort + 2*rand.IntN(ports/2)
+		if isFree(port) && isFree(port+1) {
+			return port, nil
+		}
 	}
-	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+	return 0, errors.New("no two ports in a row are free")
 }
+
+func isFree(port int) bool {
+	listener, err := net.Listen("tcp", localAddress(port))
+	return err == nil && listener.Close() == nil
+}
+
+func localAddress(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // freePair returns an address whose port and the next one are free now.
 func freePair() (string, error) {
-	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1)))
-		first.Close()
-		if err == nil {
-			second.Close()
-			return first.Addr().String(), nil
-		}
-	}
-	return "", errors.New("no two ports in a row are free")
+	port, err := FreePort()
+	return localAddress(port), err
 }
