@@ -21,7 +21,7 @@
 //
 // Taking over (takeover.go): a file that its holder has left unclean, and that nobody opens again, is opened, fenced, reconciled and closed by a
 // client of recovery's own, which gives way to any other at once. It begins only while every in-sync replica of the file is up and sound, so
-// that nothing has to be dropped for it.
+// that nothing has to be dropped for it. Nothing of the file is rebuilt or moved before, within limits (plan.go, abandoned).
 //
 // Sweeping (sweep.go): garbage of deleted files at once, stale replicas of whole chunks and replicas that no record speaks of after a grace; each time
 // only after this server has verified that it leads.
