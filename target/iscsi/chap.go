@@ -94,8 +94,8 @@ func (c *chap) choose(list string) {
 	}
 }
 
-// proceed answers what came. secret looks up a user's; mutual is what the target has for itself.
-func (c *chap) proceed(answer []byte, secret func(user string) (Secret, bool), mutual *Account) ([]byte, error) {
+// proceed answers what came. secret looks up a user's; mutual is what the target has for itself, for that user.
+func (c *chap) proceed(answer []byte, secret func(user string) (Secret, bool), mutual func(user string) *Account) ([]byte, error) {
 	switch {
 	case !c.asked && !c.named && !c.responded: // the choice is still to come
 		return answer, nil
@@ -119,7 +119,7 @@ func (c *chap) proceed(answer []byte, secret func(user string) (Secret, bool), m
 	if !c.identified && !c.countered {
 		return answer, nil
 	}
-	return c.prove(answer, s, mutual)
+	return c.prove(answer, s, mutual(c.user))
 }
 
 func (c *chap) ask(answer []byte) []byte {

@@ -184,22 +184,25 @@ func TestLoginThatSkipsTheAuthenticationIsRefused(t *testing.T) {
 	})
 }
 
+// seen asks which targets there are.
+func seen(c *client) (names []string) {
+	c.t.Helper()
+	h := c.newHeader(opText | flagImmediate)
+	h[1] = flagFinal
+	h.put(16, 5)
+	h.put(20, reservedTag)
+	h.put(24, c.cmdSN)
+	c.send(h, text("SendTargets=All"))
+	for _, a := range answers(c.receive()) {
+		if n, ok := strings.CutPrefix(a, "TargetName="); ok {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
 func TestDiscoveryShowsWhatTheInitiatorMayLogInTo(t *testing.T) {
 	chosen := "iqn.2014-04.com.pstorage:chosen"
-	seen := func(c *client) (names []string) {
-		h := c.newHeader(opText | flagImmediate)
-		h[1] = flagFinal
-		h.put(16, 5)
-		h.put(20, reservedTag)
-		h.put(24, c.cmdSN)
-		c.send(h, text("SendTargets=All"))
-		for _, a := range answers(c.receive()) {
-			if n, ok := strings.CutPrefix(a, "TargetName="); ok {
-				names = append(names, n)
-			}
-		}
-		return names
-	}
 	within(t, Config{Targets: registry(t)}, func(t *testing.T, p *portal) {
 		c := p.client()
 		c.login("InitiatorName=iqn.test:host", "SessionType=Discovery")
@@ -268,15 +271,16 @@ func FuzzCHAP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, list, user, response, id, challenge string) {
 		var c chap
 		secret := func(string) (Secret, bool) { return in.Secret, true }
+		own := func(string) *Account { return &out }
 		c.key("CHAP_A", list)
-		if _, err := c.proceed(nil, secret, &out); err != nil || c.challenge == nil {
+		if _, err := c.proceed(nil, secret, own); err != nil || c.challenge == nil {
 			return
 		}
 		c.key("CHAP_N", user)
 		c.key("CHAP_R", response)
 		c.key("CHAP_I", id)
 		c.key("CHAP_C", challenge)
-		if _, err := c.proceed(nil, secret, &out); err == nil || c.done {
+		if _, err := c.proceed(nil, secret, own); err == nil || c.done {
 			t.Error("a guess was right")
 		}
 	})

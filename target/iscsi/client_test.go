@@ -37,9 +37,20 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.quit) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-func (p *pipes) dial(t testing.TB) net.Conn {
+// landed is a connection that came to an address.
+type landed struct {
+	net.Conn
+	local addr
+}
+
+func (l landed) LocalAddr() net.Addr { return l.local }
+
+func (p *pipes) dialAt(t testing.TB, local addr) net.Conn {
 	t.Helper()
 	mine, theirs := net.Pipe()
+	if local != "" {
+		theirs = landed{theirs, local}
+	}
 	select {
 	case p.conns <- theirs:
 	case <-p.quit:
@@ -159,8 +170,11 @@ type client struct {
 	trace func(sent bool, b []byte)
 }
 
-func (p *portal) client() *client {
-	return &client{t: p.t, conn: p.pipes.dial(p.t), cmdSN: 100, tag: 0x10}
+func (p *portal) client() *client { return p.clientAt("") }
+
+// clientAt is one that comes to an address.
+func (p *portal) clientAt(local addr) *client {
+	return &client{t: p.t, conn: p.pipes.dialAt(p.t, local), cmdSN: 100, tag: 0x10}
 }
 
 var normalKeys = []string{"InitiatorName=iqn.test:host", "TargetName=" + DefaultPrefix + "disk", "SessionType=Normal", "InitialR2T=No", "ImmediateData=Yes",

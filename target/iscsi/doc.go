@@ -11,6 +11,8 @@
 //     CmdSN window, their buffers by the budget, other replies by not reading further requests.
 //   - Nothing here waits for a device except what must: one volume that hangs holds up no other.
 //   - A READ or WRITE in steady state allocates nothing.
+//   - Nobody is logged in to a target that Targets does not have: it is asked again when a login has joined the target, so that either
+//     that login sees that it is gone, or whoever ends the target's sessions sees the login.
 //
 // Way of a command: the reader takes as many PDUs as one system call brings, has target/scsi decode the commands, copies
 // their data to buffers from pools, and gives all requests to the device in one call. The device completes them on any
@@ -34,7 +36,7 @@
 // A task's state is atomic: receiving, then running; an abort turns it to aborted (the reader drops it) or doomed (it
 // is dropped when the device completes it, and then whoever waits for that is told).
 //
-// Locks: Server.mu, target.mu or unit.mu, session.mu, then those of scsi.LU and budget.mu; never two sessions' at once. The
+// Locks: target.updating, Server.mu, target.mu or unit.mu, session.mu, then those of scsi.LU and budget.mu; never two sessions' at once. The
 // fields that belong to one goroutine are grouped so in session.
 //
 // Authentication is in chap.go, with what keeps it safe. Nothing is negotiated of several connections per session, error

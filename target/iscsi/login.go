@@ -51,6 +51,7 @@ type login struct {
 	admitted  bool // the names were looked at
 	chap      chap
 	accounts  func(user string) (Secret, bool)
+	mutual    func(user string) *Account // what the target proves itself with to a user
 	isid      [6]byte
 	tsih, cid uint16
 	cmdSN     uint32

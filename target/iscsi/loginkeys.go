@@ -96,12 +96,8 @@ func (l *login) method(list string) {
 // conclude adds what answers the keys together, and what is declared once.
 func (l *login) conclude(methodAsked bool) {
 	if l.chap.open() && !methodAsked {
-		var mutual *Account
-		if l.info != nil {
-			mutual = l.info.Mutual
-		}
 		var err error
-		if l.answer, err = l.chap.proceed(l.answer, l.accounts, mutual); err != nil {
+		if l.answer, err = l.chap.proceed(l.answer, l.accounts, l.mutual); err != nil {
 			l.failed = loginAuthFailed
 			return
 		}
@@ -129,7 +125,7 @@ func (l *login) sessionType(value string) {
 // admit looks the target up and decides whether the initiator may log in, and whether it has to prove who it is.
 func (l *login) admit(ctx context.Context) {
 	if l.discovery {
-		l.accounts = l.anyAccount(ctx)
+		l.admitDiscovery(ctx)
 		return
 	}
 	info, err := l.srv.cfg.Targets.Lookup(ctx, l.target)
@@ -148,22 +144,42 @@ func (l *login) admit(ctx context.Context) {
 	default:
 		l.info, l.tag = &info, tag
 		l.chap.wanted, l.accounts = len(info.Accounts) > 0, info.account
+		l.mutual = func(string) *Account { return info.Mutual }
 	}
 }
 
-// anyAccount returns what finds the accounts of all targets, nil where there are none.
-func (l *login) anyAccount(ctx context.Context) func(string) (Secret, bool) {
+// admitDiscovery has the initiator prove any account of the targets that are served at this address and may be its own. The target
+// proves itself, to who asks for that, with what one of the targets of that account has.
+func (l *login) admitDiscovery(ctx context.Context) {
 	list, err := l.srv.cfg.Targets.List(ctx)
-	if err != nil || !slices.ContainsFunc(list, func(t TargetInfo) bool { return len(t.Accounts) > 0 }) {
-		return nil
+	if err != nil {
+		return // there is nothing to show, nor to prove
 	}
-	return func(user string) (Secret, bool) {
+	list = slices.Clone(list)
+	list = slices.DeleteFunc(list, func(t TargetInfo) bool {
+		_, here := t.portal(l.conn.LocalAddr())
+		return !here || !t.allows(l.initiator) || len(t.Accounts) == 0
+	})
+	if len(list) == 0 {
+		return
+	}
+	l.accounts = func(user string) (Secret, bool) {
 		for i := range list {
-			if s, ok := list[i].account(user); ok && list[i].allows(l.initiator) {
+			if s, ok := list[i].account(user); ok {
 				return s, true
 			}
 		}
 		return Secret{}, false
+	}
+	l.mutual = func(user string) *Account {
+		i := slices.IndexFunc(list, func(t TargetInfo) bool {
+			_, known := t.account(user)
+			return known && t.Mutual != nil
+		})
+		if i < 0 {
+			return nil
+		}
+		return list[i].Mutual
 	}
 }
 
@@ -227,6 +243,7 @@ func (l *login) continues() bool {
 func (l *login) join(ctx context.Context) error {
 	tgt := l.srv.useTarget(l.info)
 	l.sess = newSession(l, tgt)
+	ctx, l.sess.abandon = context.WithCancel(ctx)
 	for _, old := range tgt.join(l.sess) {
 		old.kill()
 		select {
@@ -234,6 +251,9 @@ func (l *login) join(ctx context.Context) error {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the end of an older session: %w", ctx.Err())
 		}
+	}
+	if err := tgt.refresh(ctx); err != nil { // it may have changed, or gone, before the session could be told
+		return err
 	}
 	return l.sess.openPaths(ctx)
 }

@@ -188,13 +188,12 @@ func isName(s string) bool {
 	return false
 }
 
-// visible reports whether the initiator may log in to a target, as far as it has proven who it is.
+// visible reports whether the initiator may log in to a target at the address that it came to, as far as it has proven who it is.
 func (s *session) visible(t *TargetInfo) bool {
 	if s.target != nil && s.target.name == t.Name {
 		return true
 	}
-	name, _, _ := strings.Cut(s.port, ",i,")
-	if !t.allows(name) {
+	if _, here := t.portal(s.conn.LocalAddr()); !here || !t.allows(s.initiator()) {
 		return false
 	}
 	_, known := t.account(s.user)

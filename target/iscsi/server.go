@@ -43,6 +43,9 @@ type Config struct {
 	// is larger than what is left waits.
 	SessionBytes, TotalBytes int64
 
+	// Watch, if there is one, is called when the sessions of a target have changed. It must not block, nor call the server.
+	Watch func(target string)
+
 	// Reservations keeps persistent reservations; nil: in this process.
 	Reservations scsi.Reservations
 	// Removable exports disks with a medium that can be ejected; for conformance tests.
@@ -74,6 +77,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Targets == nil {
 		c.Targets = &volumeTargets{catalog: c.Catalog, prefix: c.TargetPrefix}
+	}
+	if c.Watch == nil {
+		c.Watch = func(string) {}
 	}
 	if c.Reservations == nil {
 		c.Reservations = newMemoryReservations()

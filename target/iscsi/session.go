@@ -61,19 +61,22 @@ type task struct {
 
 // session is a logged-in connection: with one connection per session they are the same.
 type session struct {
-	srv    *Server
-	log    *slog.Logger
-	conn   net.Conn
-	sock   *socket // nil: not a socket
-	params params
-	port   string
-	tag    uint16 // of the target port group
-	user   string // that CHAP has proven
-	tsih   uint16
-	cid    uint16
-	target *target       // nil: discovery
-	done   chan struct{} // closed when nothing of the session is left
-	now    func() time.Time
+	srv     *Server
+	log     *slog.Logger
+	conn    net.Conn
+	sock    *socket // nil: not a socket
+	params  params
+	port    string
+	isid    [6]byte
+	tag     uint16 // of the target port group
+	user    string // that CHAP has proven
+	tsih    uint16
+	cid     uint16
+	target  *target       // nil: discovery
+	done    chan struct{} // closed when nothing of the session is left
+	now     func() time.Time
+	since   time.Time
+	abandon context.CancelFunc // ends the login that the session is made in
 
 	// reader's own
 	receiver
@@ -114,8 +117,8 @@ const tableSize = 256 // a power of two
 
 func newSession(l *login, tgt *target) *session {
 	s := &session{
-		srv: l.srv, log: l.srv.log, conn: l.conn, params: l.params, port: l.port(), tag: l.tag, user: l.chap.user, cid: l.cid, target: tgt,
-		done: make(chan struct{}), now: time.Now, paths: map[int]*path{},
+		srv: l.srv, log: l.srv.log, conn: l.conn, params: l.params, port: l.port(), isid: l.isid, tag: l.tag, user: l.chap.user, cid: l.cid, target: tgt,
+		done: make(chan struct{}), now: time.Now, since: time.Now(), abandon: func() {}, paths: map[int]*path{},
 	}
 	s.params.settle()
 	s.drained.L = &s.mu
@@ -169,6 +172,9 @@ func (s *session) begin(l *login) {
 	s.receiver.init(s.conn)
 	s.outbox.init(s)
 	s.heard.Store(s.now().UnixNano())
+	if s.sweeping.Load() { // the end of the login has taken the wake-up back
+		s.wake()
+	}
 }
 
 // run is the reader: it takes PDUs until the connection ends, and then waits for what is still at the device.
@@ -216,11 +222,15 @@ func (s *session) leave() {
 }
 
 // kill ends the session from outside.
-func (s *session) kill() { s.conn.Close() }
+func (s *session) kill() {
+	s.abandon()
+	s.conn.Close()
+}
 
 // stopGently has the session finish what it began and end.
 func (s *session) stopGently() {
 	s.stopping.Store(true)
+	s.abandon()
 	s.wake()
 }
 

@@ -2,12 +2,10 @@ package iscsi
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 
-	"pstorage/blockstore/block"
 	"pstorage/target/scsi"
 )
 
@@ -16,7 +14,10 @@ type target struct {
 	srv  *Server
 	name string
 	info atomic.Pointer[TargetInfo]
-	refs int // guarded by Server.mu
+	refs int           // guarded by Server.mu
+	gone chan struct{} // closed when nobody uses it any more
+
+	updating sync.Mutex // taken to look the target up and take over what it is now; before all other locks
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -28,7 +29,7 @@ func (s *Server) useTarget(info *TargetInfo) *target {
 	defer s.mu.Unlock()
 	t := s.targets[info.Name]
 	if t == nil {
-		t = &target{srv: s, name: info.Name, sessions: map[*session]struct{}{}}
+		t = &target{srv: s, name: info.Name, gone: make(chan struct{}), sessions: map[*session]struct{}{}}
 		t.info.Store(info)
 		s.targets[info.Name] = t
 	}
@@ -41,7 +42,15 @@ func (s *Server) releaseTarget(t *target) {
 	defer s.mu.Unlock()
 	if t.refs--; t.refs == 0 {
 		delete(s.targets, t.name)
+		close(t.gone)
 	}
+}
+
+// targetInUse returns a target that sessions are logged in to, or nil.
+func (s *Server) targetInUse(name string) *target {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.targets[name]
 }
 
 // join adds a session and returns those that it replaces: of the same initiator port at the same target port.
@@ -54,6 +63,7 @@ func (t *target) join(x *session) (old []*session) {
 		}
 	}
 	t.sessions[x] = struct{}{}
+	t.srv.cfg.Watch(t.name)
 	return old
 }
 
@@ -61,6 +71,7 @@ func (t *target) leave(x *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.sessions, x)
+	t.srv.cfg.Watch(t.name)
 }
 
 func (t *target) each(f func(*session)) {
@@ -104,24 +115,34 @@ func (t *target) SetStates(ctx context.Context, states map[uint16]scsi.AccessSta
 // they began. Who is logged in stays so, whatever the lists of accounts and initiators say.
 func (s *Server) Changed(ctx context.Context, name string) error {
 	info, err := s.cfg.Targets.Lookup(ctx, name)
-	gone := errors.Is(err, block.ErrNotFound)
-	if err != nil && !gone {
+	switch {
+	case err == nil:
+		name = info.Name
+	case !missing(err):
 		return err
 	}
-	if !gone {
-		name = info.Name
+	if t := s.targetInUse(name); t != nil {
+		err = t.refresh(ctx)
 	}
-	s.mu.Lock()
-	t := s.targets[name]
-	s.mu.Unlock()
+	if missing(err) {
+		return nil
+	}
+	return err
+}
+
+// refresh takes over what the target is now, which is what Targets says while the lock is held: an older answer never takes the place
+// of a newer one.
+func (t *target) refresh(ctx context.Context) error {
+	t.updating.Lock()
+	defer t.updating.Unlock()
+	info, err := t.srv.cfg.Targets.Lookup(ctx, t.name)
 	switch {
-	case t == nil:
-	case gone:
+	case missing(err):
 		t.each((*session).stopGently)
-	default:
+	case err == nil:
 		t.change(&info)
 	}
-	return nil
+	return err
 }
 
 func (t *target) change(info *TargetInfo) {
