@@ -135,3 +135,9 @@ func (v *Volume) unpause() {
 		v.submit(batch)
 	}
 }
+
+// Lease tells by what right the volume is used: the file, the epoch that it was opened with, and the client's identity. All stay as they are, also
+// when the lease has been lost.
+func (v *Volume) Lease() (file, epoch uint64, client [16]byte) {
+	return v.file, v.epoch, v.c.cfg.Identity.ID
+}

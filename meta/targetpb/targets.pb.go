@@ -1794,6 +1794,7 @@ type SyncRequest struct {
 	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // of what the node has, 0: nothing
 	Served        []*Served              `protobuf:"bytes,5,rep,name=served,proto3" json:"served,omitempty"`      // all that it serves, or fails to
 	WaitMs        uint32                 `protobuf:"varint,6,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
+	Client        []byte                 `protobuf:"bytes,7,opt,name=client,proto3" json:"client,omitempty"` // the UUID of the client (metapb.Client) that has the leases of what the node serves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1868,6 +1869,13 @@ func (x *SyncRequest) GetWaitMs() uint32 {
 		return x.WaitMs
 	}
 	return 0
+}
+
+func (x *SyncRequest) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
 }
 
 type Served struct {
@@ -1948,10 +1956,10 @@ func (x *Served) GetSessions() []*Session {
 
 type SyncReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the targets of this host, all together
-	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`   // what follows is the whole; else nothing has changed
-	Targets       []*Target              `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`    // registered on this host, those that are to stop too
-	Credentials   []*Credential          `protobuf:"bytes,4,rep,name=credentials,proto3" json:"credentials,omitempty"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`      // of the targets of this host, all together
+	Changed       bool                   `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`        // what follows is the whole; else nothing has changed
+	Targets       []*Target              `protobuf:"bytes,3,rep,name=targets,proto3" json:"targets,omitempty"`         // registered on this host, those that are to stop too
+	Credentials   []*Credential          `protobuf:"bytes,4,rep,name=credentials,proto3" json:"credentials,omitempty"` // of the targets' accounts; a target with an account that is not here must not be served
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2390,14 +2398,15 @@ const file_meta_targetpb_targets_proto_rawDesc = "" +
 	"\x13ListAccountsRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\"M\n" +
 	"\x11ListAccountsReply\x128\n" +
-	"\baccounts\x18\x01 \x03(\v2\x1c.pstorage.targets.v1.AccountR\baccounts\"\xca\x01\n" +
+	"\baccounts\x18\x01 \x03(\v2\x1c.pstorage.targets.v1.AccountR\baccounts\"\xe2\x01\n" +
 	"\vSyncRequest\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1b\n" +
 	"\thost_name\x18\x02 \x01(\tR\bhostName\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\x123\n" +
 	"\x06served\x18\x05 \x03(\v2\x1b.pstorage.targets.v1.ServedR\x06served\x12\x17\n" +
-	"\await_ms\x18\x06 \x01(\rR\x06waitMs\"\xa6\x01\n" +
+	"\await_ms\x18\x06 \x01(\rR\x06waitMs\x12\x16\n" +
+	"\x06client\x18\a \x01(\fR\x06client\"\xa6\x01\n" +
 	"\x06Served\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
