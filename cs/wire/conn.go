@@ -29,6 +29,7 @@ type Conn struct {
 
 	// The reader's own.
 	in     reader
+	intake intake
 	large  bool // the last reply was
 	pieces [2]unix.Iovec
 	readv  func(fd uintptr) bool
@@ -54,6 +55,7 @@ func newConn(nc net.Conn, addr string) (*Conn, error) {
 	}
 	c := &Conn{nc: nc, raw: out.raw, addr: addr, out: out, closed: make(chan struct{}), base: time.Now()}
 	c.readv = c.readPieces
+	c.intake.init(nc, out.raw)
 	go c.run()
 	return c, nil
 }

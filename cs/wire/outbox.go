@@ -128,7 +128,7 @@ func (o *outbox) gather() {
 
 // write makes one system call. An error shuts the socket down, so that the reading side ends too.
 func (o *outbox) write(fd uintptr) {
-	n, _, errno := syscall.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.iov))), uintptr(len(o.iov)))
+	n, _, errno := syscall.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(unsafe.SliceData(o.iov))), uintptr(len(o.iov)))
 	switch errno {
 	case 0:
 		o.n, o.errno = int(n), 0

@@ -22,7 +22,7 @@ const (
 func (c *Conn) readReplies() error {
 	c.in.buf = make([]byte, readBuffer)
 	for {
-		n, err := c.nc.Read(c.in.buf[c.in.w:c.readTo()])
+		n, err := c.intake.read(c.in.buf[c.in.w:c.readTo()])
 		c.in.w += n
 		if err == nil {
 			err = c.parse()
@@ -200,7 +200,7 @@ func (c *Conn) receive(first, tail []byte) (int, error) {
 
 func (c *Conn) readPieces(fd uintptr) bool {
 	for {
-		n, _, errno := syscall.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&c.pieces)), uintptr(len(c.pieces)))
+		n, _, errno := syscall.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&c.pieces)), uintptr(len(c.pieces)))
 		if errno == syscall.EINTR {
 			continue
 		}

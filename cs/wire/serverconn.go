@@ -34,6 +34,7 @@ type serverConn struct {
 
 	// The connection goroutine's own.
 	in      reader
+	intake  intake
 	inline  work
 	counter uint32
 
@@ -152,8 +153,9 @@ func (sc *serverConn) greet(id uint64, status Status) error {
 // serve receives and executes requests until the connection fails.
 func (sc *serverConn) serve() error {
 	sc.in.buf = make([]byte, readBuffer)
+	sc.intake.init(sc.nc, sc.out.raw)
 	for {
-		n, err := sc.nc.Read(sc.in.buf[sc.in.w:])
+		n, err := sc.intake.read(sc.in.buf[sc.in.w:])
 		sc.in.w += n
 		if err == nil {
 			err = sc.batch()

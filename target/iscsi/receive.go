@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,19 +68,20 @@ func (r *receiver) fill() (int, error) {
 func (r *receiver) attempt(fd uintptr) bool {
 	r.equip()
 	for {
-		n, err := unix.Read(int(fd), r.rx[r.tail:])
+		p := r.rx[r.tail:]
+		n, _, e := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		switch {
-		case err == unix.EINTR:
+		case e == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case e == unix.EAGAIN:
 			r.rest()
 			return false
-		case err != nil:
-			r.n, r.err = 0, err
+		case e != 0:
+			r.n, r.err = 0, e
 		case n == 0:
 			r.n, r.err = 0, io.EOF
 		default:
-			r.n, r.err = n, nil
+			r.n, r.err = int(n), nil
 		}
 		return true
 	}

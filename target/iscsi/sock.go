@@ -12,7 +12,8 @@ import (
 const maxVectors = 128
 
 // socket writes gathered pieces without blocking, where the connection is a socket of the operating system. It does
-// not exist for others (pipes in tests): for those a goroutine writes.
+// not exist for others (pipes in tests): for those a goroutine writes. No call waits, so none is announced to the Go scheduler (RawSyscall): in
+// a process that was idle that would wake its watchdog thread, which costs more than the call.
 type socket struct {
 	raw  syscall.RawConn
 	once func(fd uintptr) bool // writes what it can and never waits
@@ -62,7 +63,7 @@ func (s *socket) write(pieces [][]byte, wait bool) (int, error) {
 
 func (s *socket) writev(fd uintptr) {
 	for s.more && s.err == nil {
-		n, _, e := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&s.iov[0])), uintptr(len(s.iov)))
+		n, _, e := unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&s.iov[0])), uintptr(len(s.iov)))
 		switch e {
 		case 0:
 			s.advance(int(n))

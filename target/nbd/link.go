@@ -34,7 +34,8 @@ type link interface {
 }
 
 // socket is a link made of system calls on a TCP or unix socket: it can write from any goroutine without waiting, and
-// gathers.
+// gathers. No call waits, so none is announced to the Go scheduler (RawSyscall): in a process that was idle that would wake its watchdog thread,
+// which costs more than the call.
 type socket struct {
 	conn net.Conn
 	raw  syscall.RawConn
@@ -99,12 +100,12 @@ func (s *socket) readCall(fd uintptr) (int, syscall.Errno) {
 	var n uintptr
 	var e syscall.Errno
 	if len(s.readB) == 0 {
-		n, _, e = unix.Syscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&s.readA[0])), uintptr(len(s.readA)))
+		n, _, e = unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&s.readA[0])), uintptr(len(s.readA)))
 		return int(n), e
 	}
 	setVector(&s.readVectors[0], s.readA)
 	setVector(&s.readVectors[1], s.readB)
-	n, _, e = unix.Syscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&s.readVectors[0])), 2)
+	n, _, e = unix.RawSyscall(unix.SYS_READV, fd, uintptr(unsafe.Pointer(&s.readVectors[0])), 2)
 	return int(n), e
 }
 
@@ -150,9 +151,9 @@ func (s *socket) writeCall(fd uintptr) (int, syscall.Errno) {
 	var n uintptr
 	var e syscall.Errno
 	if v := &s.vectors[0]; s.count == 1 {
-		n, _, e = unix.Syscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(v.Base)), uintptr(v.Len))
+		n, _, e = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(v.Base)), uintptr(v.Len))
 	} else {
-		n, _, e = unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(v)), uintptr(s.count))
+		n, _, e = unix.RawSyscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(v)), uintptr(s.count))
 	}
 	return int(n), e
 }
