@@ -26,10 +26,13 @@ func writeMDSState(w io.Writer, s *meta.State) error {
 		rows   [][]string
 	}{
 		{"Raft's servers", []string{">MDSID", "VOTE", "ADDRESS"}, raftRows(s)},
-		{"Metadata servers", []string{"MDSID", "RECORD"}, recordRows(s.Members)},
-		{"Chunk servers", []string{"CSID", "RECORD"}, recordRows(s.Servers)},
+		{"Metadata servers", []string{"MDSID", "RECORD"}, recordRows(s.Members, "id")},
+		{"Chunk servers", []string{"CSID", "RECORD"}, recordRows(s.Servers, "id")},
 		{"Parameters", []string{"NAME", "VALUE"}, configRows(s)},
 		{"Files", []string{">ID", ">SIZE", "REPLICAS", ">CHUNKS", ">DEGRADED", ">EPOCH", "STATE", "PATH"}, fileRows(s)},
+		{"iSCSI targets", []string{"TARGET", "RECORD"}, recordRows(s.Targets, "name")},
+		{"CHAP accounts", []string{"USER", "RECORD"}, recordRows(s.Accounts, "user")},
+		{"Persistent reservations", []string{">FILE", ">REVISION", ">BYTES"}, reservedRows(s)},
 		{"Chunks", []string{">CHUNK", ">VERSION", "IN SYNC", "SYNCING", "FORMER"}, chunkRows(s)},
 	}
 	for _, t := range tables {
@@ -82,16 +85,23 @@ func raftRows(s *meta.State) (rows [][]string) {
 	return rows
 }
 
-// recordRows writes records field by field, whatever fields they have.
-func recordRows(records []json.RawMessage) (rows [][]string) {
+func reservedRows(s *meta.State) (rows [][]string) {
+	for _, r := range s.Reserved {
+		rows = append(rows, []string{strconv.FormatUint(r.File, 10), strconv.FormatUint(r.Revision, 10), strconv.Itoa(r.Bytes)})
+	}
+	return rows
+}
+
+// recordRows writes records field by field, whatever fields they have; first comes the one that tells them apart.
+func recordRows(records []json.RawMessage, key string) (rows [][]string) {
 	for _, r := range records {
 		fields := map[string]any{}
 		if err := json.Unmarshal(r, &fields); err != nil {
 			rows = append(rows, []string{"?", err.Error()})
 			continue
 		}
-		id := fmt.Sprint(fields["id"])
-		delete(fields, "id")
+		id := fmt.Sprint(fields[key])
+		delete(fields, key)
 		var text []string
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
 			text = append(text, fmt.Sprintf("%s=%v", name, fields[name]))

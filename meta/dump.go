@@ -24,6 +24,16 @@ type State struct {
 	Config     map[string]string `json:"config"`
 	Files      []StateFile       `json:"files"`
 	Chunks     []StateChunk      `json:"chunks,omitempty"`
+	Targets    []json.RawMessage `json:"targets,omitempty"`  // fsmpb.Target
+	Accounts   []json.RawMessage `json:"accounts,omitempty"` // fsmpb.Account, without what is secret
+	Reserved   []StateReserved   `json:"reservations,omitempty"`
+}
+
+// StateReserved is what initiators have reserved of a volume.
+type StateReserved struct {
+	File     uint64 `json:"file"`
+	Revision uint64 `json:"revision"`
+	Bytes    int    `json:"bytes"`
 }
 
 // StateServer is whose folder it is.
@@ -111,6 +121,7 @@ func (s *State) read(v *fsm.View, chunks bool) error {
 	for _, c := range v.Servers() {
 		s.Servers = append(s.Servers, record(c))
 	}
+	s.readTargets(v)
 	var err error
 	v.Files(func(id uint64, n *fsmpb.Node) bool {
 		var f *fsm.File
@@ -127,6 +138,19 @@ func (s *State) read(v *fsm.View, chunks bool) error {
 		return true
 	})
 	return err
+}
+
+func (s *State) readTargets(v *fsm.View) {
+	for _, t := range v.Targets() {
+		s.Targets = append(s.Targets, record(t))
+	}
+	for _, a := range v.Accounts() {
+		a.Sealed = nil
+		s.Accounts = append(s.Accounts, record(a))
+	}
+	v.Reserved(func(file uint64, r *fsmpb.Reservations) {
+		s.Reserved = append(s.Reserved, StateReserved{file, r.Revision, len(r.State)})
+	})
 }
 
 func (s *State) readChunks(v *fsm.View, file uint64) {

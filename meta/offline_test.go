@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -52,6 +53,12 @@ func fixed(t *testing.T) string {
 		{Command: &fsmpb.Command_Grant{Grant: &fsmpb.Grant{File: 17, Holder: &fsmpb.Holder{Id: alice, Incarnation: 5, Host: "h9"}}}},
 		{Command: &fsmpb.Command_Allocate{Allocate: &fsmpb.Allocate{File: 17, Epoch: 1, Client: alice, Chunks: []*fsmpb.NewChunk{{Index: 0, Servers: []uint32{1025, 1026}}, {Index: 9, Servers: []uint32{1026}}}}}},
 		{Command: &fsmpb.Command_Alter{Alter: &fsmpb.Alter{Files: []*fsmpb.FileChanges{{File: 17, Changes: []*fsmpb.Change{{Index: 0, Version: 1, Drop: []uint32{1025}, Corrupt: true}}}}}}},
+		{Command: &fsmpb.Command_SetAccount{SetAccount: &fsmpb.SetAccount{User: "host1", Sealed: []byte("not to be seen"), Changed: 1700000001, Create: true}}},
+		{Command: &fsmpb.Command_CreateTarget{CreateTarget: &fsmpb.CreateTarget{Target: &fsmpb.Target{Name: "test1", Account: "host1",
+			Portals: []*fsmpb.Portal{{Address: "10.30.100.110"}}}}}},
+		{Command: &fsmpb.Command_AddLun{AddLun: &fsmpb.AddLun{Name: "iqn.2014-04.com.pstorage:test1", Revision: 2, Number: 1, Size: 1 << 30, Created: 1700000001}}},
+		{Command: &fsmpb.Command_Grant{Grant: &fsmpb.Grant{File: 20, Holder: &fsmpb.Holder{Id: alice, Incarnation: 5, Host: "h9"}}}},
+		{Command: &fsmpb.Command_SaveReservations{SaveReservations: &fsmpb.SaveReservations{File: 20, State: []byte("reserved"), Client: alice, Epoch: 1}}},
 	} {
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 		if err != nil {
@@ -73,6 +80,9 @@ func TestWhatADumpTellsIsStable(t *testing.T) {
 	got, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if secret := []byte("not to be seen"); bytes.Contains(got, secret) || bytes.Contains(got, []byte(base64.StdEncoding.EncodeToString(secret))) {
+		t.Error("the dump has the sealed secret of an account")
 	}
 	path := "testdata/dump.json"
 	if *update {

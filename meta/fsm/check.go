@@ -27,6 +27,9 @@ func (v *View) Check() error {
 			return err
 		}
 	}
+	if err := v.checkTargets(); err != nil {
+		return err
+	}
 	return v.err
 }
 
@@ -114,7 +117,7 @@ func (v *View) Dump() map[string]map[string]string {
 	}{
 		{clusterBucket, v.cluster}, {configBucket, v.config}, {serversBucket, v.servers}, {membersBucket, v.members}, {nodesBucket, v.nodes},
 		{namesBucket, v.names}, {chunksBucket, v.chunks}, {countsBucket, v.counts}, {replicasBucket, v.replicas}, {garbageBucket, v.garbage},
-		{watchBucket, v.watch},
+		{watchBucket, v.watch}, {targetsBucket, v.targets}, {accountsBucket, v.accounts}, {reservationsBucket, v.reservations},
 	} {
 		m := map[string]string{}
 		_ = b.bucket.ForEach(func(k, v []byte) error {

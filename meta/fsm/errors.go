@@ -25,7 +25,14 @@ var (
 	// ErrRemoved: the metadata server was removed; its number is never given again.
 	ErrRemoved = errors.New("the metadata server was removed from the cluster")
 	// ErrLastMember: the cluster would be left without a metadata server.
-	ErrLastMember = errors.New("the last metadata server")
+	ErrLastMember     = errors.New("the last metadata server")
+	ErrUnknownTarget  = errors.New("no such target")
+	ErrUnknownLUN     = errors.New("no such LUN")
+	ErrUnknownAccount = errors.New("no such account")
+	// ErrInUse: something counts on it.
+	ErrInUse = errors.New("in use")
+	// ErrRevision: the target, or what is reserved of the volume, is another by now than the one that the command was made for.
+	ErrRevision = errors.New("changed meanwhile by somebody else")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrCommand: an entry of the log that cannot be decoded.

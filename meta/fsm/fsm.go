@@ -1,10 +1,11 @@
-// Package fsm is the metadata servers' state machine: the namespace, the chunk table, leases, the registry of chunk servers and
-// the cluster's parameters, as a function of the Raft log.
+// Package fsm is the metadata servers' state machine: the namespace, the chunk table, leases, the registries of chunk servers and of iSCSI targets,
+// and the cluster's parameters, as a function of the Raft log.
 //
 // # Format (version 1): buckets of one bbolt database. Numbers in keys are big endian.
 //
 //	"cluster"   fixed keys: version, applied (index of the last entry applied), last-node, last-server, last-member (counters, u64), name, id,
-//	            password, recovered (how often a majority was given up: u64)
+//	            password, recovered (how often a majority was given up: u64), last-target (revisions of targets and accounts: a counter),
+//	            key (the mark of the key that accounts are sealed with)
 //	"config"    parameter -> value
 //	"servers"   server u32 -> fsmpb.Server
 //	"members"   Raft id -> fsmpb.Member: the metadata servers and where clients reach them
@@ -14,6 +15,9 @@
 //	"counts"    file u64 -> uvarint chunks · degraded · unwritable · syncing
 //	"replicas"  server u32, file u64, block u32 -> 64 bytes: bit i is set if the server is a member (in sync or syncing) of chunk block*512+i
 //	"garbage"   as replicas: what servers still hold of deleted files
+//	"targets"   name -> fsmpb.Target: iSCSI targets; the node of a LUN's volume names its target
+//	"accounts"  user -> fsmpb.Account, sealed (package targets)
+//	"reservations"  file u64 -> fsmpb.Reservations: what initiators have reserved of a volume
 //	"watch"     in sync u8, file u64, index u32 -> nothing: the chunks that want attention: fewer in sync than the file's norm, some
 //	            syncing, or some former member that may still hold a replica
 //
@@ -30,7 +34,8 @@
 // here looks at a clock, a random number, or which servers are up: whoever proposes an entry has judged that (R4lastgood, R6) on the chunk's
 // version, and the entry holds only if the version is still the same. What can be judged from the state alone is judged
 // here: leases and epochs (R1), that the last in-sync replica never goes, that a rebuild's target joins only a settled file (R7), and that a lease
-// granted ends every rebuild (R7lease).
+// granted ends every rebuild (R7lease). A target and the volumes of its LUNs come and go together: there is never a LUN without its volume, nor
+// a volume that outlives its LUN.
 //
 // Each command either changes nothing and returns an error, or is done as a whole. A batch of entries is one transaction. The database
 // is not synced: it is made anew from snapshot and log when the process starts, and what is durable is those.

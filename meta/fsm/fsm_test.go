@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -79,7 +80,7 @@ func wrap(c any) *fsmpb.Command {
 	case *fsmpb.DropServer:
 		return &fsmpb.Command{Command: &fsmpb.Command_DropServer{DropServer: c}}
 	}
-	panic(fmt.Sprintf("%T", c))
+	return wrapTargets(c)
 }
 
 func entry(index uint64, c any) *raft.Log {
@@ -349,6 +350,30 @@ func (b *bench) copyTo(t testing.TB, to *bench) {
 	to.index = b.index
 }
 
+// A cluster may have been made before there were targets.
+func TestSnapshotsOfEarlierVersionsAreRestored(t *testing.T) {
+	b, _ := opened(t, 3, 2)
+	want := b.dump()
+	err := b.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range laterBuckets {
+			if err := tx.DeleteBucket(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := newBench(t)
+	b.copyTo(t, to)
+	if d := Difference(want, to.dump()); d != "" {
+		t.Error(d)
+	}
+	must[*fsmpb.Target](t, to, &fsmpb.CreateTarget{Target: aTarget("t", "10.0.0.1")})
+	to.check(t)
+}
+
 func TestRestoreRefusesWhatIsNoSnapshot(t *testing.T) {
 	b := newBench(t)
 	before := b.dump()
@@ -404,6 +429,8 @@ func FuzzDecodeChunk(f *testing.F) {
 
 func FuzzApply(f *testing.F) {
 	f.Add(entry(1, &fsmpb.CreateNode{Path: "/g"}).Data, entry(2, &fsmpb.Grant{File: 16, Epoch: 1, Holder: &fsmpb.Holder{Id: alice}}).Data)
+	f.Add(entry(1, &fsmpb.CreateTarget{Target: aTarget("t", "10.0.0.1")}).Data, entry(2, &fsmpb.AddLun{Name: TargetPrefix + "t", Revision: 1, Size: 512}).Data)
+	f.Add(entry(1, &fsmpb.SetAccount{User: "u", Sealed: []byte{1}, Create: true}).Data, entry(2, &fsmpb.SaveReservations{File: 16, Client: alice, Epoch: 1}).Data)
 	b, _ := opened(f, 3, 2)
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		for _, data := range [][]byte{one, two} {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -35,8 +36,14 @@ var (
 	garbageBucket  = []byte("garbage")
 	watchBucket    = []byte("watch")
 
-	allBuckets = [][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
-		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}
+	targetsBucket      = []byte("targets")
+	accountsBucket     = []byte("accounts")
+	reservationsBucket = []byte("reservations")
+
+	allBuckets = slices.Concat([][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
+		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}, laterBuckets)
+	// laterBuckets are not in snapshots of clusters made before there were targets.
+	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket}
 
 	versionKey    = []byte("version")
 	appliedKey    = []byte("applied")
@@ -47,6 +54,8 @@ var (
 	nameKey       = []byte("name")
 	idKey         = []byte("id")
 	passwordKey   = []byte("password")
+	lastTargetKey = []byte("last-target")
+	keyKey        = []byte("key")
 )
 
 // Machine is the state machine. Apply, ApplyBatch, Snapshot and Restore are Raft's to call.
@@ -228,6 +237,33 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.releaseServer(c.ReleaseServer)
 	case *fsmpb.Command_DropServer:
 		return nil, tx.dropServer(c.DropServer)
+	}
+	return tx.applyTargets(&c)
+}
+
+// applyTargets does the commands that concern iSCSI targets.
+func (tx *txn) applyTargets(c *fsmpb.Command) (any, error) {
+	switch c := c.Command.(type) {
+	case *fsmpb.Command_CreateTarget:
+		return tx.createTarget(c.CreateTarget)
+	case *fsmpb.Command_SetTarget:
+		return tx.setTarget(c.SetTarget)
+	case *fsmpb.Command_DeleteTarget:
+		return nil, tx.deleteTarget(c.DeleteTarget)
+	case *fsmpb.Command_AddLun:
+		return tx.addLun(c.AddLun)
+	case *fsmpb.Command_RemoveLun:
+		return tx.removeLun(c.RemoveLun)
+	case *fsmpb.Command_GrowLun:
+		return tx.growLun(c.GrowLun)
+	case *fsmpb.Command_SetAccount:
+		return tx.setAccount(c.SetAccount)
+	case *fsmpb.Command_DeleteAccount:
+		return nil, tx.deleteAccount(c.DeleteAccount)
+	case *fsmpb.Command_SaveReservations:
+		return tx.saveReservations(c.SaveReservations)
+	case *fsmpb.Command_SetKey:
+		return tx.setKey(c.SetKey)
 	}
 	return nil, ErrCommand
 }

@@ -129,7 +129,7 @@ func (tx *txn) removeMember(c *fsmpb.RemoveMember) error {
 	return nil
 }
 
-// recovered takes all metadata servers but one out.
+// recovered takes all metadata servers but one out. Whether that one has the key that accounts are sealed with, it says anew when it leads.
 func (tx *txn) recovered(c *fsmpb.Recovered) error {
 	if _, err := tx.member(c.Id); err != nil {
 		return err
@@ -139,6 +139,7 @@ func (tx *txn) recovered(c *fsmpb.Recovered) error {
 			tx.delete(tx.members, memberKey(n))
 		}
 	}
+	tx.delete(tx.cluster, keyKey)
 	tx.count(recoveredKey)
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 )
 
-var paths = []string{"/", "/a", "/b", "/a/x", "/a/y", "/a/d", "/a/d/z"}
+var paths = []string{"/", "/a", "/b", "/a/x", "/a/y", "/a/d", "/a/d/z", "/iscsi", "/iscsi/a", "/iscsi/a/1"}
 
 // drawCommand makes commands of which many hit something: few paths, files, servers, chunks and versions.
 func drawCommand(t *rapid.T) any {
@@ -23,9 +23,11 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 17).Draw(t, "kind") {
+	switch rapid.IntRange(0, 22).Draw(t, "kind") {
 	case 17:
 		return drawMember(t)
+	case 18, 19, 20, 21, 22:
+		return drawTargets(t)
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
 	case 1:

@@ -73,12 +73,18 @@ func writeAll(path string, from io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
+// checkFormat makes what is missing of snapshots that earlier versions have made, and refuses what is none.
 func checkFormat(path string) error {
 	db, err := openDatabase(path)
 	if err != nil {
 		return err
 	}
-	err = db.View(func(tx *bolt.Tx) error {
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range laterBuckets {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
 		for _, name := range allBuckets {
 			if tx.Bucket(name) == nil {
 				return fmt.Errorf("no bucket %q: %w", name, ErrFormat)

@@ -19,11 +19,8 @@ func (tx *txn) create(c *fsmpb.CreateNode) (*File, error) {
 	if in := tx.node(parent); in == nil || !in.Directory {
 		return nil, fmt.Errorf("%s is in no directory: %w", c.Path, ErrInvalid)
 	}
-	if err := checkAttributes(c.Attributes); err != nil {
+	if err := checkCreation(c); err != nil {
 		return nil, err
-	}
-	if c.Size > MaxSize || c.Directory && c.Size != 0 {
-		return nil, fmt.Errorf("%s: size %d: a file has at most %d bytes: %w", c.Path, c.Size, uint64(MaxSize), ErrInvalid)
 	}
 	n := &fsmpb.Node{Parent: parent, Name: name, Directory: c.Directory, Own: override(nil, c.Attributes), Created: c.Created}
 	if !c.Directory {
@@ -34,6 +31,17 @@ func (tx *txn) create(c *fsmpb.CreateNode) (*File, error) {
 	tx.putNode(id, n)
 	tx.put(tx.names, nameKeyOf(parent, name), nodeKey(id))
 	return tx.file(id, n), nil
+}
+
+// checkCreation checks what does not depend on the state.
+func checkCreation(c *fsmpb.CreateNode) error {
+	if err := checkAttributes(c.Attributes); err != nil {
+		return err
+	}
+	if c.Size > MaxSize || c.Directory && c.Size != 0 {
+		return fmt.Errorf("%s: size %d: a file has at most %d bytes: %w", c.Path, c.Size, uint64(MaxSize), ErrInvalid)
+	}
+	return nil
 }
 
 func (tx *txn) resize(c *fsmpb.Resize) (*File, error) {
@@ -77,17 +85,25 @@ func (tx *txn) remove(c *fsmpb.RemoveNode) (*File, error) {
 		return nil, fmt.Errorf("/ cannot be removed: %w", ErrInvalid)
 	case n.Directory && len(keysWith(tx.names, nodeKey(id))) > 0:
 		return nil, fmt.Errorf("%s: %w", c.Path, ErrNotEmpty)
+	case n.Target != "":
+		return nil, fmt.Errorf("%s is a LUN of target %s, and goes with that: %w", c.Path, n.Target, ErrInUse)
 	case !n.Directory && n.Epoch != c.Epoch && !c.Force:
 		return nil, fmt.Errorf("%s was opened: %w", c.Path, ErrConflict)
 	}
 	gone := tx.file(id, n)
+	tx.forgetNode(id, n)
+	return gone, nil
+}
+
+// forgetNode forgets a file, with what is reserved of it, or an empty directory.
+func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 	if !n.Directory {
 		tx.discardChunks(id)
+		tx.delete(tx.reservations, nodeKey(id))
 	}
 	tx.delete(tx.nodes, nodeKey(id))
 	tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))
 	delete(tx.policies, id)
-	return gone, nil
 }
 
 func (tx *txn) discardChunks(file uint64) {

@@ -18,6 +18,7 @@ type txn struct {
 	left rules.Set // out, by tests
 
 	cluster, config, servers, members, nodes, names, chunks, counts, replicas, garbage, watch *bolt.Bucket
+	targets, accounts, reservations                                                           *bolt.Bucket
 
 	policies map[uint64]Policy  // of files, as far as known
 	changed  map[uint64]Counts  // not yet stored: a batch changes the same file's again and again
@@ -30,6 +31,7 @@ func open(tx *bolt.Tx) *txn {
 		members: tx.Bucket(membersBucket), nodes: tx.Bucket(nodesBucket), names: tx.Bucket(namesBucket),
 		chunks: tx.Bucket(chunksBucket), counts: tx.Bucket(countsBucket), replicas: tx.Bucket(replicasBucket),
 		garbage: tx.Bucket(garbageBucket), watch: tx.Bucket(watchBucket),
+		targets: tx.Bucket(targetsBucket), accounts: tx.Bucket(accountsBucket), reservations: tx.Bucket(reservationsBucket),
 		policies: map[uint64]Policy{}, changed: map[uint64]Counts{}, blocks: map[blockID]*Block{},
 	}
 }

@@ -52,6 +52,16 @@ type Command struct {
 	//	*Command_Recovered
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
+	//	*Command_CreateTarget
+	//	*Command_SetTarget
+	//	*Command_DeleteTarget
+	//	*Command_AddLun
+	//	*Command_RemoveLun
+	//	*Command_GrowLun
+	//	*Command_SetAccount
+	//	*Command_DeleteAccount
+	//	*Command_SaveReservations
+	//	*Command_SetKey
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -290,6 +300,96 @@ func (x *Command) GetDropServer() *DropServer {
 	return nil
 }
 
+func (x *Command) GetCreateTarget() *CreateTarget {
+	if x != nil {
+		if x, ok := x.Command.(*Command_CreateTarget); ok {
+			return x.CreateTarget
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetTarget() *SetTarget {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetTarget); ok {
+			return x.SetTarget
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteTarget() *DeleteTarget {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DeleteTarget); ok {
+			return x.DeleteTarget
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAddLun() *AddLun {
+	if x != nil {
+		if x, ok := x.Command.(*Command_AddLun); ok {
+			return x.AddLun
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveLun() *RemoveLun {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RemoveLun); ok {
+			return x.RemoveLun
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetGrowLun() *GrowLun {
+	if x != nil {
+		if x, ok := x.Command.(*Command_GrowLun); ok {
+			return x.GrowLun
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetAccount() *SetAccount {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetAccount); ok {
+			return x.SetAccount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteAccount() *DeleteAccount {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DeleteAccount); ok {
+			return x.DeleteAccount
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSaveReservations() *SaveReservations {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SaveReservations); ok {
+			return x.SaveReservations
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetKey() *SetKey {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetKey); ok {
+			return x.SetKey
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -378,6 +478,46 @@ type Command_DropServer struct {
 	DropServer *DropServer `protobuf:"bytes,51,opt,name=drop_server,json=dropServer,proto3,oneof"`
 }
 
+type Command_CreateTarget struct {
+	CreateTarget *CreateTarget `protobuf:"bytes,70,opt,name=create_target,json=createTarget,proto3,oneof"`
+}
+
+type Command_SetTarget struct {
+	SetTarget *SetTarget `protobuf:"bytes,71,opt,name=set_target,json=setTarget,proto3,oneof"`
+}
+
+type Command_DeleteTarget struct {
+	DeleteTarget *DeleteTarget `protobuf:"bytes,72,opt,name=delete_target,json=deleteTarget,proto3,oneof"`
+}
+
+type Command_AddLun struct {
+	AddLun *AddLun `protobuf:"bytes,73,opt,name=add_lun,json=addLun,proto3,oneof"`
+}
+
+type Command_RemoveLun struct {
+	RemoveLun *RemoveLun `protobuf:"bytes,74,opt,name=remove_lun,json=removeLun,proto3,oneof"`
+}
+
+type Command_GrowLun struct {
+	GrowLun *GrowLun `protobuf:"bytes,75,opt,name=grow_lun,json=growLun,proto3,oneof"`
+}
+
+type Command_SetAccount struct {
+	SetAccount *SetAccount `protobuf:"bytes,76,opt,name=set_account,json=setAccount,proto3,oneof"`
+}
+
+type Command_DeleteAccount struct {
+	DeleteAccount *DeleteAccount `protobuf:"bytes,77,opt,name=delete_account,json=deleteAccount,proto3,oneof"`
+}
+
+type Command_SaveReservations struct {
+	SaveReservations *SaveReservations `protobuf:"bytes,78,opt,name=save_reservations,json=saveReservations,proto3,oneof"`
+}
+
+type Command_SetKey struct {
+	SetKey *SetKey `protobuf:"bytes,79,opt,name=set_key,json=setKey,proto3,oneof"`
+}
+
 func (*Command_Init) isCommand_Command() {}
 
 func (*Command_Create) isCommand_Command() {}
@@ -419,6 +559,26 @@ func (*Command_Recovered) isCommand_Command() {}
 func (*Command_ReleaseServer) isCommand_Command() {}
 
 func (*Command_DropServer) isCommand_Command() {}
+
+func (*Command_CreateTarget) isCommand_Command() {}
+
+func (*Command_SetTarget) isCommand_Command() {}
+
+func (*Command_DeleteTarget) isCommand_Command() {}
+
+func (*Command_AddLun) isCommand_Command() {}
+
+func (*Command_RemoveLun) isCommand_Command() {}
+
+func (*Command_GrowLun) isCommand_Command() {}
+
+func (*Command_SetAccount) isCommand_Command() {}
+
+func (*Command_DeleteAccount) isCommand_Command() {}
+
+func (*Command_SaveReservations) isCommand_Command() {}
+
+func (*Command_SetKey) isCommand_Command() {}
 
 // Init is the first command of a cluster.
 type Init struct {
@@ -2064,6 +2224,685 @@ func (x *DropServer) GetForce() bool {
 	return false
 }
 
+// iSCSI targets. A command that names a revision is refused if the target has another by now.
+type CreateTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateTarget) Reset() {
+	*x = CreateTarget{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateTarget) ProtoMessage() {}
+
+func (x *CreateTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
+func (*CreateTarget) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CreateTarget) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+type SetTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Target        *Target                `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetTarget) Reset() {
+	*x = SetTarget{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetTarget) ProtoMessage() {}
+
+func (x *SetTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
+func (*SetTarget) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SetTarget) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SetTarget) GetTarget() *Target {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+type DeleteTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Volumes       []*VolumeEpoch         `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTarget) Reset() {
+	*x = DeleteTarget{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTarget) ProtoMessage() {}
+
+func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
+func (*DeleteTarget) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DeleteTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteTarget) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeleteTarget) GetVolumes() []*VolumeEpoch {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
+type AddLun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Number        uint32                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	BlockSize     uint32                 `protobuf:"varint,5,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Attributes    *Attributes            `protobuf:"bytes,7,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	Created       int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddLun) Reset() {
+	*x = AddLun{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddLun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddLun) ProtoMessage() {}
+
+func (x *AddLun) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
+func (*AddLun) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *AddLun) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddLun) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *AddLun) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *AddLun) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *AddLun) GetBlockSize() uint32 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *AddLun) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *AddLun) GetAttributes() *Attributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *AddLun) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+type RemoveLun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Number        uint32                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Volume        *VolumeEpoch           `protobuf:"bytes,4,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveLun) Reset() {
+	*x = RemoveLun{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveLun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveLun) ProtoMessage() {}
+
+func (x *RemoveLun) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
+func (*RemoveLun) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RemoveLun) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveLun) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RemoveLun) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RemoveLun) GetVolume() *VolumeEpoch {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+type GrowLun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Number        uint32                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowLun) Reset() {
+	*x = GrowLun{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowLun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowLun) ProtoMessage() {}
+
+func (x *GrowLun) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
+func (*GrowLun) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *GrowLun) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GrowLun) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GrowLun) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *GrowLun) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type VolumeEpoch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeEpoch) Reset() {
+	*x = VolumeEpoch{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeEpoch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeEpoch) ProtoMessage() {}
+
+func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
+func (*VolumeEpoch) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *VolumeEpoch) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *VolumeEpoch) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type SetAccount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Changed       int64                  `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	Create        bool                   `protobuf:"varint,4,opt,name=create,proto3" json:"create,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetAccount) Reset() {
+	*x = SetAccount{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetAccount) ProtoMessage() {}
+
+func (x *SetAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
+func (*SetAccount) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SetAccount) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *SetAccount) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *SetAccount) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *SetAccount) GetCreate() bool {
+	if x != nil {
+		return x.Create
+	}
+	return false
+}
+
+type DeleteAccount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteAccount) Reset() {
+	*x = DeleteAccount{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteAccount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteAccount) ProtoMessage() {}
+
+func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
+func (*DeleteAccount) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *DeleteAccount) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// SaveReservations: the lease is held with this epoch by this client, and the revision saved last is this one.
+type SaveReservations struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	State         []byte                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Client        []byte                 `protobuf:"bytes,4,opt,name=client,proto3" json:"client,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveReservations) Reset() {
+	*x = SaveReservations{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveReservations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveReservations) ProtoMessage() {}
+
+func (x *SaveReservations) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
+func (*SaveReservations) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *SaveReservations) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *SaveReservations) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *SaveReservations) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *SaveReservations) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *SaveReservations) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// SetKey notes by what mark the key is known that accounts are sealed with; the first one counts.
+type SetKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mark          []byte                 `protobuf:"bytes,1,opt,name=mark,proto3" json:"mark,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetKey) Reset() {
+	*x = SetKey{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetKey) ProtoMessage() {}
+
+func (x *SetKey) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
+func (*SetKey) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *SetKey) GetMark() []byte {
+	if x != nil {
+		return x.Mark
+	}
+	return nil
+}
+
 type SetMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2076,7 +2915,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2927,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2940,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetMember) GetId() string {
@@ -2147,13 +2986,14 @@ type Node struct {
 	SettledEpoch  uint64                 `protobuf:"varint,10,opt,name=settled_epoch,json=settledEpoch,proto3" json:"settled_epoch,omitempty"`
 	Holder        *Holder                `protobuf:"bytes,11,opt,name=holder,proto3" json:"holder,omitempty"`
 	Clean         bool                   `protobuf:"varint,12,opt,name=clean,proto3" json:"clean,omitempty"`
+	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"` // whose LUN it is; empty: of none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +3005,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +3018,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -2265,6 +3105,13 @@ func (x *Node) GetClean() bool {
 	return false
 }
 
+func (x *Node) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
 type Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2282,7 +3129,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2294,7 +3141,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2307,7 +3154,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Server) GetId() uint32 {
@@ -2386,7 +3233,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +3245,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +3258,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Member) GetId() string {
@@ -2449,12 +3296,435 @@ func (x *Member) GetNonce() []byte {
 	return nil
 }
 
+type Target struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Portals       []*Portal              `protobuf:"bytes,3,rep,name=portals,proto3" json:"portals,omitempty"`
+	Luns          []*Lun                 `protobuf:"bytes,4,rep,name=luns,proto3" json:"luns,omitempty"` // by number
+	Initiators    []string               `protobuf:"bytes,5,rep,name=initiators,proto3" json:"initiators,omitempty"`
+	Account       string                 `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
+	Mutual        string                 `protobuf:"bytes,7,opt,name=mutual,proto3" json:"mutual,omitempty"`
+	Groups        []*PortGroup           `protobuf:"bytes,8,rep,name=groups,proto3" json:"groups,omitempty"`
+	Host          string                 `protobuf:"bytes,9,opt,name=host,proto3" json:"host,omitempty"`
+	Enabled       bool                   `protobuf:"varint,10,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Comment       string                 `protobuf:"bytes,11,opt,name=comment,proto3" json:"comment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Target) Reset() {
+	*x = Target{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Target) ProtoMessage() {}
+
+func (x *Target) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Target.ProtoReflect.Descriptor instead.
+func (*Target) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Target) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Target) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Target) GetPortals() []*Portal {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *Target) GetLuns() []*Lun {
+	if x != nil {
+		return x.Luns
+	}
+	return nil
+}
+
+func (x *Target) GetInitiators() []string {
+	if x != nil {
+		return x.Initiators
+	}
+	return nil
+}
+
+func (x *Target) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Target) GetMutual() string {
+	if x != nil {
+		return x.Mutual
+	}
+	return ""
+}
+
+func (x *Target) GetGroups() []*PortGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *Target) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Target) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Target) GetComment() string {
+	if x != nil {
+		return x.Comment
+	}
+	return ""
+}
+
+type Portal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Group         uint32                 `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Portal) Reset() {
+	*x = Portal{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Portal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Portal) ProtoMessage() {}
+
+func (x *Portal) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Portal.ProtoReflect.Descriptor instead.
+func (*Portal) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Portal) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Portal) GetGroup() uint32 {
+	if x != nil {
+		return x.Group
+	}
+	return 0
+}
+
+type PortGroup struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	State         uint32                 `protobuf:"varint,2,opt,name=state,proto3" json:"state,omitempty"`
+	Preferred     bool                   `protobuf:"varint,3,opt,name=preferred,proto3" json:"preferred,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortGroup) Reset() {
+	*x = PortGroup{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortGroup) ProtoMessage() {}
+
+func (x *PortGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
+func (*PortGroup) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *PortGroup) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PortGroup) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *PortGroup) GetPreferred() bool {
+	if x != nil {
+		return x.Preferred
+	}
+	return false
+}
+
+type Lun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	BlockSize     uint32                 `protobuf:"varint,3,opt,name=block_size,json=blockSize,proto3" json:"block_size,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lun) Reset() {
+	*x = Lun{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lun) ProtoMessage() {}
+
+func (x *Lun) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lun.ProtoReflect.Descriptor instead.
+func (*Lun) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Lun) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Lun) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Lun) GetBlockSize() uint32 {
+	if x != nil {
+		return x.BlockSize
+	}
+	return 0
+}
+
+func (x *Lun) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+type Account struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Sealed        []byte                 `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	Changed       int64                  `protobuf:"varint,3,opt,name=changed,proto3" json:"changed,omitempty"`
+	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Account) Reset() {
+	*x = Account{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Account) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Account) ProtoMessage() {}
+
+func (x *Account) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Account.ProtoReflect.Descriptor instead.
+func (*Account) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *Account) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Account) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Account) GetChanged() int64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *Account) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type Reservations struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	State         []byte                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reservations) Reset() {
+	*x = Reservations{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservations) ProtoMessage() {}
+
+func (x *Reservations) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
+func (*Reservations) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Reservations) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *Reservations) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
 var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xdf\n" +
-	"\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x91\x10\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -2482,7 +3752,20 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecovered\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
-	"dropServerB\t\n" +
+	"dropServer\x12I\n" +
+	"\rcreate_target\x18F \x01(\v2\".pstorage.meta.fsm.v1.CreateTargetH\x00R\fcreateTarget\x12@\n" +
+	"\n" +
+	"set_target\x18G \x01(\v2\x1f.pstorage.meta.fsm.v1.SetTargetH\x00R\tsetTarget\x12I\n" +
+	"\rdelete_target\x18H \x01(\v2\".pstorage.meta.fsm.v1.DeleteTargetH\x00R\fdeleteTarget\x127\n" +
+	"\aadd_lun\x18I \x01(\v2\x1c.pstorage.meta.fsm.v1.AddLunH\x00R\x06addLun\x12@\n" +
+	"\n" +
+	"remove_lun\x18J \x01(\v2\x1f.pstorage.meta.fsm.v1.RemoveLunH\x00R\tremoveLun\x12:\n" +
+	"\bgrow_lun\x18K \x01(\v2\x1d.pstorage.meta.fsm.v1.GrowLunH\x00R\agrowLun\x12C\n" +
+	"\vset_account\x18L \x01(\v2 .pstorage.meta.fsm.v1.SetAccountH\x00R\n" +
+	"setAccount\x12L\n" +
+	"\x0edelete_account\x18M \x01(\v2#.pstorage.meta.fsm.v1.DeleteAccountH\x00R\rdeleteAccount\x12U\n" +
+	"\x11save_reservations\x18N \x01(\v2&.pstorage.meta.fsm.v1.SaveReservationsH\x00R\x10saveReservations\x127\n" +
+	"\aset_key\x18O \x01(\v2\x1c.pstorage.meta.fsm.v1.SetKeyH\x00R\x06setKeyB\t\n" +
 	"\acommand\"\xb2\x01\n" +
 	"\x04Init\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
@@ -2608,12 +3891,62 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
 	"DropServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"v\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"D\n" +
+	"\fCreateTarget\x124\n" +
+	"\x06target\x18\x01 \x01(\v2\x1c.pstorage.meta.fsm.v1.TargetR\x06target\"]\n" +
+	"\tSetTarget\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
+	"\x06target\x18\x02 \x01(\v2\x1c.pstorage.meta.fsm.v1.TargetR\x06target\"{\n" +
+	"\fDeleteTarget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12;\n" +
+	"\avolumes\x18\x03 \x03(\v2!.pstorage.meta.fsm.v1.VolumeEpochR\avolumes\"\xfc\x01\n" +
+	"\x06AddLun\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x05 \x01(\rR\tblockSize\x12\x1b\n" +
+	"\tread_only\x18\x06 \x01(\bR\breadOnly\x12@\n" +
+	"\n" +
+	"attributes\x18\a \x01(\v2 .pstorage.meta.fsm.v1.AttributesR\n" +
+	"attributes\x12\x18\n" +
+	"\acreated\x18\b \x01(\x03R\acreated\"\x8e\x01\n" +
+	"\tRemoveLun\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x129\n" +
+	"\x06volume\x18\x04 \x01(\v2!.pstorage.meta.fsm.v1.VolumeEpochR\x06volume\"e\n" +
+	"\aGrowLun\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\rR\x06number\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"7\n" +
+	"\vVolumeEpoch\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"j\n" +
+	"\n" +
+	"SetAccount\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\x03R\achanged\x12\x16\n" +
+	"\x06create\x18\x04 \x01(\bR\x06create\"#\n" +
+	"\rDeleteAccount\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\"\x86\x01\n" +
+	"\x10SaveReservations\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\fR\x05state\x12\x16\n" +
+	"\x06client\x18\x04 \x01(\fR\x06client\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x1c\n" +
+	"\x06SetKey\x12\x12\n" +
+	"\x04mark\x18\x01 \x01(\fR\x04mark\"v\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xf0\x02\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\x88\x03\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -2628,7 +3961,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\rsettled_epoch\x18\n" +
 	" \x01(\x04R\fsettledEpoch\x124\n" +
 	"\x06holder\x18\v \x01(\v2\x1c.pstorage.meta.fsm.v1.HolderR\x06holder\x12\x14\n" +
-	"\x05clean\x18\f \x01(\bR\x05clean\"\xea\x01\n" +
+	"\x05clean\x18\f \x01(\bR\x05clean\x12\x16\n" +
+	"\x06target\x18\r \x01(\tR\x06target\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -2644,7 +3978,43 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonceB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"\xf2\x02\n" +
+	"\x06Target\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x126\n" +
+	"\aportals\x18\x03 \x03(\v2\x1c.pstorage.meta.fsm.v1.PortalR\aportals\x12-\n" +
+	"\x04luns\x18\x04 \x03(\v2\x19.pstorage.meta.fsm.v1.LunR\x04luns\x12\x1e\n" +
+	"\n" +
+	"initiators\x18\x05 \x03(\tR\n" +
+	"initiators\x12\x18\n" +
+	"\aaccount\x18\x06 \x01(\tR\aaccount\x12\x16\n" +
+	"\x06mutual\x18\a \x01(\tR\x06mutual\x127\n" +
+	"\x06groups\x18\b \x03(\v2\x1f.pstorage.meta.fsm.v1.PortGroupR\x06groups\x12\x12\n" +
+	"\x04host\x18\t \x01(\tR\x04host\x12\x18\n" +
+	"\aenabled\x18\n" +
+	" \x01(\bR\aenabled\x12\x18\n" +
+	"\acomment\x18\v \x01(\tR\acomment\"8\n" +
+	"\x06Portal\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\rR\x05group\"O\n" +
+	"\tPortGroup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\rR\x05state\x12\x1c\n" +
+	"\tpreferred\x18\x03 \x01(\bR\tpreferred\"m\n" +
+	"\x03Lun\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x1d\n" +
+	"\n" +
+	"block_size\x18\x03 \x01(\rR\tblockSize\x12\x1b\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\"k\n" +
+	"\aAccount\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06sealed\x18\x02 \x01(\fR\x06sealed\x12\x18\n" +
+	"\achanged\x18\x03 \x01(\x03R\achanged\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"@\n" +
+	"\fReservations\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05stateB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
 
 var (
 	file_meta_fsm_fsmpb_command_proto_rawDescOnce sync.Once
@@ -2658,41 +4028,58 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
-	(*Command)(nil),       // 0: pstorage.meta.fsm.v1.Command
-	(*Init)(nil),          // 1: pstorage.meta.fsm.v1.Init
-	(*Attributes)(nil),    // 2: pstorage.meta.fsm.v1.Attributes
-	(*CreateNode)(nil),    // 3: pstorage.meta.fsm.v1.CreateNode
-	(*RemoveNode)(nil),    // 4: pstorage.meta.fsm.v1.RemoveNode
-	(*SetAttributes)(nil), // 5: pstorage.meta.fsm.v1.SetAttributes
-	(*Resize)(nil),        // 6: pstorage.meta.fsm.v1.Resize
-	(*Holder)(nil),        // 7: pstorage.meta.fsm.v1.Holder
-	(*Grant)(nil),         // 8: pstorage.meta.fsm.v1.Grant
-	(*Settled)(nil),       // 9: pstorage.meta.fsm.v1.Settled
-	(*CloseFile)(nil),     // 10: pstorage.meta.fsm.v1.CloseFile
-	(*Allocate)(nil),      // 11: pstorage.meta.fsm.v1.Allocate
-	(*NewChunk)(nil),      // 12: pstorage.meta.fsm.v1.NewChunk
-	(*Alter)(nil),         // 13: pstorage.meta.fsm.v1.Alter
-	(*FileChanges)(nil),   // 14: pstorage.meta.fsm.v1.FileChanges
-	(*Change)(nil),        // 15: pstorage.meta.fsm.v1.Change
-	(*CreateServer)(nil),  // 16: pstorage.meta.fsm.v1.CreateServer
-	(*UpdateServer)(nil),  // 17: pstorage.meta.fsm.v1.UpdateServer
-	(*SetConfig)(nil),     // 18: pstorage.meta.fsm.v1.SetConfig
-	(*Swept)(nil),         // 19: pstorage.meta.fsm.v1.Swept
-	(*SweptBlock)(nil),    // 20: pstorage.meta.fsm.v1.SweptBlock
-	(*Forget)(nil),        // 21: pstorage.meta.fsm.v1.Forget
-	(*ForgetChunk)(nil),   // 22: pstorage.meta.fsm.v1.ForgetChunk
-	(*JoinMember)(nil),    // 23: pstorage.meta.fsm.v1.JoinMember
-	(*RemoveMember)(nil),  // 24: pstorage.meta.fsm.v1.RemoveMember
-	(*Recovered)(nil),     // 25: pstorage.meta.fsm.v1.Recovered
-	(*ReleaseServer)(nil), // 26: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),    // 27: pstorage.meta.fsm.v1.DropServer
-	(*SetMember)(nil),     // 28: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),          // 29: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),        // 30: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),        // 31: pstorage.meta.fsm.v1.Member
-	nil,                   // 32: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
+	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
+	(*Attributes)(nil),       // 2: pstorage.meta.fsm.v1.Attributes
+	(*CreateNode)(nil),       // 3: pstorage.meta.fsm.v1.CreateNode
+	(*RemoveNode)(nil),       // 4: pstorage.meta.fsm.v1.RemoveNode
+	(*SetAttributes)(nil),    // 5: pstorage.meta.fsm.v1.SetAttributes
+	(*Resize)(nil),           // 6: pstorage.meta.fsm.v1.Resize
+	(*Holder)(nil),           // 7: pstorage.meta.fsm.v1.Holder
+	(*Grant)(nil),            // 8: pstorage.meta.fsm.v1.Grant
+	(*Settled)(nil),          // 9: pstorage.meta.fsm.v1.Settled
+	(*CloseFile)(nil),        // 10: pstorage.meta.fsm.v1.CloseFile
+	(*Allocate)(nil),         // 11: pstorage.meta.fsm.v1.Allocate
+	(*NewChunk)(nil),         // 12: pstorage.meta.fsm.v1.NewChunk
+	(*Alter)(nil),            // 13: pstorage.meta.fsm.v1.Alter
+	(*FileChanges)(nil),      // 14: pstorage.meta.fsm.v1.FileChanges
+	(*Change)(nil),           // 15: pstorage.meta.fsm.v1.Change
+	(*CreateServer)(nil),     // 16: pstorage.meta.fsm.v1.CreateServer
+	(*UpdateServer)(nil),     // 17: pstorage.meta.fsm.v1.UpdateServer
+	(*SetConfig)(nil),        // 18: pstorage.meta.fsm.v1.SetConfig
+	(*Swept)(nil),            // 19: pstorage.meta.fsm.v1.Swept
+	(*SweptBlock)(nil),       // 20: pstorage.meta.fsm.v1.SweptBlock
+	(*Forget)(nil),           // 21: pstorage.meta.fsm.v1.Forget
+	(*ForgetChunk)(nil),      // 22: pstorage.meta.fsm.v1.ForgetChunk
+	(*JoinMember)(nil),       // 23: pstorage.meta.fsm.v1.JoinMember
+	(*RemoveMember)(nil),     // 24: pstorage.meta.fsm.v1.RemoveMember
+	(*Recovered)(nil),        // 25: pstorage.meta.fsm.v1.Recovered
+	(*ReleaseServer)(nil),    // 26: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 27: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 28: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 29: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 30: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 31: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 32: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 33: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 34: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 35: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 36: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 37: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 38: pstorage.meta.fsm.v1.SetKey
+	(*SetMember)(nil),        // 39: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 40: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 41: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 42: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 43: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 44: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 45: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 46: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 47: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 48: pstorage.meta.fsm.v1.Reservations
+	nil,                      // 49: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -2709,29 +4096,47 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	28, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	39, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
 	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
 	26, // 19: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
 	27, // 20: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	2,  // 21: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 22: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 23: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 24: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 25: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 26: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	32, // 27: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 28: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 29: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	2,  // 30: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 31: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 21: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	29, // 22: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	30, // 23: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	31, // 24: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	32, // 25: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	33, // 26: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	35, // 27: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	36, // 28: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	37, // 29: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	38, // 30: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 31: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 32: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 33: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 34: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 35: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 36: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	49, // 37: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 38: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 39: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	43, // 40: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	43, // 41: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	34, // 42: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 43: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	34, // 44: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 45: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 46: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	44, // 47: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	46, // 48: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	45, // 49: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -2761,6 +4166,16 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_Recovered)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
+		(*Command_CreateTarget)(nil),
+		(*Command_SetTarget)(nil),
+		(*Command_DeleteTarget)(nil),
+		(*Command_AddLun)(nil),
+		(*Command_RemoveLun)(nil),
+		(*Command_GrowLun)(nil),
+		(*Command_SetAccount)(nil),
+		(*Command_DeleteAccount)(nil),
+		(*Command_SaveReservations)(nil),
+		(*Command_SetKey)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2768,7 +4183,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
