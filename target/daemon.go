@@ -31,8 +31,10 @@ type Config struct {
 	// is a target, and reservations last as long as the daemon.
 	Targets      iscsi.Targets
 	Reservations scsi.Reservations
-	Logger       *slog.Logger          // nil: nothing is logged
-	Registry     prometheus.Registerer // nil: no metrics
+	// Registered, if there is one, are the iSCSI targets that are served besides, each on its own portals.
+	Registered *Registered
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registry   prometheus.Registerer // nil: no metrics
 	// InsecureNetwork allows addresses other than loopback.
 	InsecureNetwork bool
 }
@@ -43,6 +45,7 @@ type Daemon struct {
 	catalog block.Catalog
 	nbd     front
 	iscsi   front
+	follows *following // nil: no registered targets
 	serving sync.WaitGroup
 }
 
@@ -77,12 +80,13 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 	}
 	d.serve(&d.nbd)
 	d.serve(&d.iscsi)
+	d.follows = follow(&cfg, d.log)
 	return d, nil
 }
 
 // iscsiConfig: without a registry of targets, volumes in folders have none, as iSCSI names know no slashes.
 func iscsiConfig(cfg *Config, log *slog.Logger) iscsi.Config {
-	c := iscsi.Config{Catalog: cfg.Catalog, Targets: cfg.Targets, Reservations: cfg.Reservations, Logger: log, Registry: cfg.Registry}
+	c := iscsi.Config{Catalog: cfg.Catalog, Targets: cfg.Targets, Reservations: cfg.Reservations, Logger: log, Registry: cfg.iscsiMetrics("volumes")}
 	if cfg.Targets == nil {
 		c.Catalog = topLevel{cfg.Catalog}
 	}
@@ -136,20 +140,28 @@ func (d *Daemon) ISCSI() []string { return d.iscsi.addresses() }
 func (d *Daemon) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
-	fronts := [...]*front{&d.nbd, &d.iscsi}
-	var errs [len(fronts) + 1]error
+	errs := make(chan error, 3)
 	var group sync.WaitGroup
-	for i, f := range fronts {
-		group.Go(func() {
-			if err := f.server.Shutdown(ctx); err != nil {
-				errs[i] = fmt.Errorf("%s: shut down: %w", f.protocol, err)
-			}
-		})
+	for _, f := range []*front{&d.nbd, &d.iscsi} {
+		group.Go(func() { errs <- f.shutdown(ctx) })
 	}
+	group.Go(func() { errs <- d.follows.shutdown(ctx) })
 	group.Wait()
 	d.serving.Wait()
-	if c, ok := d.catalog.(io.Closer); ok && errors.Join(errs[:]...) == nil {
-		errs[len(fronts)] = c.Close()
+	close(errs)
+	var err error
+	for e := range errs {
+		err = errors.Join(err, e)
 	}
-	return errors.Join(errs[:]...)
+	if c, ok := d.catalog.(io.Closer); ok && err == nil {
+		err = c.Close()
+	}
+	return err
+}
+
+func (f *front) shutdown(ctx context.Context) error {
+	if err := f.server.Shutdown(ctx); err != nil {
+		return fmt.Errorf("%s: shut down: %w", f.protocol, err)
+	}
+	return nil
 }

@@ -13,5 +13,8 @@
 // Goroutines: of Volumes, one for each volume while it is being opened, and the timers' for closing. Of Daemon, one for each
 // listener.
 //
+// What is registered as an iSCSI target is served by a server of its own, beside the one for volumes: the LUNs' volumes are no one
+// else's (LUNs), and a target is on its own addresses (package registry).
+//
 // Locks: Volumes.mu covers all entries. It is never held while a volume is opened or closed.
 package target

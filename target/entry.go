@@ -15,10 +15,12 @@ import (
 type entry struct {
 	volumes *Volumes
 	name    string
+	path    string
 	users   int           // including those who wait for it to open
 	opened  chan struct{} // closed when it is open, or cannot be opened
 	gone    chan struct{} // closed when it is closed
 	closing bool
+	hurry   bool        // it is to close with its last user
 	timer   *time.Timer // closes it when nobody has used it for a while
 
 	device block.Device
@@ -34,6 +36,11 @@ func (v *Volumes) Open(ctx context.Context, name string) (block.Device, block.Vo
 	if !ok {
 		return nil, block.VolumeInfo{}, block.ErrNotFound
 	}
+	return v.use(ctx, name, path)
+}
+
+// use opens a file of the namespace, or shares it.
+func (v *Volumes) use(ctx context.Context, name, path string) (block.Device, block.VolumeInfo, error) {
 	for {
 		e, joined, err := v.join(name, path)
 		if err != nil {
@@ -68,14 +75,15 @@ func (v *Volumes) join(name, path string) (e *entry, joined bool, err error) {
 	}
 	e = v.entries[name]
 	if e == nil {
-		e = &entry{volumes: v, name: name, opened: make(chan struct{}), gone: make(chan struct{})}
+		e = &entry{volumes: v, name: name, path: path, opened: make(chan struct{}), gone: make(chan struct{})}
 		v.entries[name] = e
-		go e.open(path)
+		go e.open()
 	}
 	if e.closing {
 		return e, false, nil
 	}
 	e.users++
+	e.hurry = false
 	if e.timer != nil {
 		e.timer.Stop()
 	}
@@ -104,14 +112,14 @@ func (e *entry) awaitGone(ctx context.Context) error {
 }
 
 // open opens the volume for all who wait for it. A caller that gives up does not end it: others may have come.
-func (e *entry) open(path string) {
+func (e *entry) open() {
 	v := e.volumes
 	ctx, cancel := context.WithTimeout(v.ctx, openTime)
 	defer cancel()
-	device, err := v.open(ctx, path)
+	device, err := v.open(ctx, e.path)
 	if err == nil {
 		// Asked for while the lease is held, so that it is this file and not one that had the name before.
-		if e.info, err = v.Lookup(ctx, e.name); err != nil {
+		if e.info, err = v.describe(ctx, e.name, e.path); err != nil {
 			err = errors.Join(err, device.Close())
 		}
 	} else {
@@ -163,7 +171,7 @@ func (e *entry) idle() {
 		return
 	}
 	after := linger
-	if e.volumes.closed || e.volumes.entries[e.name] != e {
+	if e.hurry || e.volumes.closed || e.volumes.entries[e.name] != e {
 		after = 0
 	}
 	if e.timer == nil {

@@ -26,9 +26,6 @@ const (
 	rpcTime = 5 * time.Second
 )
 
-// lunFolder holds the LUNs of registered iSCSI targets, which are served as those alone.
-const lunFolder = "iscsi/"
-
 // Volumes is the catalog of a cluster's volumes: the regular files of its namespace. A volume's name is its path without the first slash.
 type Volumes struct {
 	meta metapb.MetaClient
@@ -75,7 +72,7 @@ func (v *Volumes) List(ctx context.Context) ([]block.VolumeInfo, error) {
 	out := make([]block.VolumeInfo, 0, len(reply.Files))
 	for _, f := range reply.Files {
 		if name, ok := volumeName(f.Path); ok && !f.Directory {
-			out = append(out, describe(cluster, name, f))
+			out = append(out, newInfo(cluster, name, f))
 		}
 	}
 	slices.SortFunc(out, func(a, b block.VolumeInfo) int { return strings.Compare(a.Name, b.Name) })
@@ -84,12 +81,16 @@ func (v *Volumes) List(ctx context.Context) ([]block.VolumeInfo, error) {
 
 // Lookup describes one volume without opening it.
 func (v *Volumes) Lookup(ctx context.Context, name string) (block.VolumeInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, rpcTime)
-	defer cancel()
 	path, ok := volumePath(name)
 	if !ok {
 		return block.VolumeInfo{}, block.ErrNotFound
 	}
+	return v.describe(ctx, name, path)
+}
+
+func (v *Volumes) describe(ctx context.Context, name, path string) (block.VolumeInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, rpcTime)
+	defer cancel()
 	cluster, err := v.clusterID(ctx)
 	if err != nil {
 		return block.VolumeInfo{}, err
@@ -101,7 +102,7 @@ func (v *Volumes) Lookup(ctx context.Context, name string) (block.VolumeInfo, er
 	if f.Directory {
 		return block.VolumeInfo{}, block.ErrNotFound
 	}
-	return describe(cluster, name, f), nil
+	return newInfo(cluster, name, f), nil
 }
 
 func (v *Volumes) clusterID(ctx context.Context) (uuid.UUID, error) {
@@ -124,8 +125,8 @@ func (v *Volumes) clusterID(ctx context.Context) (uuid.UUID, error) {
 	return id, nil
 }
 
-// describe makes the description of a volume. Its number is derived from the cluster's and the file's, which are never reused.
-func describe(cluster uuid.UUID, name string, f *metapb.FileInfo) block.VolumeInfo {
+// newInfo makes the description of a volume. Its number is derived from the cluster's and the file's, which are never reused.
+func newInfo(cluster uuid.UUID, name string, f *metapb.FileInfo) block.VolumeInfo {
 	id := uuid.NewSHA1(cluster, binary.BigEndian.AppendUint64(nil, f.Id))
 	return block.VolumeInfo{Name: name, Size: int64(f.Size), ID: id}
 }

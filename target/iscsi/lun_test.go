@@ -200,7 +200,7 @@ func TestPortalsAreTheTargetsOwn(t *testing.T) {
 			t.Errorf("%s: group %d", at, tag)
 		}
 	}
-	if g := info.groups(); len(g) != 2 || g[0].Tag != 1 || g[0].State != scsi.ActiveOptimized || g[1].State != scsi.ActiveNonOptimized {
+	if g := info.PortGroups(); len(g) != 2 || g[0].Tag != 1 || g[0].State != scsi.ActiveOptimized || g[1].State != scsi.ActiveNonOptimized {
 		t.Errorf("groups %+v", g)
 	}
 	within(t, Config{}, func(t *testing.T, p *portal) {

@@ -100,7 +100,7 @@ func (t *target) units() map[*unit]bool {
 }
 
 // Groups implements scsi.PortGroups.
-func (t *target) Groups() []scsi.PortGroup { return t.info.Load().groups() }
+func (t *target) Groups() []scsi.PortGroup { return t.info.Load().PortGroups() }
 
 // SetStates implements scsi.PortGroups.
 func (t *target) SetStates(ctx context.Context, states map[uint16]scsi.AccessState) error {
@@ -147,9 +147,9 @@ func (t *target) refresh(ctx context.Context) error {
 
 func (t *target) change(info *TargetInfo) {
 	old := t.info.Swap(info)
-	if !slices.Equal(old.groups(), info.groups()) {
+	if !slices.Equal(old.PortGroups(), info.PortGroups()) {
 		for u := range t.units() {
-			u.lu.AccessChanged(t.name, info.groups())
+			u.lu.AccessChanged(t.name, info.PortGroups())
 		}
 	}
 	if !slices.Equal(old.LUNs, info.LUNs) {

@@ -159,8 +159,8 @@ func (t *TargetInfo) portal(local net.Addr) (tag uint16, ok bool) {
 	return 0, false
 }
 
-// groups returns the port groups with their states, sorted.
-func (t *TargetInfo) groups() (list []scsi.PortGroup) {
+// PortGroups returns the port groups with their states, sorted.
+func (t *TargetInfo) PortGroups() (list []scsi.PortGroup) {
 	tags := []uint16{1}
 	if len(t.Portals) > 0 {
 		tags = tags[:0]
@@ -298,7 +298,7 @@ func (m *MemoryTargets) SetStates(ctx context.Context, name string, states map[u
 	if err != nil {
 		return err
 	}
-	t.Groups = t.groups()
+	t.Groups = t.PortGroups()
 	for i := range t.Groups {
 		if s, ok := states[t.Groups[i].Tag]; ok {
 			t.Groups[i].State = s
