@@ -116,7 +116,7 @@ func (j *reconcile) equalize(first, n uint32) bool {
 	return true
 }
 
-// compare marks the blocks whose codes are not the same everywhere. Absent and zeros read the same.
+// compare marks the blocks whose codes are not the same everywhere. Absent and zeros read the same, but in a clone.
 func (j *reconcile) compare(first uint32, differ []bool) bool {
 	var x exchange
 	for _, vs := range j.insync {
@@ -127,9 +127,7 @@ func (j *reconcile) compare(first uint32, differ []bool) bool {
 	}
 	for _, c := range x.calls[1:] {
 		for i := range differ {
-			if max(c.Codes[i], chunk.Zeros) != max(x.calls[0].Codes[i], chunk.Zeros) {
-				differ[i] = true
-			}
+			differ[i] = differ[i] || c.Codes[i] != x.calls[0].Codes[i]
 		}
 	}
 	return true
@@ -148,7 +146,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 		return false
 	}
 	w = j.call(wire.OpCopy, first, n)
-	w.Sums, w.Data = pack(from.Codes, j.buffer)
+	w.Sums, w.Data = from.Codes, pack(from.Codes, j.buffer)
 	for _, list := range [][]*vserver{j.insync, j.syncing} {
 		for _, vs := range list {
 			if vs != j.source() {
@@ -162,18 +160,16 @@ func (j *reconcile) copy(first, n uint32) bool {
 	return j.went(&write)
 }
 
-// pack moves the blocks that have a sum together, in place; what is absent is written as zeros.
-func pack(codes []uint32, data []byte) ([]uint32, []byte) {
-	sums := make([]uint32, len(codes))
+// pack moves the blocks that have a sum together, in place.
+func pack(codes []uint32, data []byte) []byte {
 	to := 0
 	for i, code := range codes {
-		sums[i] = max(code, chunk.Zeros)
 		if code > chunk.Zeros {
 			copy(data[to:], data[i*block.Size:][:block.Size])
 			to += block.Size
 		}
 	}
-	return sums, data[:to]
+	return data[:to]
 }
 
 func (j *reconcile) call(op wire.Op, first, n uint32) wire.Call {

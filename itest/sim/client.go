@@ -292,14 +292,18 @@ func (u *user) put(first, count int64, durable bool) {
 
 func (u *user) zero(r *rand.Rand) {
 	first, count := place(r, u.dev.Size())
-	h := u.p.host.s.history
-	o := u.op(write, first, count)
-	o.ids = []uint64{0}
-	h.begin(o)
 	how := block.WriteZeroes
 	if r.IntN(2) == 0 {
 		how = block.Discard
 	}
+	u.clear(how, first, count)
+}
+
+func (u *user) clear(how block.Op, first, count int64) {
+	h := u.p.host.s.history
+	o := u.op(write, first, count)
+	o.ids = []uint64{0}
+	h.begin(o)
 	if u.do(blocktest.Zero(how, first*block.SectorSize, count*block.SectorSize)) {
 		h.end(o)
 	}

@@ -3,6 +3,8 @@ package sim
 import (
 	"slices"
 	"time"
+
+	"pstorage/blockstore/block"
 )
 
 // Scripts about holders of leases and what they have in flight (R1 to R5).
@@ -17,6 +19,16 @@ func halfWritten(s *stage) {
 	a.does(a.writes(0, few...))
 	s.hold(a, s.members(v, 0)[2])
 	a.starts(a.each(few)...)
+	a.dies(true)
+}
+
+// zeroed: a holder's zeroing of blocks that were never written reaches one of three replicas, and then its machine is no more.
+func zeroed(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	s.hold(a, s.members(v, 0)[1:]...)
+	a.starts(func() { a.clear(block.Discard, blockSectors, 2*blockSectors) })
 	a.dies(true)
 }
 

@@ -318,7 +318,7 @@ func (c *chunkServer) contents(k fsm.ChunkKey, version uint64) (*contents, error
 func (c *contents) differs(o *contents) error {
 	for i := range c.codes {
 		a, b := c.codes[i], o.codes[i]
-		if a != b && (a > chunk.Zeros || b > chunk.Zeros) {
+		if a != b {
 			return fmt.Errorf("block %d differs from another replica's", i)
 		}
 	}
