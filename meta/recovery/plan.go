@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	"pstorage/meta/balance"
 	"pstorage/meta/config"
@@ -124,7 +123,7 @@ func (p *planner) chunk(k fsm.ChunkKey) {
 
 // may tells whether the chunk's members may be changed now. Called with mu held.
 func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
-	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || p.pauses.on(k, 0) || p.abandoned(f) {
+	if f == nil || !f.Settled() && !p.leader.LeftOut().Has(rules.R7lease) || p.pauses.on(k, 0) {
 		return false
 	}
 	for _, s := range c.Insync {
@@ -133,17 +132,6 @@ func (p *planner) may(k fsm.ChunkKey, c *fsm.Chunk, f *fsm.File) bool {
 		}
 	}
 	return true
-}
-
-// abandoned tells whether a file's holder is gone and has left it unclean. What it had in flight may be on one replica alone, which says so (R5): no
-// other is to be made of that one, and it is not to go, before somebody has made all equal. If that takes too long, since something of the file is
-// lost, redundancy comes first.
-func (p *planner) abandoned(f *fsm.File) bool {
-	if f.Node.Clean || !p.leader.TakesOver() || !p.leader.LeaseOver(f.ID, f.Node) {
-		return false
-	}
-	a := p.left[f.ID]
-	return a == nil || time.Since(a.since) < p.set.OfflineAfter+takeOverPatience
 }
 
 // fill begins a rebuild if too few replicas count. Called with mu held.

@@ -21,7 +21,7 @@
 //
 // Taking over (takeover.go): a file that its holder has left unclean, and that nobody opens again, is opened, fenced, reconciled and closed by a
 // client of recovery's own, which gives way to any other at once. It begins only while every in-sync replica of the file is up and sound, so
-// that nothing has to be dropped for it. Nothing of the file is rebuilt or moved before, within limits (plan.go, abandoned).
+// that nothing has to be dropped for it.
 //
 // Sweeping (sweep.go): garbage of deleted files at once, stale replicas of whole chunks and replicas that no record speaks of after a grace; each time
 // only after this server has verified that it leads.
@@ -98,9 +98,8 @@ type Engine struct {
 	targets   map[uint32]int // attempts per target
 	absolving map[fsm.ChunkKey]bool
 	pauses    pauses
-	removing  map[replica]bool      // until that is on record
-	left      map[uint64]*abandoned // by takeOverLoop; others read only since when
-	stopped   bool                  // too many servers are offline: nothing is copied to others
+	removing  map[replica]bool // until that is on record
+	stopped   bool             // too many servers are offline: nothing is copied to others
 	moves
 }
 

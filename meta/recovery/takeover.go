@@ -15,8 +15,6 @@ const (
 	// takeOverGrace is how long the usual holder may take to come back, once its lease is over, if something waits for the file. Where
 	// nothing does, that is mds.wd.takeover_tout: a holder that was only cut off goes on then as if nothing had been.
 	takeOverGrace = 10 * time.Second
-	// takeOverPatience is for how long, beyond mds.wd.offline_tout, rebuilds of a file wait for it to be taken over.
-	takeOverPatience = 2 * time.Minute
 	// maxTakeOvers is how many files are taken over at a time, takeOverLimit how long one may take.
 	maxTakeOvers  = 4
 	takeOverLimit = 2 * time.Minute
@@ -42,7 +40,7 @@ func (a *abandoned) retry(most time.Duration) {
 // succession takes over what clients have left (R7): until somebody has fenced and reconciled such a file, nothing of it can be rebuilt.
 type succession struct {
 	*Engine
-	files map[uint64]*abandoned // replaced with mu held, as Engine.left
+	files map[uint64]*abandoned
 	busy  int
 	ended chan ending
 }
@@ -99,7 +97,7 @@ func (s *succession) due() (list []*fsm.File) {
 			}
 			return true
 		})
-		s.files, s.left = left, left
+		s.files = left
 		return nil
 	})
 	if err != nil {
@@ -144,8 +142,11 @@ func (s *succession) ripens(v *fsm.View, id uint64, a *abandoned, gone time.Dura
 	return f
 }
 
-// isWaitedFor tells whether a rebuild or a move waits for somebody to make the file's replicas equal.
+// isWaitedFor tells whether a rebuild or a move waits for somebody to settle the file.
 func isWaitedFor(v *fsm.View, f *fsm.File) bool {
+	if f.Settled() {
+		return false
+	}
 	waits := f.Counts.Degraded > 0
 	for _, server := range v.Servers() {
 		if server.Releasing || server.Dropped {
