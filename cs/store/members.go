@@ -78,7 +78,7 @@ func (s *Store) Promote(id chunk.ID, version uint64) error {
 	return about(id, s.admitted(r, version))
 }
 
-// admitted makes a replica a sound member, durably. It stays, or gets, open: what the holder has in flight is not known here.
+// admitted makes a replica a sound member, durably. It stays, or gets, open: it may have what the holder has in flight (R7open).
 func (s *Store) admitted(r *replica, version uint64) error {
 	if err := s.open(r); err != nil {
 		return err
@@ -97,6 +97,10 @@ func (s *Store) admitted(r *replica, version uint64) error {
 	r.rebuild.end()
 	r.rebuild = nil
 	r.log.touched.Store(true)
+	if s.options.LeftOut.Has(rules.R7open) {
+		r.log.open.Store(false)
+		return s.db.commit(Change{Key: idKey(kindActivity, r.id)})
+	}
 	return nil
 }
 

@@ -30,6 +30,8 @@ var cases = []struct {
 		[]replication.Rule{replication.R2version, replication.R4acks, replication.R7prepare, replication.R7raise, replication.R7fresh}},
 	{"a rebuild and two holders", replication.Bounds{Holders: 2, Leases: 2, Writes: 1, Rebuilds: 1},
 		[]replication.Rule{replication.R7lease}},
+	{"a rebuild, two holders and a drop", replication.Bounds{Holders: 2, Leases: 2, Writes: 1, Rebuilds: 1, Drops: 1},
+		[]replication.Rule{replication.R7open}},
 	{"a takeover", replication.Bounds{Holders: 2, Leases: 1, Writes: 1, Takeovers: 1, Drops: 1},
 		[]replication.Rule{replication.R7takeover}},
 	{"a takeover and a crash", replication.Bounds{Holders: 2, Leases: 1, Writes: 1, Takeovers: 1, Crashes: 1}, nil},

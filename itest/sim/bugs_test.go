@@ -40,6 +40,7 @@ var bugs = []planted{
 	{rules.R7prepare, "a target becomes syncing before it has prepared", overtaken}, // which an assertion of its session sees
 	{rules.R7raise, "nobody is raised before the target pulls", unaware},            // no source serves it then (R2version): it never becomes whole
 	{rules.R7fresh, "a pull overwrites what the writer wrote", overtaken},
+	{rules.R7open, "a rebuilt replica is not in the activity log", unfinished},
 	{rules.R8, "a sync that failed is repeated and believed", failedSync},
 	{rules.R9, "a flush reaches nobody", flushed},
 	{rules.R10, "a replica that does not verify is kept", rotten},

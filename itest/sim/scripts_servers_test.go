@@ -160,6 +160,26 @@ func tooEarly(s *stage) {
 	b.closes()
 }
 
+// unfinished: a write has reached one of two replicas, of which a third is made then. That one and the holder die, and nothing else knows of the write.
+func unfinished(s *stage) {
+	v := s.volumes[1]
+	first := s.prepared(v, 0)
+	a := s.open(v, nil)
+	for _, c := range s.servers {
+		if c != first {
+			s.hold(a, c)
+		}
+	}
+	a.starts(a.each(few)...)
+	s.wants(v, 3, 1)
+	s.until("a third replica is in sync", func() bool { return len(s.members(v, 0)) == 3 })
+	a.dies(true)
+	s.kill(first, false)
+	b := s.open(v, nil)
+	b.does(b.reads(0, few...))
+	b.closes()
+}
+
 // superfluous: of three replicas two are to be enough. One is removed, and the other servers die before the metadata servers hear that it is.
 func superfluous(s *stage) {
 	v := s.volumes[0]

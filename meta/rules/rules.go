@@ -35,6 +35,7 @@ const (
 	R7raise                     // all in-sync replicas are raised before the target pulls
 	R7fresh                     // a pull never overwrites what the writer wrote
 	R7lease                     // a lease granted ends rebuilds
+	R7open                      // a rebuilt replica is in the activity log, for what it has may be in flight yet
 	R8                          // a failed sync ends the replica
 	R9                          // a flush goes to every replica that took a write since the last
 	R10                         // a replica whose data do not verify is reported and dropped
@@ -44,7 +45,7 @@ const (
 
 var names = [...]string{"R1", "R1leader", "R2version", "R2session", "R2resend", "R3", "R4commit", "R4acks", "R4lastgood", "R5fence",
 	"R5perchunk", "R5reconcile", "R5open", "R6suspect", "R6stale", "R6confirm", "R6prefer", "R7prepare", "R7raise", "R7fresh", "R7lease",
-	"R8", "R9", "R10", "R12"}
+	"R7open", "R8", "R9", "R10", "R12"}
 
 // Has tells whether a rule is left out.
 func (s Set) Has(rule Set) bool { return s&rule != 0 }

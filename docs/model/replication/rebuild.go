@@ -127,7 +127,7 @@ func (t *turn) pull(j int) {
 		r.phase, r.buffer = written, block{}
 		t.then(n, "server %d writes what it has read", uint8(j))
 	case written:
-		v.synced, v.open = v.value, true
+		v.synced, v.open = v.value, v.open || !t.off(R7open)
 		r.phase = synchronous
 		t.then(n, "server %d syncs", uint8(j))
 	}

@@ -30,6 +30,7 @@ const (
 	R7raise
 	R7fresh
 	R7lease
+	R7open
 	R7source
 	R7takeover
 	R8sync
@@ -73,6 +74,7 @@ var about = [ruleCount]struct{ name, without string }{
 	R7raise:     {"R7raise", "the rebuilt replica pulls before all in-sync replicas are raised to the new version"},
 	R7fresh:     {"R7fresh", "the pull overwrites what the writer has written meanwhile"},
 	R7lease:     {"R7lease", "a rebuild goes on, or begins, while a new holder has not yet fenced and reconciled"},
+	R7open:      {"R7open", "a replica that was rebuilt is not in its server's activity log, though it may hold what the holder has in flight"},
 	R7source:    {"R7source", "a suspect is made the source while a rebuild goes on that may have read what it has lost"},
 	R7takeover:  {"R7takeover", "recovery reconciles what a dead holder has left without taking an epoch: nothing of the holder's is fenced off"},
 	R8sync:      {"R8sync", "a sync that failed is repeated and believed"},
