@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"pstorage/cli/daemon"
 	"pstorage/cli/print"
 	"pstorage/meta/metapb"
+	"pstorage/meta/targetpb"
 )
 
 // defaultCallTime bounds a command's calls to the metadata servers.
@@ -28,6 +30,8 @@ type app struct {
 	readPassword func() ([]byte, error)
 	// connect finds the metadata servers; the closer gives the connection up.
 	connect func(a *app) (metapb.MetaClient, io.Closer, error)
+	// connectTargets is connect for the registry of iSCSI targets.
+	connectTargets func(a *app) (targetpb.TargetsClient, io.Closer, error)
 
 	cluster  string
 	servers  []string
@@ -48,7 +52,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintf(a.err, "%s: %v\n", command.CommandPath(), err)
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintf(a.err, "%s: %v\n", command.CommandPath(), err)
+	}
 	if exitCode(err) == exitUsage {
 		fmt.Fprintf(a.err, "See '%s --help'.\n", command.CommandPath())
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"pstorage/meta/metapb"
+	"pstorage/meta/targetpb"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -152,10 +153,11 @@ func (f *fakeMeta) SetConfig(_ context.Context, r *metapb.SetConfigRequest, _ ..
 
 // session runs command lines one after another against one fake cluster.
 type session struct {
-	t    *testing.T
-	meta *fakeMeta
-	root string
-	tty  bool
+	t       *testing.T
+	meta    *fakeMeta
+	targets *fakeTargets
+	root    string
+	tty     bool
 }
 
 type result struct {
@@ -163,7 +165,9 @@ type result struct {
 	out, err string
 }
 
-func newSession(t *testing.T) *session { return &session{t: t, meta: newFakeMeta(), root: t.TempDir()} }
+func newSession(t *testing.T) *session {
+	return &session{t: t, meta: newFakeMeta(), targets: newFakeTargets(), root: t.TempDir()}
+}
 
 func (s *session) run(input string, args ...string) result {
 	s.t.Helper()
@@ -182,7 +186,8 @@ func (s *session) run(input string, args ...string) result {
 			passwords = passwords[1:]
 			return []byte(next), nil
 		},
-		connect: func(*app) (metapb.MetaClient, io.Closer, error) { return s.meta, s.meta, nil },
+		connect:        func(*app) (metapb.MetaClient, io.Closer, error) { return s.meta, s.meta, nil },
+		connectTargets: func(*app) (targetpb.TargetsClient, io.Closer, error) { return s.targets, s.meta, nil },
 	}
 	code := a.run(context.Background(), args)
 	return result{code, out.String(), errs.String()}

@@ -3,10 +3,12 @@ package main
 import (
 	"io"
 	"log/slog"
+	"os"
 
 	"pstorage/meta/client"
 	"pstorage/meta/discovery"
 	"pstorage/meta/metapb"
+	"pstorage/meta/targetpb"
 )
 
 // localServer is asked when neither a cluster nor a server is named: what `pstorage up` runs by default.
@@ -32,17 +34,39 @@ func (a *app) addresses() ([]string, error) {
 	return addresses, nil
 }
 
-// connectMeta is app.connect of the real program.
-func connectMeta(a *app) (metapb.MetaClient, io.Closer, error) {
+func (a *app) newClient() (*client.Client, error) {
 	addresses, err := a.addresses()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	meta, err := client.New(addresses)
+	return client.New(addresses)
+}
+
+// connectMeta is app.connect of the real program.
+func connectMeta(a *app) (metapb.MetaClient, io.Closer, error) {
+	meta, err := a.newClient()
 	if err != nil {
 		return nil, nil, err
 	}
 	return meta, meta, nil
+}
+
+// connectTargets is app.connectTargets of the real program.
+func connectTargets(a *app) (targetpb.TargetsClient, io.Closer, error) {
+	meta, err := a.newClient()
+	if err != nil {
+		return nil, nil, err
+	}
+	return targetpb.NewTargetsClient(meta), meta, nil
+}
+
+// thisHost is the identity that this machine has in the cluster, and its name for people.
+func (a *app) thisHost() (id, name string, err error) {
+	name, nameErr := os.Hostname()
+	if id, err = placeFrom("", a.layout().HostID()); err == nil && id == "" {
+		id, err = name, nameErr
+	}
+	return id, name, err
 }
 
 // learned keeps the metadata servers' addresses that a daemon has learned, for the next start.

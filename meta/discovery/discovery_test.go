@@ -105,3 +105,12 @@ func FuzzList(f *testing.F) {
 		}
 	})
 }
+
+func TestFilesOfTheMachineAreTheSameForAllClusters(t *testing.T) {
+	for _, cluster := range []string{"", "pcs1"} {
+		l := Paths("/x", cluster)
+		if l.HostID() != "/x/etc/pstorage/host_id" || l.Location() != "/x/etc/pstorage/location" {
+			t.Errorf("cluster %q: %s, %s", cluster, l.HostID(), l.Location())
+		}
+	}
+}

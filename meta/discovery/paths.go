@@ -40,10 +40,19 @@ func Paths(root, cluster string) Layout {
 }
 
 // Location is the file that says where this machine stands: room.row.rack.
-func (l Layout) Location() string { return filepath.Join(l.Etc, "../../location") }
+func (l Layout) Location() string { return l.ofMachine("location") }
 
 // HostID is the file with the identity of this machine; without it, its name is.
-func (l Layout) HostID() string { return filepath.Join(l.Etc, "../../host_id") }
+func (l Layout) HostID() string { return l.ofMachine("host_id") }
+
+// ofMachine is a file that holds for all clusters: ROOT/etc/pstorage/NAME.
+func (l Layout) ofMachine(name string) string {
+	clusters := l.Etc
+	if l.Cluster != "" {
+		clusters = filepath.Dir(l.Etc)
+	}
+	return filepath.Join(filepath.Dir(clusters), name)
+}
 
 // BootstrapList is the file that lists the cluster's metadata servers.
 func (l Layout) BootstrapList() string { return filepath.Join(l.Etc, "bs.list") }
