@@ -13,6 +13,7 @@ type collector struct {
 	s                               *Server
 	ops, bytes, errors, latency     *prometheus.Desc
 	conns, refused, broken          *prometheus.Desc
+	ahead, relieved                 *prometheus.Desc
 	replicas, space, attached       *prometheus.Desc
 	attachments, pulled, pullsEnded *prometheus.Desc
 	scrub                           scrubDescs
@@ -34,6 +35,8 @@ func newCollector(s *Server) *collector {
 		conns:       desc("connections", "Open data connections."),
 		refused:     desc("connections_refused_total", "Data connections refused: too many, or of an older session."),
 		broken:      desc("connections_broken_total", "Data connections closed for a violation of the protocol."),
+		ahead:       desc("syncs_ahead_total", "Syncs begun with a write, before its flush had come."),
+		relieved:    desc("relieved_total", "Data connections taken from a goroutine that a sync held up."),
 		replicas:    desc("replicas", "Replicas held."),
 		space:       desc("space_bytes", "Bytes of the disk.", "kind"),
 		attached:    desc("attached", "1 while attached to the metadata servers."),
@@ -86,6 +89,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.attached, attached)
 	counter(c.refused, st.Refused.Load())
 	counter(c.broken, st.Broken.Load())
+	counter(c.ahead, st.Ahead.Load())
+	counter(c.relieved, st.Relieved.Load())
 	counter(c.attachments, n.attachments.Load())
 	counter(c.pulled, n.pulled.Load())
 	counter(c.pullsEnded, n.pullsDone.Load(), "ok")

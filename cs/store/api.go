@@ -79,7 +79,8 @@ type Engine interface {
 	// Table fills codes without reading data; alone says of layer a.Layer alone.
 	Table(id chunk.ID, a Access, off, length uint32, codes []uint32, alone bool) error
 
-	// Flush makes durable what was written to the file before the call. epoch must be the file's.
+	// Flush makes durable what was written to the file before the call. epoch must be the file's. Where it fails because written data may be lost
+	// (R8), every later one fails too until the replica is no member any more: a caller may flush ahead and forget the outcome.
 	Flush(file, epoch uint64) error
 	// Settle syncs the chunks and takes those not written meanwhile from the activity log (R5open).
 	Settle(file, epoch uint64, chunks []ChunkVersion) error

@@ -10,10 +10,12 @@ type job struct {
 	payload []byte
 	w       work
 	held    int
+	sole    bool // the connection had no other when it was made
 }
 
-// delegate leaves a request to a worker. Where the connection has as many as it may have, it waits, and so reads no more.
-func (sc *serverConn) delegate(r *request, payload []byte) error {
+// delegate leaves a request to a worker, or does it here if that is asked for and no worker has another of the connection. Where the
+// connection has as many as it may have, it waits, and so reads no more.
+func (sc *serverConn) delegate(r *request, payload []byte, here bool) error {
 	need := len(payload) + replySpace(r)
 	j, ok := sc.newJob(need, false)
 	if !ok {
@@ -26,6 +28,9 @@ func (sc *serverConn) delegate(r *request, payload []byte) error {
 	}
 	j.req = *r
 	j.payload = append(j.payload[:0], payload...)
+	if here && j.sole {
+		return sc.here(j)
+	}
 	sc.srv.hand(j)
 	return nil
 }
@@ -48,7 +53,7 @@ func (sc *serverConn) newJob(need int, wait bool) (*job, bool) {
 	} else {
 		j = &job{sc: sc}
 	}
-	j.held = need
+	j.held, j.sole = need, sc.jobs == 1
 	return j, true
 }
 

@@ -135,14 +135,15 @@ func (s *Server) start(nc net.Conn) {
 	s.all.Add(1)
 	s.mu.Unlock()
 	s.stats.Conns.Add(1)
-	go func() {
-		defer s.all.Done()
-		sc.run()
-		s.stats.Conns.Add(-1)
-		s.mu.Lock()
-		delete(s.conns, sc)
-		s.mu.Unlock()
-	}()
+	go sc.run()
+}
+
+// left forgets a connection whose session is over.
+func (s *Server) left(sc *serverConn) {
+	s.stats.Conns.Add(-1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, sc)
 }
 
 // Close ends listeners, connections and workers, and waits for them: nothing is being applied afterwards.

@@ -31,12 +31,14 @@ type serverConn struct {
 	hello Hello
 	ended atomic.Bool   // apply nothing more
 	over  chan struct{} // closed when nothing is being applied any more
+	stints
 
 	// The connection goroutine's own.
 	in      reader
 	intake  intake
 	inline  work
 	counter uint32
+	habit   habit
 
 	mu   sync.Mutex
 	less sync.Cond // jobs or held has shrunk
@@ -55,17 +57,31 @@ func (sc *serverConn) end() {
 	}
 }
 
-// run serves the connection to its end.
+// run serves the connection, to its end or until the goroutine is relieved.
 func (sc *serverConn) run() {
-	defer close(sc.over)
+	defer sc.srv.all.Done()
 	var err error
 	if sc.out, err = newOutbox(sc.nc); err != nil {
 		sc.nc.Close()
+		sc.leave()
 		return
 	}
 	if err = sc.open(); err == nil {
 		err = sc.serve()
 	}
+	if err != errRelieved {
+		sc.finish(err)
+	}
+}
+
+// leave: the session is over.
+func (sc *serverConn) leave() {
+	close(sc.over)
+	sc.srv.left(sc)
+}
+
+// finish ends the session. Who has the connection calls it.
+func (sc *serverConn) finish(err error) {
 	sc.end()
 	sc.out.stop(ErrClosed)
 	sc.waitJobs()
@@ -74,6 +90,7 @@ func (sc *serverConn) run() {
 		sc.srv.stats.Broken.Add(1)
 		sc.srv.log.Warn("data connection closed", "client", sc.nc.RemoteAddr(), "error", err)
 	}
+	sc.leave()
 }
 
 // waitJobs waits until no worker has a request of the connection.
@@ -154,15 +171,25 @@ func (sc *serverConn) greet(id uint64, status Status) error {
 func (sc *serverConn) serve() error {
 	sc.in.buf = make([]byte, readBuffer)
 	sc.intake.init(sc.nc, sc.out.raw)
+	return sc.turns()
+}
+
+// turns executes what has been received, and receives.
+func (sc *serverConn) turns() error {
 	for {
-		n, err := sc.intake.read(sc.in.buf[sc.in.w:])
-		sc.in.w += n
-		if err == nil {
-			err = sc.batch()
-		}
+		err := sc.batch()
 		if err == nil {
 			err = sc.send()
 		}
+		if err == nil {
+			err = sc.syncAhead()
+		}
+		if err != nil {
+			return err
+		}
+		n, err := sc.intake.read(sc.in.buf[sc.in.w:])
+		sc.in.w += n
+		sc.habit.inRead = 0
 		if err != nil {
 			return err
 		}
@@ -186,10 +213,10 @@ func (sc *serverConn) batch() error {
 			sc.in.room(size)
 			return nil
 		}
+		sc.in.r += size // now: after a stint another goroutine may have the connection
 		if err := sc.request(&r, have[RequestSize:size]); err != nil {
 			return err
 		}
-		sc.in.r += size
 	}
 }
 
@@ -198,6 +225,7 @@ func (sc *serverConn) request(r *request, payload []byte) error {
 	if sc.ended.Load() {
 		return errOver
 	}
+	alone := sc.habit.note(r, sc.in.r == sc.in.w)
 	w := &sc.inline
 	if len(w.out) > 0 && len(w.out)+replySpace(r) > replyBatch {
 		if err := sc.send(); err != nil {
@@ -210,7 +238,7 @@ func (sc *serverConn) request(r *request, payload []byte) error {
 			return nil
 		}
 	}
-	return sc.delegate(r, payload)
+	return sc.delegate(r, payload, alone && (r.op == OpFlush || r.flags&FlagSync != 0))
 }
 
 // send sends the gathered replies and waits until the socket has taken them: a client that does not read is not served.

@@ -40,4 +40,7 @@ type Stats struct {
 	Conns   atomic.Int64
 	Refused atomic.Uint64 // connections over the limit, and sessions
 	Broken  atomic.Uint64 // connections that ended with a protocol violation
+
+	Ahead    atomic.Uint64 // syncs begun before the flush had come
+	Relieved atomic.Uint64 // connections taken from a goroutine that a sync held up
 }

@@ -45,6 +45,8 @@
 //   - A reply is taken only for a request that has left completely; anything else ends the connection.
 //   - On the server, of one client (Hello.Client) only the newest session is applied; when its Hello is answered, nothing of
 //     an older one is being applied or will be (R2session).
+//   - What is a server connection goroutine's own (serverConn says what) belongs to who has the connection: the goroutine that read last, until it
+//     begins a stint; then to whoever makes stints.turn even.
 //   - Memory is bounded: the client's by the calls it was given, the server's by its limits on connections, on requests in hand
 //     and on replies not yet taken by the peer, after which it stops reading.
 //
@@ -55,6 +57,12 @@
 // Server: one goroutine per connection reads as many requests as there are, executes them in place, and sends all replies
 // with one write. What would have to wait for a disk goes to a bounded set of workers, shared by all connections; their replies take the same
 // outbox. A connection is over when its goroutine has returned and no worker has a request of it.
+//
+// Syncs of a client that has one request in flight at a time are done by the connection's goroutine (stint.go), and where such a client flushes each
+// write, the next write's sync begins as soon as the write is answered: the flush finds it done, or waits for the rest of it. That is a
+// flush that nobody waits for: the engine's Flush remembers failures, so that the one the client asks for has the same outcome. The connection's guard,
+// a goroutine that is there while there are stints, has another goroutine go on reading where a stint takes long. So a slow disk holds up other
+// requests, and the answer to whether the server lives, for two ticks of the guard at most.
 //
 // Locks: outbox.mu before Conn.mu and before serverConn.mu. sessions.mu is taken alone.
 package wire
