@@ -12,6 +12,7 @@ func (tx *txn) alter(c *fsmpb.Alter) (*Altered, error) {
 	out := &Altered{}
 	for _, f := range c.Files {
 		n, guard := tx.guard(f)
+		losses := uint64(0)
 		for _, ch := range f.Changes {
 			o := Outcome{Key: ChunkKey{f.File, ch.Index}}
 			switch {
@@ -21,9 +22,11 @@ func (tx *txn) alter(c *fsmpb.Alter) (*Altered, error) {
 				o.Err, o.Chunk = guard, o.Before
 			default:
 				o.Chunk, o.Err = tx.alterChunk(o.Key, &o.Before, ch, tx.policy(f.File, n))
+				losses += o.Chunk.Losses - o.Before.Losses
 			}
 			out.Outcomes = append(out.Outcomes, o)
 		}
+		tx.noteLosses(f.File, n, losses)
 	}
 	return out, nil
 }
@@ -63,8 +66,19 @@ func (tx *txn) alterChunk(k ChunkKey, old *Chunk, ch *fsmpb.Change, p Policy) (C
 	if members {
 		next.Version++
 	}
+	if ch.Lost {
+		next.Losses++
+	}
 	tx.putChunk(k, old, &next, p)
 	return next, nil
+}
+
+// noteLosses counts in the file what its chunks have lost (R9loss).
+func (tx *txn) noteLosses(file uint64, n *fsmpb.Node, losses uint64) {
+	if losses > 0 {
+		n.Losses += losses
+		tx.putNode(file, n)
+	}
 }
 
 // change does the change on the lists; it tells whether the set of members is another now.

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -221,6 +222,28 @@ func TestALeaseGrantedEndsRebuilds(t *testing.T) {
 	}
 }
 
+func TestLossesAreCountedAndChangeNothingElse(t *testing.T) {
+	b, f := opened(t, 3, 1)
+	lost := &fsmpb.FileChanges{File: f.ID, Changes: []*fsmpb.Change{{Version: 1, Lost: true}}}
+	for n := uint64(1); n <= 2; n++ {
+		o := change(t, b, lost)
+		if o.Err != nil || o.Chunk.Losses != n || o.Chunk.Version != 1 || !slices.Equal(o.Chunk.Insync, o.Before.Insync) {
+			t.Fatalf("%+v became %+v, %v", o.Before, o.Chunk, o.Err)
+		}
+		b.check(t)
+	}
+	if o := change(t, b, drop(f.ID, 1, 1027)); o.Err != nil || o.Chunk.Losses != 2 {
+		t.Fatalf("after a drop: %+v, %v", o.Chunk, o.Err)
+	}
+	if o := change(t, b, lost); !errors.Is(o.Err, ErrConflict) || o.Chunk.Losses != 2 {
+		t.Fatalf("of another version: %+v, %v, want ErrConflict", o.Chunk, o.Err)
+	}
+	g := must[*Granted](t, b, &fsmpb.Grant{File: f.ID, Epoch: 1, Holder: &fsmpb.Holder{Id: alice, Incarnation: 2}})
+	if g.File.Node.Losses != 2 {
+		t.Fatalf("the file has %d losses, want 2", g.File.Node.Losses)
+	}
+}
+
 func TestOnlyASettledHolderLeavesAFileClean(t *testing.T) {
 	b, f := opened(t, 3, 1)
 	got := must[*File](t, b, &fsmpb.CloseFile{File: f.ID, Epoch: 1, Client: alice, Clean: true})
@@ -398,7 +421,7 @@ func TestRecordsSurviveEncoding(t *testing.T) {
 }
 
 func sameChunk(a, b *Chunk) bool {
-	return a.Version == b.Version && slices.Equal(a.Insync, b.Insync) && slices.Equal(a.Syncing, b.Syncing) && slices.Equal(a.Former, b.Former)
+	return a.Version == b.Version && slices.Equal(a.Insync, b.Insync) && slices.Equal(a.Syncing, b.Syncing) && slices.Equal(a.Former, b.Former) && a.Losses == b.Losses
 }
 
 func drawChunk(t *rapid.T) Chunk {
@@ -411,7 +434,27 @@ func drawChunk(t *rapid.T) Chunk {
 	for _, s := range servers("former") {
 		c.Former = append(c.Former, Former{s, s%2 == 0})
 	}
+	if rapid.Bool().Draw(t, "has lost something") {
+		c.Losses = rapid.Uint64().Draw(t, "losses")
+	}
 	return c
+}
+
+// Records without losses are what they were before there was such a number.
+func TestRecordsOfChunksKeepTheirForm(t *testing.T) {
+	for _, c := range []struct {
+		chunk Chunk
+		bytes string
+	}{
+		{Chunk{Version: 3, Insync: []uint32{5, 6}}, "03020506"},
+		{Chunk{Version: 3, Insync: []uint32{5}, Syncing: []uint32{6}}, "0301050106"},
+		{Chunk{Version: 3, Insync: []uint32{5}, Former: []Former{{7, true}}}, "03010500010f"},
+		{Chunk{Version: 3, Insync: []uint32{5}, Losses: 2}, "030105000002"},
+	} {
+		if got := hex.EncodeToString(encodeChunk(&c.chunk)); got != c.bytes {
+			t.Errorf("%+v is encoded as %s, want %s", c.chunk, got, c.bytes)
+		}
+	}
 }
 
 func FuzzDecodeChunk(f *testing.F) {

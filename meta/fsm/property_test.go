@@ -59,7 +59,7 @@ func drawCommand(t *rapid.T) any {
 	default:
 		return &fsmpb.Alter{Files: []*fsmpb.FileChanges{{File: file, Settled: rapid.Bool().Draw(t, "settled"), SettledEpoch: epoch,
 			Changes: []*fsmpb.Change{{
-				Index: index, Version: rapid.Uint64Range(1, 4).Draw(t, "version"), Corrupt: rapid.Bool().Draw(t, "corrupt"),
+				Index: index, Version: rapid.Uint64Range(1, 4).Draw(t, "version"), Corrupt: rapid.Bool().Draw(t, "corrupt"), Lost: rapid.Bool().Draw(t, "lost"),
 				Drop: servers("drop", 0, 2), Syncing: servers("syncing", 0, 1), Promote: servers("promote", 0, 1)}}}}}
 	}
 }

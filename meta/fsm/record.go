@@ -12,6 +12,7 @@ type Chunk struct {
 	Insync  []uint32
 	Syncing []uint32
 	Former  []Former
+	Losses  uint64 // how often what was not flushed was lost with the power of all in sync
 }
 
 // Former is a server that was a member and may still hold a replica, stale: the base of a rebuild, unless corrupt.
@@ -31,7 +32,7 @@ func (c *Chunk) Members() []uint32 {
 }
 
 func (c *Chunk) clone() Chunk {
-	return Chunk{c.Version, slices.Clone(c.Insync), slices.Clone(c.Syncing), slices.Clone(c.Former)}
+	return Chunk{c.Version, slices.Clone(c.Insync), slices.Clone(c.Syncing), slices.Clone(c.Former), c.Losses}
 }
 
 func (c *Chunk) former(server uint32) (int, bool) {
@@ -41,10 +42,11 @@ func (c *Chunk) former(server uint32) (int, bool) {
 func encodeChunk(c *Chunk) []byte {
 	out := binary.AppendUvarint(make([]byte, 0, 24), c.Version)
 	out = appendServers(out, c.Insync)
-	if len(c.Syncing)+len(c.Former) > 0 {
+	former := len(c.Former) > 0 || c.Losses > 0
+	if former || len(c.Syncing) > 0 {
 		out = appendServers(out, c.Syncing)
 	}
-	if len(c.Former) > 0 {
+	if former {
 		out = append(out, byte(len(c.Former)))
 		for _, f := range c.Former {
 			v := uint64(f.Server) << 1
@@ -53,6 +55,9 @@ func encodeChunk(c *Chunk) []byte {
 			}
 			out = binary.AppendUvarint(out, v)
 		}
+	}
+	if c.Losses > 0 {
+		out = binary.AppendUvarint(out, c.Losses)
 	}
 	return out
 }
@@ -72,13 +77,19 @@ func decodeChunk(v []byte, c *Chunk) error {
 		return fmt.Errorf("chunk version: %w", ErrCorrupt)
 	}
 	v = v[n:]
-	c.Version, c.Insync, c.Syncing, c.Former = version, c.Insync[:0], c.Syncing[:0], c.Former[:0]
+	c.Version, c.Insync, c.Syncing, c.Former, c.Losses = version, c.Insync[:0], c.Syncing[:0], c.Former[:0], 0
 	v, err := takeServers(v, 1<<32-1, func(s uint64) { c.Insync = append(c.Insync, uint32(s)) })
 	if err == nil && len(v) > 0 {
 		v, err = takeServers(v, 1<<32-1, func(s uint64) { c.Syncing = append(c.Syncing, uint32(s)) })
 	}
 	if err == nil && len(v) > 0 {
 		v, err = takeServers(v, 1<<33-1, func(s uint64) { c.Former = append(c.Former, Former{uint32(s >> 1), s&1 != 0}) })
+	}
+	if err == nil && len(v) > 0 {
+		if c.Losses, n = binary.Uvarint(v); n <= 0 || c.Losses == 0 {
+			return fmt.Errorf("losses of a chunk: %w", ErrCorrupt)
+		}
+		v = v[n:]
 	}
 	if err == nil && len(v) > 0 {
 		err = fmt.Errorf("%d bytes after a chunk's record: %w", len(v), ErrCorrupt)

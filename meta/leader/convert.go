@@ -28,6 +28,7 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 			ChunkSize: f.Policy.ChunkSize, Tier: f.Policy.Tier},
 		Layers: f.Node.Layers, Epoch: f.Node.Epoch, Clean: f.Node.Clean, CreatedUnix: f.Node.Created,
 		Chunks: f.Counts.Chunks, DegradedChunks: f.Counts.Degraded, UnwritableChunks: f.Counts.Unwritable, LostChunks: lost,
+		Losses: f.Node.Losses,
 	}
 	if !f.Node.Directory {
 		out.Id = f.ID
@@ -47,7 +48,7 @@ func clientName(id []byte) string {
 }
 
 func chunkOut(index uint32, c *fsm.Chunk) *metapb.Chunk {
-	return &metapb.Chunk{Index: index, Version: c.Version, Insync: append([]uint32(nil), c.Insync...), Syncing: append([]uint32(nil), c.Syncing...)}
+	return &metapb.Chunk{Index: index, Version: c.Version, Insync: append([]uint32(nil), c.Insync...), Syncing: append([]uint32(nil), c.Syncing...), Losses: c.Losses}
 }
 
 // server describes a chunk server.

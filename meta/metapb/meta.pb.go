@@ -322,6 +322,7 @@ type FileInfo struct {
 	DegradedChunks   uint64                 `protobuf:"varint,14,opt,name=degraded_chunks,json=degradedChunks,proto3" json:"degraded_chunks,omitempty"`       // fewer in sync than replicas_norm
 	UnwritableChunks uint64                 `protobuf:"varint,15,opt,name=unwritable_chunks,json=unwritableChunks,proto3" json:"unwritable_chunks,omitempty"` // fewer in sync than replicas_min
 	LostChunks       uint64                 `protobuf:"varint,16,opt,name=lost_chunks,json=lostChunks,proto3" json:"lost_chunks,omitempty"`                   // no in-sync replica can serve now
+	Losses           uint64                 `protobuf:"varint,17,opt,name=losses,proto3" json:"losses,omitempty"`                                             // how often a chunk has lost what was not flushed, with the power of all its replicas in sync
 	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
 	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
 	NeverVerified uint64 `protobuf:"varint,31,opt,name=never_verified,json=neverVerified,proto3" json:"never_verified,omitempty"`
@@ -467,6 +468,13 @@ func (x *FileInfo) GetUnwritableChunks() uint64 {
 func (x *FileInfo) GetLostChunks() uint64 {
 	if x != nil {
 		return x.LostChunks
+	}
+	return 0
+}
+
+func (x *FileInfo) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
 	}
 	return 0
 }
@@ -1765,6 +1773,7 @@ type Chunk struct {
 	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	Insync        []uint32               `protobuf:"varint,3,rep,packed,name=insync,proto3" json:"insync,omitempty"`
 	Syncing       []uint32               `protobuf:"varint,4,rep,packed,name=syncing,proto3" json:"syncing,omitempty"`
+	Losses        uint64                 `protobuf:"varint,5,opt,name=losses,proto3" json:"losses,omitempty"` // how often what was not flushed was lost with the power of all in sync
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1825,6 +1834,13 @@ func (x *Chunk) GetSyncing() []uint32 {
 		return x.Syncing
 	}
 	return nil
+}
+
+func (x *Chunk) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
 }
 
 type GetChunksRequest struct {
@@ -5516,7 +5532,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xc7\x04\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xdf\x04\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -5536,7 +5552,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0fdegraded_chunks\x18\x0e \x01(\x04R\x0edegradedChunks\x12+\n" +
 	"\x11unwritable_chunks\x18\x0f \x01(\x04R\x10unwritableChunks\x12\x1f\n" +
 	"\vlost_chunks\x18\x10 \x01(\x04R\n" +
-	"lostChunks\x12#\n" +
+	"lostChunks\x12\x16\n" +
+	"\x06losses\x18\x11 \x01(\x04R\x06losses\x12#\n" +
 	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
 	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x93\x01\n" +
 	"\rCreateRequest\x12\x12\n" +
@@ -5647,12 +5664,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05clean\x18\x04 \x01(\bR\x05clean\"\x10\n" +
-	"\x0eCloseFileReply\"i\n" +
+	"\x0eCloseFileReply\"\x81\x01\n" +
 	"\x05Chunk\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x16\n" +
 	"\x06insync\x18\x03 \x03(\rR\x06insync\x12\x18\n" +
-	"\asyncing\x18\x04 \x03(\rR\asyncing\"d\n" +
+	"\asyncing\x18\x04 \x03(\rR\asyncing\x12\x16\n" +
+	"\x06losses\x18\x05 \x01(\x04R\x06losses\"d\n" +
 	"\x10GetChunksRequest\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\rR\x04from\x12\x14\n" +

@@ -26,8 +26,9 @@ func (c *Cluster) Client(letter byte, incarnation uint64) *Client {
 // Volume is a file that a client holds.
 type Volume struct {
 	*Client
-	File  uint64
-	Epoch uint64
+	File   uint64
+	Epoch  uint64
+	Losses uint64
 }
 
 // TryOpen opens a file once.
@@ -36,7 +37,7 @@ func (c *Client) TryOpen(path string) (*Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Volume{c, r.File.Id, r.Epoch}, nil
+	return &Volume{c, r.File.Id, r.Epoch, r.File.Losses}, nil
 }
 
 // Open opens a file, which must work.

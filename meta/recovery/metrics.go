@@ -3,8 +3,8 @@ package recovery
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	suspectsDropped, absolved, rebuilt, failed, moved, removed, spared, takenOver, takeOversFailed prometheus.Counter
-	activeDesc                                                                                     *prometheus.Desc
+	suspectsDropped, absolved, lost, rebuilt, failed, moved, removed, spared, takenOver, takeOversFailed prometheus.Counter
+	activeDesc                                                                                           *prometheus.Desc
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -15,6 +15,7 @@ func newMetrics() metrics {
 	return metrics{
 		suspectsDropped: counter("suspects_dropped_total", "Suspect replicas dropped for the sake of sound ones."),
 		absolved:        counter("absolved_total", "Suspect replicas made the source."),
+		lost:            counter("losses_total", "Chunks that have lost what was not flushed, with the power of all their replicas."),
 		rebuilt:         counter("rebuilt_total", "Replicas rebuilt."),
 		failed:          counter("failed_total", "Rebuilds of chunks that failed."),
 		moved:           counter("moved_bytes_total", "Bytes that rebuilds have moved."),
@@ -27,7 +28,7 @@ func newMetrics() metrics {
 }
 
 func (m *metrics) counters() []prometheus.Counter {
-	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.rebuilt, m.failed, m.moved, m.removed, m.spared, m.takenOver, m.takeOversFailed}
+	return []prometheus.Counter{m.suspectsDropped, m.absolved, m.lost, m.rebuilt, m.failed, m.moved, m.removed, m.spared, m.takenOver, m.takeOversFailed}
 }
 
 // Describe names what is collected.

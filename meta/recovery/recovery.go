@@ -8,7 +8,7 @@
 // the loss of leadership, and is then begun anew from what the chunk table says; nothing needs to be remembered.
 //
 // Resolving (suspects.go): a suspect leaves insync if another in-sync replica is up and sound; if all are suspect and up, the best
-// is absolved with the next version, and then the others leave.
+// is absolved with the next version, and then the others leave. If it has lost power too, that loss is on record before (R9loss).
 //
 // Rebuilding (plan.go, rebuild.go): T prepares with version+1; the entry that makes it syncing names the epoch for which it prepared and that
 // the file is settled; all in-sync replicas are raised; T pulls; the entry that makes it in-sync names the same version; T is promoted.

@@ -80,6 +80,7 @@ type resolution struct {
 	corrupt bool     // those in drop hold nothing that may be built upon
 	source  uint32   // to be absolved, if not 0
 	others  []uint32 // the other suspects
+	lost    bool     // the source has lost power, too: with what was not flushed (R9loss)
 	helpers []uint32 // those of them that have lost no more than the source: their blocks may help (R6copy)
 }
 
@@ -142,6 +143,7 @@ func chooseSource(suspects []condition, which int, left rules.Set) (r resolution
 	r.source = good[which%len(good)]
 	for _, c := range suspects {
 		if c.server == r.source {
+			r.lost = c.level == sessions.MachineDied
 			continue
 		}
 		if r.others = append(r.others, c.server); c.level == best {

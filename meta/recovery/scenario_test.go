@@ -161,6 +161,59 @@ func TestTheSourceIsOneWhoseMachineLivedOn(t *testing.T) {
 	})
 }
 
+// R9loss: where all replicas have lost power, the loss is on record before one is made the source; where only processes have died, nothing is lost.
+func TestLossesAreOnRecordBeforeASourceServes(t *testing.T) {
+	for _, x := range []struct {
+		name string
+		died [3]uint32
+		lost uint64
+	}{
+		{"power of all", [3]uint32{sessions.SuspicionMachine, sessions.SuspicionMachine, sessions.SuspicionMachine}, 1},
+		{"one machine lived on", [3]uint32{sessions.SuspicionMachine, sessions.SuspicionProcess, sessions.SuspicionMachine}, 0},
+		{"processes", [3]uint32{sessions.SuspicionProcess, sessions.SuspicionProcess, sessions.SuspicionProcess}, 0},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			play(t, func(t *testing.T, c *scene) {
+				keys := metatest.Keys(c.v.File, chunks)
+				for i, s := range c.s {
+					s.Hook(func(m *metapb.Command) error {
+						if a := m.GetAbsolve(); a != nil && c.Chunk(a.Chunk.File, a.Chunk.Index).Losses != x.lost {
+							t.Errorf("made the source: %+v, want %d losses on record", c.Chunk(a.Chunk.File, a.Chunk.Index), x.lost)
+						}
+						return nil
+					})
+					s.Crash(x.died[i], keys...)
+				}
+				for _, s := range c.s {
+					s.Start()
+				}
+				c.Within(5*time.Second, "all in sync again", func() bool { return c.s[0].Replica(keys[0]).Suspect == 0 && c.whole(0, 1, 2) })
+				if got := c.Client('a', 2).Open("/f").Losses; got != x.lost*chunks {
+					t.Errorf("the file has %d losses, want %d", got, x.lost*chunks)
+				}
+			})
+		})
+	}
+}
+
+// A chunk with one replica has no other that leaves: its loss is on record all the same.
+func TestTheLossOfAnOnlyReplicaIsOnRecord(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.Config("mds.wd.max_offline_cs", "1")
+		for _, which := range []int{1, 2} {
+			c.s[which].Stop()
+			c.drop(t, which)
+		}
+		keys := metatest.Keys(c.v.File, chunks)
+		c.s[0].Crash(sessions.SuspicionMachine, keys...)
+		c.s[0].Start()
+		c.Within(5*time.Second, "it serves", func() bool { return c.s[0].Replica(keys[0]).Suspect == 0 })
+		if rec := c.Chunk(c.v.File, 0); rec.Losses != 1 || !c.whole(0) {
+			t.Errorf("%+v, want 1 loss", rec)
+		}
+	})
+}
+
 // R6confirm: nothing is decided while a replica is down that may be better, or suspect too.
 func TestSuspectsWaitForReplicasThatAreDown(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"pstorage/meta/config"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
@@ -28,6 +27,7 @@ type absolution struct {
 	source  uint32
 	others  []uint32
 	helpers []uint32 // among the others
+	lost    bool     // what was not flushed is lost
 }
 
 // atVersion is the version that the source gets. It is the next one, so that it serves nobody before the chunk table says
@@ -130,12 +130,13 @@ func (e *Engine) resolveOne(v *fsm.View, k fsm.ChunkKey, drops *changes, sources
 	case len(c.Syncing) > 0: // what a target has pulled the source may have lost since (R7source)
 		drops.add(k, &fsmpb.Change{Version: c.Version, Drop: slices.Clone(c.Syncing)})
 	default:
-		*sources = append(*sources, absolution{k, c.Version, r.source, r.others, r.helpers})
+		*sources = append(*sources, absolution{k, c.Version, r.source, r.others, r.helpers, r.lost})
 	}
 }
 
-// absolve has sources absolved, and then commits, in batches, that they are alone.
-func (e *Engine) absolve(ctx context.Context, sources []absolution) {
+// absolve has sources absolved, and then commits, in batches, that they are alone. What is lost with that is on record before.
+func (e *Engine) absolve(ctx context.Context, all []absolution) {
+	sources := e.noteLosses(ctx, all)
 	if len(sources) == 0 {
 		return
 	}
@@ -157,6 +158,41 @@ func (e *Engine) absolve(ctx context.Context, sources []absolution) {
 		e.mu.Unlock()
 		e.Kick()
 	})
+}
+
+// noteLosses commits which chunks have lost what was not flushed: before the source answers a flush, so that a holder that asks after its answer
+// learns of it (R9loss). It returns the absolutions that may go on.
+func (e *Engine) noteLosses(ctx context.Context, all []absolution) (sources []absolution) {
+	noted := map[fsm.ChunkKey]bool{}
+	for part := range slices.Chunk(all, maxEntry) {
+		var marks changes
+		for _, a := range part {
+			if a.lost {
+				marks.add(a.key, &fsmpb.Change{Version: a.version, Lost: true})
+			}
+		}
+		if marks.count == 0 {
+			continue
+		}
+		outcomes, err := e.leader.Alter(ctx, marks.order)
+		if err != nil {
+			e.log.Warn("recovery", "step", "note losses", "error", err)
+		}
+		e.metrics.lost.Add(float64(succeeded(outcomes)))
+		for _, o := range outcomes {
+			noted[o.Key] = o.Err == nil
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, a := range all {
+		if !a.lost || noted[a.key] {
+			sources = append(sources, a)
+			continue
+		}
+		delete(e.absolving, a.key)
+	}
+	return sources
 }
 
 // drain waits for one result and takes all that are there by then.
@@ -225,75 +261,4 @@ func (e *Engine) soleSources(ctx context.Context, batch []*absolution) {
 		return
 	}
 	e.sessions.Publish(outcomes, true)
-}
-
-// dropOffline lets servers go that have been away for too long: their replicas are to be rebuilt elsewhere.
-func (e *Engine) dropOffline(ctx context.Context) error {
-	if time.Now().Before(e.nextOffline) {
-		return nil
-	}
-	set := e.leader.Settings()
-	var drops changes
-	err := e.leader.View(func(v *fsm.View) error {
-		gone := droppedServers(v)
-		offline := e.offline(v, set.OfflineAfter)
-		if !e.isDisaster(v, set) { // what comes back is worth more than copies
-			gone = append(gone, offline...)
-		}
-		e.anyOffline = len(gone) > 0
-		for _, server := range gone {
-			e.dropServer(v, server, &drops)
-		}
-		return nil
-	})
-	if err != nil || drops.count == 0 {
-		if e.anyOffline {
-			e.nextOffline = time.Now().Add(offlineEvery)
-		}
-		return err
-	}
-	outcomes, err := e.leader.Alter(ctx, drops.order)
-	if err != nil {
-		return err
-	}
-	e.sessions.Publish(outcomes, true)
-	e.Changed(outcomes, false)
-	return nil
-}
-
-// isDisaster tells whether so many servers are offline that this is no failure to be answered with copies.
-func (e *Engine) isDisaster(v *fsm.View, set config.Settings) bool {
-	return set.MaxOffline > 0 && len(e.offline(v, set.OfflineAfter)) > set.MaxOffline
-}
-
-// droppedServers are those that were removed although chunks still count on them.
-func droppedServers(v *fsm.View) (out []uint32) {
-	for _, s := range v.Servers() {
-		if s.Dropped && v.Members(s.Id) > 0 {
-			out = append(out, s.Id)
-		}
-	}
-	return out
-}
-
-func (e *Engine) offline(v *fsm.View, after time.Duration) (out []uint32) {
-	for _, s := range v.Servers() {
-		if !s.Dropped && e.sessions.StateOf(s.Id, after) == metapb.Server_OFFLINE {
-			out = append(out, s.Id)
-		}
-	}
-	return out
-}
-
-func (e *Engine) dropServer(v *fsm.View, server uint32, drops *changes) {
-	var c fsm.Chunk
-	v.Replicas(server, func(b *fsm.Block) bool {
-		return b.Each(func(index uint32) bool {
-			k := fsm.ChunkKey{File: b.File, Index: index}
-			if v.Chunk(k, &c) && MayDrop(Judged(e.sessions, e.leader.LeftOut()), k, &c, server) == Drop {
-				drops.add(k, &fsmpb.Change{Version: c.Version, Drop: []uint32{server}})
-			}
-			return drops.count < maxEntry
-		})
-	})
 }

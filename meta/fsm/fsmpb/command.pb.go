@@ -1478,6 +1478,7 @@ type Change struct {
 	Syncing       []uint32               `protobuf:"varint,4,rep,packed,name=syncing,proto3" json:"syncing,omitempty"` // join as a rebuild's target
 	Promote       []uint32               `protobuf:"varint,5,rep,packed,name=promote,proto3" json:"promote,omitempty"` // from syncing to insync
 	Corrupt       bool                   `protobuf:"varint,6,opt,name=corrupt,proto3" json:"corrupt,omitempty"`        // what drop leaves behind may not be the base of a rebuild
+	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`              // what was not flushed is lost: all replicas in sync have lost power
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1550,6 +1551,13 @@ func (x *Change) GetPromote() []uint32 {
 func (x *Change) GetCorrupt() bool {
 	if x != nil {
 		return x.Corrupt
+	}
+	return false
+}
+
+func (x *Change) GetLost() bool {
+	if x != nil {
+		return x.Lost
 	}
 	return false
 }
@@ -2986,7 +2994,8 @@ type Node struct {
 	SettledEpoch  uint64                 `protobuf:"varint,10,opt,name=settled_epoch,json=settledEpoch,proto3" json:"settled_epoch,omitempty"`
 	Holder        *Holder                `protobuf:"bytes,11,opt,name=holder,proto3" json:"holder,omitempty"`
 	Clean         bool                   `protobuf:"varint,12,opt,name=clean,proto3" json:"clean,omitempty"`
-	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"` // whose LUN it is; empty: of none
+	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`  // whose LUN it is; empty: of none
+	Losses        uint64                 `protobuf:"varint,14,opt,name=losses,proto3" json:"losses,omitempty"` // how often a chunk of the file has lost what was not flushed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3110,6 +3119,13 @@ func (x *Node) GetTarget() string {
 		return x.Target
 	}
 	return ""
+}
+
+func (x *Node) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
 }
 
 type Server struct {
@@ -3837,14 +3853,15 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\fholder_epoch\x18\x03 \x01(\x04R\vholderEpoch\x12\x16\n" +
 	"\x06holder\x18\x04 \x01(\fR\x06holder\x12\x18\n" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12#\n" +
-	"\rsettled_epoch\x18\x06 \x01(\x04R\fsettledEpoch\"\x9a\x01\n" +
+	"\rsettled_epoch\x18\x06 \x01(\x04R\fsettledEpoch\"\xae\x01\n" +
 	"\x06Change\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04drop\x18\x03 \x03(\rR\x04drop\x12\x18\n" +
 	"\asyncing\x18\x04 \x03(\rR\asyncing\x12\x18\n" +
 	"\apromote\x18\x05 \x03(\rR\apromote\x12\x18\n" +
-	"\acorrupt\x18\x06 \x01(\bR\acorrupt\"\x86\x01\n" +
+	"\acorrupt\x18\x06 \x01(\bR\acorrupt\x12\x12\n" +
+	"\x04lost\x18\a \x01(\bR\x04lost\"\x86\x01\n" +
 	"\fCreateServer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -3946,7 +3963,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\x88\x03\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xa0\x03\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -3962,7 +3979,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	" \x01(\x04R\fsettledEpoch\x124\n" +
 	"\x06holder\x18\v \x01(\v2\x1c.pstorage.meta.fsm.v1.HolderR\x06holder\x12\x14\n" +
 	"\x05clean\x18\f \x01(\bR\x05clean\x12\x16\n" +
-	"\x06target\x18\r \x01(\tR\x06target\"\xea\x01\n" +
+	"\x06target\x18\r \x01(\tR\x06target\x12\x16\n" +
+	"\x06losses\x18\x0e \x01(\x04R\x06losses\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
