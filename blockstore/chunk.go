@@ -60,6 +60,9 @@ type chunkState struct {
 	whole      bool         // all of it is
 	tries      uint32       // rounds of repair since the last piece that went well
 
+	unflushed uint64 // the round of flushes, or a later one, that covers the last write acknowledged (losses.go)
+	losses    uint64 // as the map says
+
 	wrote     bool // since the settler last looked
 	unsettled bool // some server may have it open
 	idle      uint8

@@ -20,6 +20,7 @@ type Client struct {
 	me       *metapb.Client
 	base     time.Time // of the monotonic clock that leases are counted on
 	sessions atomic.Uint64
+	ends     atomic.Uint64 // of sessions with chunk servers, so far
 	warner   warner
 
 	ctx    context.Context
@@ -166,14 +167,15 @@ type call struct {
 	wire.Call
 	p     *piece
 	vs    *vserver
-	bytes int64 // counted in the link's load
-	slow  bool  // counted among the link's slow calls
+	ends  uint64 // Client.ends when it was begun
+	bytes int64  // counted in the link's load
+	slow  bool   // counted among the link's slow calls
 }
 
 // begin counts the call as under way on its server's link.
 func (c *call) begin(vs *vserver, bytes int64, slow bool) {
 	c.vs, c.bytes, c.slow = vs, bytes, slow
-	c.Owner = c
+	c.Owner, c.ends = c, vs.link.c.ends.Load()
 	c.Err, c.Status = nil, wire.OK
 	vs.link.bytes.Add(bytes)
 	if slow {

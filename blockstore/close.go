@@ -27,7 +27,7 @@ func (v *Volume) close() error {
 	var err error
 	if clean {
 		err = v.flush(ctx)
-		clean = err == nil && v.settleAll(ctx)
+		clean = (err == nil || errors.Is(err, block.ErrLostWrites)) && v.settleAll(ctx)
 	}
 	v.shut.Store(true)
 	for !v.drain(v.shortly()) { // calls under way end by their deadline
@@ -47,7 +47,7 @@ func (v *Volume) close() error {
 	case !clean:
 		return v.named(errors.Join(ErrUnclean, err))
 	}
-	return nil
+	return err // writes are lost
 }
 
 // shortly is done after a while.

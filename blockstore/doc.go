@@ -12,6 +12,7 @@
 //   - A chunk takes no I/O before all its members are fenced by this epoch, have its version, and, where one had it open, have been made
 //     equal (R5). When a write fails for good, its range is made equal before anything else touches it.
 //   - A server that answered a write is dirty until it has answered a flush sent later (R9).
+//   - A flush succeeds only if no write that it covers may have been lost with the power of all replicas (R9loss; losses.go says how that is known).
 //   - A chunk is settled only while no write to it is under way, and none may start meanwhile (R5open).
 //
 // The hot path. Submit cuts requests into pieces (a chunk, at most wire.MaxData) and gives each to its chunk, which issues it, queues it
@@ -31,5 +32,5 @@
 //   - one for each compare-and-write under way, and a few while chunks are reconciled.
 //
 // Locks, in their order: flusher.mu; chunkState.mu; then one of Volume.setsMu, allocator.mu, Volume.serversMu; Client.mu; link.mu. No lock is
-// held while calls are sent or requests completed, as either may call back. Volume.pausedMu and chunkTable.mu are taken alone.
+// held while calls are sent or requests completed, as either may call back. Volume.pausedMu, losses.mu and chunkTable.mu are taken alone.
 package blockstore

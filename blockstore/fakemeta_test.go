@@ -105,7 +105,8 @@ func (m *fakeMeta) Open(_ context.Context, in *metapb.OpenRequest, _ ...grpc.Cal
 }
 
 func (m *fakeMeta) copyInfo() *metapb.FileInfo {
-	return &metapb.FileInfo{Path: m.info.Path, Id: m.info.Id, Size: m.info.Size, Layers: m.info.Layers, Effective: m.info.Effective}
+	return &metapb.FileInfo{Path: m.info.Path, Id: m.info.Id, Size: m.info.Size, Layers: m.info.Layers, Effective: m.info.Effective,
+		Losses: m.info.Losses}
 }
 
 func (m *fakeMeta) Renew(_ context.Context, in *metapb.RenewRequest, _ ...grpc.CallOption) (*metapb.RenewReply, error) {
@@ -156,7 +157,7 @@ func (m *fakeMeta) Resize(_ context.Context, in *metapb.ResizeRequest, _ ...grpc
 }
 
 func cloneChunk(c *metapb.Chunk) *metapb.Chunk {
-	return &metapb.Chunk{Index: c.Index, Version: c.Version, Insync: slices.Clone(c.Insync), Syncing: slices.Clone(c.Syncing)}
+	return &metapb.Chunk{Index: c.Index, Version: c.Version, Insync: slices.Clone(c.Insync), Syncing: slices.Clone(c.Syncing), Losses: c.Losses}
 }
 
 func (m *fakeMeta) GetChunks(_ context.Context, in *metapb.GetChunksRequest, _ ...grpc.CallOption) (*metapb.GetChunksReply, error) {
@@ -224,7 +225,7 @@ func (s *fakeServer) prepare(index uint32, version uint64, state store.State, ep
 		r = &fakeReplica{blocks: map[uint32][]byte{}}
 		s.replicas[id] = r
 	}
-	r.version, r.state, r.suspect, r.open, r.fresh, r.corrupt = version, state, false, false, map[uint32]bool{}, nil
+	r.version, r.state, r.suspect, r.forgot, r.open, r.fresh, r.corrupt = version, state, false, false, false, map[uint32]bool{}, nil
 	s.fence[fakeFile] = max(s.fence[fakeFile], epoch)
 	return true
 }

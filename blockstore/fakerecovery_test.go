@@ -30,28 +30,59 @@ func (m *fakeMeta) admit(s *fakeServer) {
 func (m *fakeMeta) resolve() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, c := range m.chunks {
-		for _, id := range c.Insync {
-			s := m.server(id)
-			s.mu.Lock()
-			suspect := s.up && s.admitted && s.replica(i).suspect
-			s.mu.Unlock()
-			if suspect && !m.drop(c, id) && m.allBack(c) {
-				c.Insync, c.Version = []uint32{id}, c.Version+1
-				s.set(func() { r := s.replica(i); r.suspect, r.version = false, c.Version; r.sync() })
-				break
+	for _, c := range m.chunks {
+		if suspects := m.suspects(c); len(suspects) > 0 && len(suspects) < len(c.Insync) {
+			for _, s := range suspects {
+				m.drop(c, s.id)
 			}
+		} else if len(suspects) > 0 {
+			m.makeSource(c, suspects)
 		}
 	}
 }
 
-func (m *fakeMeta) allBack(c *metapb.Chunk) bool {
+// suspects returns those of a chunk's servers that are back with a suspect replica.
+func (m *fakeMeta) suspects(c *metapb.Chunk) (list []*fakeServer) {
 	for _, id := range c.Insync {
-		if s := m.server(id); !s.reachable() {
-			return false
-		}
+		s := m.server(id)
+		s.set(func() {
+			if s.up && s.admitted && s.replica(c.Index).suspect {
+				list = append(list, s)
+			}
+		})
 	}
-	return true
+	return list
+}
+
+// makeSource takes the one that has lost least (R6prefer), and counts what is lost (R9loss).
+func (m *fakeMeta) makeSource(c *metapb.Chunk, all []*fakeServer) {
+	source := all[0]
+	for _, s := range all {
+		s.set(func() {
+			if !s.replica(c.Index).forgot {
+				source = s
+			}
+		})
+	}
+	for _, s := range all {
+		s.set(func() {
+			if s != source {
+				s.replica(c.Index).state = store.Stale
+			}
+		})
+	}
+	source.set(func() {
+		r := source.replica(c.Index)
+		if r.forgot {
+			c.Losses++
+			m.info.Losses++
+		}
+		if c.Insync = []uint32{source.id}; len(all) > 1 {
+			c.Version++
+		}
+		r.suspect, r.forgot, r.version = false, false, c.Version
+		r.sync()
+	})
 }
 
 // rebuild brings degraded chunks back to norm (R7), with pauses between the steps.

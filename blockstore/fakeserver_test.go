@@ -38,6 +38,7 @@ type fakeReplica struct {
 	version uint64
 	state   store.State
 	suspect bool
+	forgot  bool // it has lost power, and with it what was not synced
 	open    bool
 	blocks  map[uint32][]byte
 	synced  map[uint32][]byte
@@ -266,6 +267,7 @@ func (s *fakeServer) kill(power bool) {
 	for _, r := range s.replicas {
 		r.suspect = r.suspect || r.open
 		if power {
+			r.forgot = r.suspect
 			r.blocks = make(map[uint32][]byte, len(r.synced))
 			for no, b := range r.synced {
 				r.blocks[no] = b

@@ -72,9 +72,13 @@ const fencePage = 2
 func (s *fakeServer) doFile(w *wire.Call) wire.Status {
 	if w.Op == wire.OpFlush {
 		for id, r := range s.replicas {
-			if id.File == w.Chunk.File {
-				r.sync()
+			if id.File != w.Chunk.File {
+				continue
 			}
+			if r.suspect && r.state != store.Stale {
+				return wire.Suspect // R9suspect
+			}
+			r.sync()
 		}
 		return wire.OK
 	}

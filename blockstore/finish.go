@@ -47,6 +47,9 @@ func (v *Volume) answered(b *batch, p *piece) {
 	switch v.judge(ch, p) {
 	case good:
 		ch.tries = 0
+		if p.write && p.flags&wire.FlagSync == 0 {
+			v.acknowledge(ch, p)
+		}
 		v.retire(b, ch, p, &ready)
 	case again:
 		ready.push(p)

@@ -26,6 +26,12 @@ type flusher struct {
 	stalled bool // the round waits for the repairs
 	err     error
 
+	number uint64 // of the round (losses.go)
+	base   uint64 // Client.ends when it began
+	since  uint64 // base of the last round that has succeeded
+	shaken bool   // a server has failed to flush, or does not count any more
+	asking bool   // stalled because the metadata servers are to be asked about losses
+
 	calls   []call
 	pending atomic.Int32
 }
@@ -44,11 +50,24 @@ func (f *flusher) add(b *batch, r *block.Request) {
 func (f *flusher) begin(b *batch) {
 	for f.running = len(f.next) > 0; f.running; f.running = len(f.next) > 0 {
 		f.round, f.next = f.next, f.round[:0]
-		if f.send(b) {
+		f.base = f.v.c.ends.Load()
+		f.number = f.v.losses.begun.Add(1)
+		if f.send(b) || f.mustAsk() {
 			return
 		}
 		f.complete(b)
 	}
+}
+
+// mustAsk tells whether a server may have lost power with what the round covers, and if so has the repairs ask (R9loss). All servers have
+// flushed. mu is held.
+func (f *flusher) mustAsk() bool {
+	if !f.shaken && f.v.c.ends.Load() == f.since && f.v.losses.doubt.Load() < f.number {
+		return false
+	}
+	f.stalled, f.asking = true, true
+	f.v.wake()
+	return true
 }
 
 // send calls every dirty server and reports whether there is one. mu is held.
@@ -87,12 +106,13 @@ func (f *flusher) CompleteCalls(calls []*wire.Call) {
 	}
 	b := f.v.newBatch()
 	f.mu.Lock()
-	if f.judge() {
+	switch {
+	case !f.judge():
+		f.stalled, f.shaken = true, true
+		f.v.wake()
+	case !f.mustAsk():
 		f.complete(b)
 		f.begin(b)
-	} else {
-		f.stalled = true
-		f.v.wake()
 	}
 	f.mu.Unlock()
 	f.v.finishBatch(b)
@@ -135,6 +155,9 @@ func (f *flusher) heed(c *call) {
 
 // complete ends the round's requests. mu is held.
 func (f *flusher) complete(b *batch) {
+	if f.err == nil {
+		f.err = f.succeed()
+	}
 	for _, r := range f.round {
 		if r.Err = f.err; r.Err != nil {
 			f.v.metrics.failed(r)
@@ -147,27 +170,38 @@ func (f *flusher) complete(b *batch) {
 	f.round, f.err = f.round[:0], nil
 }
 
+// succeed ends a round whose writes are on stable storage, or lost: then it fails, once.
+func (f *flusher) succeed() error {
+	f.since, f.shaken = f.base, false
+	f.v.losses.flushed.Store(f.number)
+	if f.v.losses.found.Swap(false) {
+		return f.v.named(block.ErrLostWrites)
+	}
+	return nil
+}
+
 // waitsFor reports whether a stalled round needs the server.
 func (f *flusher) waitsFor(vs *vserver) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.stalled && vs.dirty.Load()
+	return f.stalled && !f.asking && vs.dirty.Load()
 }
 
 // resume goes on with a stalled round, once every server that it waits for can be reached, or is no member of any chunk
-// any more. With an error, the round ends with it.
+// any more, and the metadata servers have been asked if need be. With an error, the round ends with it.
 func (f *flusher) resume(err error) {
 	f.mu.Lock()
-	waits := f.stalled && err == nil && f.v.mustWait()
+	number, asking := f.number, f.asking
+	waits := !f.stalled || err == nil && !asking && f.v.mustWait()
 	f.mu.Unlock()
-	if waits {
+	if waits || err == nil && asking && !f.v.askLosses() {
 		return
 	}
 	b := f.v.newBatch()
 	f.mu.Lock()
-	if f.stalled {
-		f.stalled = false
-		if f.err = err; err != nil || !f.send(b) {
+	if f.stalled && f.number == number {
+		f.stalled, f.asking = false, false
+		if f.err = err; err != nil || asking || !f.send(b) && !f.mustAsk() {
 			f.complete(b)
 			f.begin(b)
 		}
@@ -177,7 +211,7 @@ func (f *flusher) resume(err error) {
 }
 
 // mustWait reports whether a dirty server can neither be flushed nor be left out. One that is no member of any chunk any more is
-// clean: nothing there counts.
+// clean: nothing there counts. flusher.mu is held.
 func (v *Volume) mustWait() bool {
 	wait := false
 	for _, vs := range v.allServers() {
@@ -185,6 +219,7 @@ func (v *Volume) mustWait() bool {
 		case !vs.dirty.Load():
 		case !v.isMember(vs):
 			vs.dirty.Store(false)
+			v.flusher.shaken = true
 		case !vs.link.is(linkUp) || !vs.fenced.Load() || vs.condemned.Load() != nil || v.c.now() < vs.doubtedUntil.Load():
 			wait = true
 		}

@@ -89,6 +89,7 @@ func (c *Client) renewed(held map[uint64]*Volume, sent int64, rep *metapb.RenewR
 	for _, info := range rep.Changed {
 		if v := held[info.Id]; v != nil {
 			v.resize(int64(info.Size))
+			v.hearLosses(info.Losses)
 		}
 	}
 	for _, v := range held {

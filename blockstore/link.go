@@ -137,6 +137,7 @@ func (l *link) use(ctx context.Context, s *session) time.Duration {
 	l.become(linkUp)
 	l.watch(ctx, s)
 	l.conn.Store(nil)
+	l.c.ends.Add(1) // before another begins
 	if time.Since(s.since) >= shortLife {
 		l.short = 0
 	} else if l.short++; l.short > 1 { // it answers the call and hangs up: that is no answer

@@ -66,6 +66,7 @@ func (v *Volume) learn(m *metapb.Chunk) {
 	if m.Version > ch.version {
 		ch.complaints = nil
 	}
+	v.compareLosses(ch, m)
 	old := append(append([]*vserver(nil), ch.insync...), ch.syncing...)
 	ch.version, ch.insync, ch.syncing = m.Version, v.known(m.Insync), v.known(m.Syncing)
 	ch.fewer = len(ch.insync) < v.min

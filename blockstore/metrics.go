@@ -19,6 +19,7 @@ type metrics struct {
 	reads, writes, zeroes                     counters
 	flushes, errors                           atomic.Int64
 	dropped, reconciled, replicaErrors, waits atomic.Int64
+	losses                                    atomic.Int64
 }
 
 type counters struct {
@@ -68,12 +69,13 @@ var (
 	descDropped = prometheus.NewDesc("pstorage_volume_replicas_dropped_total", "Replicas of chunks dropped.", []string{"volume"}, nil)
 	descFailed  = prometheus.NewDesc("pstorage_volume_replica_errors_total", "Errors of single replicas.", []string{"volume"}, nil)
 	descRetries = prometheus.NewDesc("pstorage_volume_waits_total", "Times that part of a request had to wait for a repair.", []string{"volume"}, nil)
+	descLosses  = prometheus.NewDesc("pstorage_volume_losses_total", "Chunks that have lost writes that were not flushed, with the power of all replicas.", []string{"volume"}, nil)
 	descStuck   = prometheus.NewDesc("pstorage_volume_chunks_in_trouble", "Chunks that wait for a repair now.", []string{"volume"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descErrors, descDropped, descFailed, descRetries, descStuck} {
+	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descErrors, descDropped, descFailed, descRetries, descLosses, descStuck} {
 		out <- d
 	}
 }
@@ -92,7 +94,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		v.setsMu.Unlock()
 		out <- prometheus.MustNewConstMetric(descStuck, prometheus.GaugeValue, float64(stuck), name)
 		for d, n := range map[*prometheus.Desc]int64{descFlushes: m.flushes.Load(), descErrors: m.errors.Load(), descDropped: m.dropped.Load(),
-			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load()} {
+			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load(), descLosses: m.losses.Load()} {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), name)
 		}
 	}

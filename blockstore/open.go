@@ -63,10 +63,11 @@ func (c *Client) newVolume(rep *metapb.OpenReply, opt OpenOptions) (*Volume, err
 	v.batches.New = func() any { return new(batch) }
 	v.requests.New = func() any { return new(request) }
 	v.pieces.New = func() any { return new(piece) }
-	v.flusher.v = v
+	v.flusher.v, v.flusher.since = v, c.ends.Load()
 	v.alloc.v, v.alloc.wake = v, make(chan struct{}, 1)
 	v.servers.Store(new([]*vserver))
 	v.size.Store(int64(info.Size))
+	v.losses.file.Store(info.Losses)
 	v.table.grow(v.chunksFor(int64(info.Size)))
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	return v, nil

@@ -33,6 +33,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"R5MakesReplicasEqualBeforeReading", rules.R5reconcile, halfWritten},
 		{"R5LeavesChunksOpenWhileAWriteIsInFlight", rules.R5open, slowWrite},
 		{"R9FlushesWhatWasWritten", rules.R9, powerCut},
+		{"R9SaysThatWritesAreLost", rules.R9loss, powerLost},
 		{"R10DropsAReplicaThatFailsItsSum", rules.R10, corruptReplica},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -40,6 +40,7 @@ type Volume struct {
 	servers   atomic.Pointer[[]*vserver] // replaced, never changed
 
 	flusher flusher
+	losses  losses
 	alloc   allocator
 
 	pausedMu sync.Mutex

@@ -12,7 +12,7 @@
 //   - Until then the request and its buffers belong to the device; afterwards to the submitter.
 //   - Requests that overlap and are in flight together take effect in an order the device chooses, block by block as
 //     if one came after the other (a read that overlaps a write in flight sees, of each sector, old or new bytes).
-//   - A Flush covers every write that was completed before the flush was submitted.
+//   - A Flush covers every write that was completed before the flush was submitted. It fails if one of them may have been lost since.
 package block
 
 import (
@@ -138,5 +138,6 @@ var (
 	ErrCorrupt     = errors.New("data failed its checksum on every replica")
 	ErrClosed      = errors.New("device is closed")
 	ErrLostLease   = errors.New("lease on the volume was lost")
+	ErrLostWrites  = errors.New("writes that were not flushed are lost") // of a Flush (Lossy)
 	ErrUnavailable = errors.New("no replica can serve now")
 )

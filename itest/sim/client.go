@@ -49,6 +49,8 @@ type process struct {
 	store *blockstore.Client
 	done  chan struct{} // it was killed
 	ended sync.Once
+
+	incarnation uint64
 }
 
 // begin starts a process.
@@ -65,7 +67,7 @@ func (c *clientHost) begin() (*process, error) {
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	p := &process{host: c, meta: m, store: b, done: make(chan struct{})}
+	p := &process{host: c, meta: m, store: b, done: make(chan struct{}), incarnation: c.incarnation}
 	c.mu.Lock()
 	c.live = p
 	c.mu.Unlock()
@@ -83,6 +85,9 @@ func (s *Sim) storeDialer(machine string) blockstore.Dialer {
 		return conn, nil
 	}
 }
+
+// number is the process's own.
+func (p *process) number() int { return p.host.number<<16 | int(p.incarnation) }
 
 // kill ends the process: nothing more of it gets out. What is left of it is cleared away.
 func (p *process) kill() { p.die(false) }
@@ -233,7 +238,7 @@ func place(r *rand.Rand, size int64) (first, count int64) {
 }
 
 func (u *user) op(k kind, first, count int64) *op {
-	return &op{kind: k, client: u.p.host.number, volume: u.v.number, first: first, count: count}
+	return &op{kind: k, client: u.p.host.number, process: u.p.number(), volume: u.v.number, first: first, count: count}
 }
 
 // do makes a request and reports whether it succeeded. It may fail only for a reason that the run gave.
@@ -242,7 +247,7 @@ func (u *user) do(r *block.Request) bool {
 	switch {
 	case r.Err == nil:
 		return true
-	case errors.Is(r.Err, block.ErrLostLease), errors.Is(r.Err, block.ErrClosed):
+	case errors.Is(r.Err, block.ErrLostLease), errors.Is(r.Err, block.ErrClosed), errors.Is(r.Err, block.ErrLostWrites):
 	default:
 		u.p.host.s.failed(u.p.host.name, "%v of volume %d at %d: %v", r.Op, u.v.number, r.Offset, r.Err)
 	}
@@ -313,8 +318,12 @@ func (u *user) flush() {
 	h := u.p.host.s.history
 	o := u.op(flush, 0, 0)
 	h.begin(o)
-	if u.do(&block.Request{Op: block.Flush}) {
+	r := &block.Request{Op: block.Flush}
+	switch {
+	case u.do(r):
 		h.end(o)
+	case errors.Is(r.Err, block.ErrLostWrites) && !h.endTold(o):
+		u.p.host.s.wrong("%s: a flush of volume %d fails, though no power was lost: %v", u.p.host.name, u.v.number, r.Err)
 	}
 }
 

@@ -15,7 +15,8 @@ import (
 // have happened at any time after it was asked for, or not at all.
 //
 // Lost power adds to that. Values written since a flush began that has succeeded are volatile. Where all replicas of a chunk that could have
-// had them lost power (losses.go says when that is so), the sector goes back to any one of them, or to the one before them.
+// had them lost power (losses.go says when that is so), the sector goes back to any one of them, or to the one before them. A flush that
+// succeeds says that this has not happened to what its own process had written; one that fails because it has happened takes the promise back (R9loss).
 
 type kind uint8
 
@@ -24,6 +25,7 @@ const (
 	write
 	flush
 	loss
+	told // a flush that failed since writes were lost
 )
 
 // sector names a sector of a volume.
@@ -36,6 +38,7 @@ type sector struct {
 type op struct {
 	kind    kind
 	client  int
+	process int // of all clients'
 	volume  int
 	first   int64 // sector
 	count   int64
@@ -72,6 +75,15 @@ func (h *history) end(o *op) {
 	defer h.mu.Unlock()
 	h.clock++
 	o.ret = h.clock
+}
+
+// endTold notes that a flush has failed since writes were lost. It reports whether any could be.
+func (h *history) endTold(o *op) bool {
+	h.end(o)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o.kind = told
+	return slices.ContainsFunc(h.ops, func(l *op) bool { return l.kind == loss && l.volume == o.volume })
 }
 
 // tick is the time now, and never again.
@@ -118,10 +130,15 @@ type input struct {
 	kind    kind
 	id      uint64
 	durable bool
+	process int // 0: that of a write which has not succeeded
 }
 
-// register is a sector's state: the values it may have now, and those that it goes back to when power is lost. Both are sorted.
-type register struct{ now, volatile string }
+// register is a sector's state: the values it may have now, and those that it goes back to when power is lost, both sorted; the last value
+// written, and whose flush vouches for it, if anybody's.
+type register struct {
+	now, volatile, last string
+	process             int
+}
 
 const zero = "\x00"
 
@@ -139,7 +156,7 @@ func with(set, id string) string {
 }
 
 var model = porcupine.Model{
-	Init: func() any { return register{zero, zero} },
+	Init: func() any { return register{now: zero, volatile: zero} },
 	Step: func(state, in, out any) (bool, any) {
 		r, i := state.(register), in.(input)
 		switch i.kind {
@@ -148,6 +165,7 @@ var model = porcupine.Model{
 			if r.now, r.volatile = id, with(r.volatile, id); i.durable {
 				r.volatile = id
 			}
+			r.last, r.process = id, i.process
 		case read:
 			id := value(out.(uint64))
 			if !strings.Contains(r.now, id) {
@@ -155,7 +173,12 @@ var model = porcupine.Model{
 			}
 			r.now = id
 		case flush:
+			if i.process != 0 && r.process == i.process {
+				r.now = r.last
+			}
 			r.volatile = r.now
+		case told:
+			r.process = 0
 		case loss:
 			r.now = r.volatile
 		}
@@ -163,7 +186,7 @@ var model = porcupine.Model{
 	},
 	DescribeOperation: func(in, out any) string {
 		i := in.(input)
-		return fmt.Sprintf("%v %d %v", []string{"read", "write", "flush", "power lost"}[i.kind], i.id, out)
+		return fmt.Sprintf("%v %d %v", []string{"read", "write", "flush", "power lost", "told"}[i.kind], i.id, out)
 	},
 }
 
@@ -188,7 +211,7 @@ func (h *history) bySector() map[sector][]*op {
 	}
 	for _, o := range h.ops {
 		for s := range lossy {
-			if o.kind == flush && o.ret != 0 && o.covers(s) {
+			if (o.kind == flush || o.kind == told) && o.ret != 0 && o.covers(s) {
 				out[s] = append(out[s], o)
 			}
 		}
@@ -197,7 +220,7 @@ func (h *history) bySector() map[sector][]*op {
 }
 
 func (o *op) covers(s sector) bool {
-	return o.volume == s.volume && (o.kind == flush || o.first <= s.number && s.number < o.first+o.count)
+	return o.volume == s.volume && (o.kind == flush || o.kind == told || o.first <= s.number && s.number < o.first+o.count)
 }
 
 // check returns a sentence for each sector whose history has no order.
@@ -223,7 +246,7 @@ func operations(s sector, ops []*op) (out []porcupine.Operation) {
 		}
 	}
 	for _, o := range ops {
-		p := porcupine.Operation{ClientId: o.client, Call: o.call, Return: o.ret, Input: input{kind: o.kind}}
+		p := porcupine.Operation{ClientId: o.client, Call: o.call, Return: o.ret, Input: input{kind: o.kind, process: o.process}}
 		switch o.kind {
 		case write:
 			id := o.id(s.number)
@@ -233,7 +256,11 @@ func operations(s sector, ops []*op) (out []porcupine.Operation) {
 					continue
 				}
 			}
-			p.Input = input{write, id, o.durable && o.ret != 0}
+			i := input{kind: write, id: id}
+			if o.ret != 0 {
+				i.durable, i.process = o.durable, o.process
+			}
+			p.Input = i
 		case read:
 			p.Output = o.id(s.number)
 		}
@@ -247,7 +274,7 @@ func describe(s sector, ops []*op) string {
 	ops = slices.SortedFunc(slices.Values(ops), func(a, b *op) int { return int(a.call - b.call) })
 	var out strings.Builder
 	for _, o := range ops {
-		what := map[kind]string{read: "read", write: "write", flush: "flush", loss: "power lost"}[o.kind]
+		what := map[kind]string{read: "read", write: "write", flush: "flush", loss: "power lost", told: "flush that fails: writes are lost"}[o.kind]
 		if o.kind <= write {
 			what += fmt.Sprint(" ", o.id(s.number))
 		}

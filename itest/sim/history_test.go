@@ -16,6 +16,13 @@ func at(k kind, id uint64, call, ret int64) *op {
 	return &op{kind: k, ids: []uint64{id}, call: call, ret: ret, client: int(call)}
 }
 
+// by is at for a process.
+func by(process int, k kind, id uint64, call, ret int64) *op {
+	o := at(k, id, call, ret)
+	o.process = process
+	return o
+}
+
 func TestHistoriesAreJudged(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -37,6 +44,12 @@ func TestHistoriesAreJudged(t *testing.T) {
 		{"a later write may be lost", true, play(at(write, 1, 1, 2), at(flush, 0, 3, 4), at(write, 2, 5, 6), at(loss, 0, 7, 8), at(read, 1, 9, 10))},
 		{"not the one before it", false, play(at(write, 1, 1, 2), at(flush, 0, 3, 4), at(write, 2, 5, 6), at(loss, 0, 7, 8), at(read, 0, 9, 10))},
 		{"of the volatile ones any comes back", true, play(at(write, 1, 1, 2), at(write, 2, 3, 4), at(loss, 0, 5, 6), at(read, 1, 7, 8))},
+		{"a flush vouches for what its process wrote", false, play(by(7, write, 1, 1, 2), at(loss, 0, 3, 4), by(7, flush, 0, 5, 6), at(read, 0, 7, 8))},
+		{"not for what another did", true, play(by(7, write, 1, 1, 2), at(loss, 0, 3, 4), by(8, flush, 0, 5, 6), at(read, 0, 7, 8))},
+		{"one that failed for the loss takes that back", true,
+			play(by(7, write, 1, 1, 2), at(loss, 0, 3, 4), by(7, told, 0, 5, 6), by(7, flush, 0, 7, 8), at(read, 0, 9, 10))},
+		{"not for later writes", false, play(by(7, write, 1, 1, 2), at(loss, 0, 3, 4), by(7, told, 0, 5, 6), by(7, write, 2, 7, 8), at(loss, 0, 9, 10),
+			by(7, flush, 0, 11, 12), at(read, 1, 13, 14))},
 	} {
 		if wrong := c.h.check(); c.good != (len(wrong) == 0) {
 			t.Errorf("%s: want %v, found %q", c.name, c.good, wrong)

@@ -88,6 +88,32 @@ func flushed(s *stage) {
 	s.need(errors.Join(m[0].back(), m[1].back()))
 }
 
+// unreported: all replicas lose power after writes that were not flushed. The holder lives on, and flushes then.
+func unreported(s *stage) {
+	v := s.volumes[1]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...), a.flush, a.writes(0, few...))
+	m := s.members(v, 0)
+	s.kill(m[0], true)
+	s.kill(m[1], true)
+	s.need(errors.Join(m[0].back(), m[1].back()))
+	a.does(a.flush, a.reads(0, few...))
+	a.closes()
+}
+
+// unharmed: of all replicas the processes die, and the holder flushes then.
+func unharmed(s *stage) {
+	v := s.volumes[1]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	m := s.members(v, 0)
+	s.kill(m[0], false)
+	s.kill(m[1], false)
+	s.need(errors.Join(m[0].back(), m[1].back()))
+	a.does(a.flush, a.reads(0, few...))
+	a.closes()
+}
+
 // rotten: blocks of a replica rot; then they are read.
 func rotten(s *stage) {
 	v := s.volumes[0]
