@@ -233,6 +233,9 @@ func (u *user) Close() error {
 	return nil
 }
 
+// OnLoss implements block.Lossy.
+func (u *user) OnLoss(f func()) (stop func()) { return block.OnLoss(u.Device, f) }
+
 // probe is the completer of a request that does nothing.
 type probe chan error
 

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"pstorage/blockstore/block"
+	"pstorage/blockstore/blocktest"
 	"pstorage/meta/metapb"
 )
 
@@ -350,6 +351,26 @@ func TestNothingIsOpenedAfterClose(t *testing.T) {
 		}
 		if !slices.ContainsFunc(c.devices, (*device).isClosed) {
 			t.Error("not closed")
+		}
+	})
+}
+
+func TestUsersOfAVolumeAreToldOfItsLosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lossy := &blocktest.Lossy{Device: block.NewMemory(1 << 20)}
+		c := newCluster("/a")
+		v := newVolumes(c, func(context.Context, string) (block.Device, error) { return lossy, nil })
+		d := mustOpen(t, v, "a")
+		told := 0
+		stop := block.OnLoss(d, func() { told++ })
+		lossy.Lose()
+		stop()
+		lossy.Lose()
+		if told != 1 {
+			t.Errorf("told of %d losses, want 1", told)
+		}
+		if err := errors.Join(d.Close(), v.Close()); err != nil {
+			t.Error(err)
 		}
 	})
 }

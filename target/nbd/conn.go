@@ -38,6 +38,8 @@ type conn struct {
 
 	outbox // the holder of the token's
 
+	lossy atomic.Bool // ended since the volume has lost writes
+
 	// Since when the sender and the receiver (in the middle of a request) have waited for the client; 0: they do not.
 	sendStalled, readStalled atomic.Int64
 }
@@ -62,6 +64,13 @@ func (c *conn) serve() error {
 	c.fail(err)
 	c.dropReceived()
 	return c.why()
+}
+
+// endForLoss ends the connection once what has been read of it is answered: the protocol has no other way to tell that writes that
+// were not flushed are lost.
+func (c *conn) endForLoss() {
+	c.lossy.Store(true)
+	c.link.interrupt()
 }
 
 // awaitDevice waits until every request has been completed.

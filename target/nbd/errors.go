@@ -15,6 +15,7 @@ var (
 	errLimit      = errors.New("limit exceeded")
 	errStuck      = errors.New("client takes no replies while others wait for memory")
 	errShutdown   = errors.New("server is shutting down")
+	errLostWrites = errors.New("the volume has lost writes that were not flushed")
 	errNoSocket   = errors.New("connection is not a socket")
 )
 
@@ -77,6 +78,7 @@ var wireErrors = [...]struct {
 	{block.ErrLostLease, nbdESHUTDOWN},
 	{errShutdown, nbdESHUTDOWN},
 	{block.ErrCorrupt, nbdEIO},
+	{block.ErrLostWrites, nbdEIO},
 	{block.ErrUnavailable, nbdEIO},
 }
 

@@ -202,9 +202,14 @@ func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
 		return errShutdown
 	}
 	log.Info("nbd: client connected", "size", a.device.Size(), "structured", a.structured)
+	stop := block.OnLoss(a.device, c.endForLoss)
 	err = c.serve()
+	stop()
 	s.removeConn(c)
-	if s.ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+	switch interrupted := errors.Is(err, os.ErrDeadlineExceeded); {
+	case interrupted && c.lossy.Load():
+		return errLostWrites
+	case interrupted && s.ctx.Err() != nil:
 		return errShutdown
 	}
 	return err

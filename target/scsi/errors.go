@@ -17,11 +17,13 @@ type failure struct {
 }
 
 // failures is searched in order. A device that is unavailable is becoming ready: initiators wait and try again. So is one whose
-// lease is lost or that is closed, since the transport opens its volume again (Gone).
+// lease is lost or that is closed, since the transport opens its volume again (Gone). A flush of which writes are lost is not to be tried again,
+// as initiators do after a unit attention or an error of the medium: the next one succeeds.
 var failures = []failure{
 	{block.ErrNoSpace, keyDataProtect, ascSpaceAllocation},
 	{block.ErrReadOnly, keyDataProtect, ascWriteProtected},
 	{block.ErrRange, keyIllegal, ascRange},
+	{block.ErrLostWrites, keyHardware, ascWriteError},
 	{block.ErrUnavailable, keyNotReady, ascBecomingReady},
 	{block.ErrLostLease, keyNotReady, ascBecomingReady},
 	{block.ErrClosed, keyNotReady, ascBecomingReady},

@@ -53,6 +53,7 @@ type LU struct {
 	blocking   serial // tasks whose execution may block
 	ctx        context.Context
 	cancel     context.CancelFunc
+	unwatch    func() // the device's losses
 
 	mu      sync.Mutex
 	nexuses map[*Nexus]struct{}
@@ -75,11 +76,15 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 	u.set(removable, o.Removable)
 	u.pr.load(o.Reservations, u.id)
 	u.set(reserved, u.pr.active())
+	u.unwatch = block.OnLoss(dev, func() { u.attention(ascPowerOn, nil) }) // as of a disk whose cache has lost its power
 	return u
 }
 
 // Close ends what the LU does by itself. There must be no unfinished task.
-func (u *LU) Close() { u.cancel() }
+func (u *LU) Close() {
+	u.unwatch()
+	u.cancel()
+}
 
 // Submit hands requests of started tasks to the device.
 func (u *LU) Submit(batch []*block.Request) { u.dev.Submit(batch) }
