@@ -67,6 +67,9 @@ func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
 	return future.Response(), nil
 }
 
+// Key returns the key that accounts are sealed with.
+func (t *term) Key() ([]byte, error) { return t.key.get(t.keyMark()) }
+
 // Verify returns nil if this server led in this term at some moment after the call. Those who ask at the same time share the answer.
 func (t *term) Verify(ctx context.Context) error {
 	return t.verify.do(ctx, func() error {

@@ -16,6 +16,7 @@ import (
 	"pstorage/meta/fsm"
 	"pstorage/meta/leader"
 	"pstorage/meta/metapb"
+	"pstorage/meta/targetpb"
 )
 
 // Limits of the listener for clients.
@@ -43,6 +44,7 @@ func (s *Server) serve() {
 	)
 	metapb.RegisterMetaServer(s.grpc, &router{server: s})
 	metapb.RegisterChunkServersServer(s.grpc, &streams{server: s})
+	targetpb.RegisterTargetsServer(s.grpc, &targetRouter{server: s})
 	go func() {
 		if err := s.grpc.Serve(limit(s.listener, maxConnections)); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			s.breakDown(err)

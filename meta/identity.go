@@ -22,6 +22,7 @@ const (
 	machineFile  = "fsm.db"    // package fsm; made anew at each start
 	snapshotDir  = "snapshots" // of Raft
 	lockFile     = "lock"
+	keyFile      = "secret.key" // what accounts of iSCSI targets are sealed with: 64 hexadecimal digits; nowhere else
 	peersFile    = "peers.json" // client addresses of the other metadata servers when last heard of: a JSON list of strings
 	removedFile  = "removed"    // there once the server has been told that it was removed from the cluster
 )
@@ -67,6 +68,9 @@ func Create(dir string, o CreateOptions) error {
 		return err
 	}
 	if err := bootstrap(dir, id); err != nil {
+		return err
+	}
+	if _, err := makeKey(dir); err != nil {
 		return err
 	}
 	return writeIdentity(dir, id)

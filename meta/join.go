@@ -74,6 +74,11 @@ func makeJoined(dir string, o JoinOptions, reply *metapb.JoinMdsReply) error {
 	if err := writePeers(dir, reply.ClientAddresses); err != nil {
 		return err
 	}
+	if len(reply.Key) > 0 { // else the server is handed it later (presence.go)
+		if err := writeKey(dir, reply.Key); err != nil {
+			return err
+		}
+	}
 	return writeIdentity(dir, &identity{Format: identityFormat, Cluster: o.Cluster, ClusterID: cluster, Node: reply.Id, Address: o.Address})
 }
 

@@ -90,7 +90,9 @@ func (m *membership) present(ctx context.Context, in *metapb.PresentMdsRequest) 
 	}
 	m.note(in.Id, in.Applied, in.Load)
 	m.kicked()
-	return &metapb.PresentMdsReply{}, nil
+	out := &metapb.PresentMdsReply{}
+	m.t.exchangeKey(in, out)
+	return out, nil
 }
 
 func (m *membership) note(id, applied uint64, load *metapb.MdsLoad) {
@@ -138,6 +140,7 @@ func (m *membership) join(ctx context.Context, in *metapb.JoinMdsRequest) (*meta
 		return nil, leader.Status(err)
 	}
 	out := &metapb.JoinMdsReply{Id: fsm.MemberNumber(r.(*fsmpb.Member).Id)}
+	out.Key, _ = m.t.Key() // a leader that lacks it hands it over later
 	err = m.t.View(func(v *fsm.View) error {
 		_, out.ClusterId = v.Cluster()
 		out.ClientAddresses = clientAddresses(v)

@@ -238,7 +238,7 @@ func TestARecoveryThatWasCutOffCanBeRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := Dump(dir, false)
-	if err != nil || len(s.Members) != 1 || len(s.Raft.Servers) != 1 || len(s.Servers) != 2 || len(s.Files) != 3 {
+	if err != nil || len(s.Members) != 1 || len(s.Raft.Servers) != 1 || len(s.Servers) != 2 || len(s.Files) != 6 || len(s.Targets) != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

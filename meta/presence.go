@@ -72,15 +72,21 @@ func closeClient(c *client.Client) {
 func (s *Server) present(ctx context.Context, c *client.Client) {
 	ctx, cancel := context.WithTimeout(ctx, presentTimeout)
 	defer cancel()
-	reply, err := c.PresentMds(ctx, &metapb.PresentMdsRequest{
+	in := &metapb.PresentMdsRequest{
 		Id: s.identity.Node, ClusterId: s.identity.ClusterID[:], Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version,
 		Applied: s.node.raft.AppliedIndex(), Load: s.load.measure(),
-	})
+	}
+	s.key.offer(in)
+	reply, err := c.PresentMds(ctx, in)
 	switch {
 	case err != nil:
 		s.log.Debug("the leader does not answer", "error", err)
 	case reply.Removed:
 		s.breakDown(errors.Join(s.removedError(), markRemoved(s.config.Dir)))
+	default:
+		if err := s.key.heed(reply, s.keyMark()); err != nil {
+			s.log.Warn("the cluster's key cannot be kept", "error", err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@
 //	snapshots/   Raft's snapshots of the state machine
 //	fsm.db       the state machine (package fsm): made anew at each start from the newest snapshot and the log
 //	lock         held by the process that runs
+//	secret.key   what the secrets of accounts are sealed with (key.go), mode 0600: in the folders of metadata servers, and nowhere else
 //
 // # DESIGN
 //
@@ -48,6 +49,7 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/leader"
 	"pstorage/meta/rules"
+	"pstorage/meta/targets"
 )
 
 // Version of the software, told to others.
@@ -94,6 +96,7 @@ type Server struct {
 	leader   atomic.Pointer[leading]
 	asking   sync.WaitGroup // questions to Raft, which forgets to answer those that it has when it ends
 	load     *load
+	key      *clusterKey
 
 	passwords passwords
 
@@ -111,6 +114,7 @@ type Server struct {
 type leading struct {
 	*leader.Leader
 	members *membership
+	targets *targets.Service
 	end     context.CancelFunc
 }
 
@@ -134,6 +138,7 @@ func Start(ctx context.Context, c Config) (s *Server, err error) {
 	if s.lock, err = lockDir(c.Dir); err != nil {
 		return s, err
 	}
+	s.key = loadKey(c.Dir, s.log)
 	if wasRemoved(c.Dir) {
 		return s, removedError(c.Dir, s.identity)
 	}
@@ -292,7 +297,8 @@ func (s *Server) begin(ctx context.Context) error {
 	alive, end := context.WithCancel(ctx)
 	t.members = newMembership(alive, t)
 	go t.members.run()
-	s.leader.Store(&leading{leader.New(t, s.log), t.members, end})
+	l := leader.New(t, s.log)
+	s.leader.Store(&leading{l, t.members, targets.New(l, s.log), end})
 	s.log.Info("leads", "term", t.number, "clients", s.ClientAddr())
 	return nil
 }
@@ -333,6 +339,9 @@ func (s *Server) introduce(ctx context.Context, t *term) error {
 	}
 	if err == nil && !known && !removed {
 		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: me}})
+	}
+	if err == nil {
+		err = t.introduceKey(ctx)
 	}
 	return err
 }

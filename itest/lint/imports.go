@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"meta/metapb":          nil,
 	"meta/targetpb":        nil,
 	"meta/discovery":       nil,
-	"meta/client":          {"meta/metapb", "meta/discovery"},
+	"meta/client":          {"meta/metapb", "meta/targetpb", "meta/discovery"},
 	"meta":                 nil,
 	"blockstore/block":     nil,
 	"blockstore":           {"cs/wire", "cs/chunk", "cs/store", "meta/metapb", "meta/rules"},

@@ -11,9 +11,9 @@
 // does not answer soon is doubted: the others are asked who leads, and if that is another one the call goes on there (doubt.go). Between
 // rounds the call backs off, a little longer each time. Calls without a deadline are repeated until they work or are cancelled.
 //
-// What is repeated may have been done the first time: all calls but Create, Remove, RemoveMds and CreateServer do no harm then. A Remove that
-// then finds nothing has worked; a Create that then finds the file, as it would have made it, too; a number of a chunk
-// server may be lost.
+// What is repeated may have been done the first time: all calls but Create, Remove, RemoveMds and CreateServer, and those that make or delete
+// targets, LUNs and accounts, do no harm then. A Remove that then finds nothing has worked; a Create that then finds the file, as it would have made
+// it, too (careful.go, targets.go); a number of a chunk server may be lost, and an account be said to exist already.
 //
 // The list of servers is the leader's own, asked for with the first call, whenever another leads, and now and then.
 //
@@ -36,6 +36,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"pstorage/meta/metapb"
+	"pstorage/meta/targetpb"
 )
 
 const (
@@ -59,6 +60,7 @@ var ErrNoServers = errors.New("no metadata server is named")
 type Client struct {
 	metapb.MetaClient
 	metapb.ChunkServersClient
+	targetpb.TargetsClient
 
 	dial []grpc.DialOption
 
@@ -110,6 +112,7 @@ func New(addrs []string, options ...Option) (*Client, error) {
 	c.alive, c.end = context.WithCancel(context.Background())
 	c.MetaClient = &careful{MetaClient: metapb.NewMetaClient(c)}
 	c.ChunkServersClient = metapb.NewChunkServersClient(c)
+	c.TargetsClient = &carefulTargets{targetpb.NewTargetsClient(c)}
 	for _, a := range addrs {
 		if _, err := c.conn(a); err != nil {
 			return nil, errors.Join(err, c.Close())

@@ -21,6 +21,9 @@ func (v *View) Target(name string) (*fsmpb.Target, error) {
 // Targets returns all iSCSI targets, by name.
 func (v *View) Targets() []*fsmpb.Target { return v.targetList() }
 
+// Checked returns a target as it would be kept, but for its LUNs and its revision, or says what is wrong with it.
+func (v *View) Checked(t *fsmpb.Target) (*fsmpb.Target, error) { return v.checkedTarget(t) }
+
 // Account returns an account, with its secret sealed.
 func (v *View) Account(user string) (*fsmpb.Account, error) {
 	if user != "" {

@@ -24,6 +24,10 @@ var (
 	errFull = errors.New("no room in the cluster")
 	// errOld: the client's process is an earlier one than the holder.
 	errOld = errors.New("a newer process of this client has the lease")
+	// ErrNotYet: something has to happen first, and will soon.
+	ErrNotYet = errors.New("not yet")
+	// ErrNoKey: secrets of accounts cannot be sealed or opened here.
+	ErrNoKey = errors.New("this metadata server lacks the key of the cluster; another has to hand it over")
 	// ErrDeposed: this server does not lead (any more). What was asked may have been done.
 	ErrDeposed = errors.New("this metadata server does not lead")
 )
@@ -50,6 +54,13 @@ var statusCodes = []struct {
 	{errHeld, codes.Unavailable},
 	{errTooFew, codes.Unavailable},
 	{fsm.ErrConflict, codes.Unavailable},
+	{fsm.ErrUnknownTarget, codes.NotFound},
+	{fsm.ErrUnknownLUN, codes.NotFound},
+	{fsm.ErrUnknownAccount, codes.NotFound},
+	{fsm.ErrInUse, codes.FailedPrecondition},
+	{fsm.ErrRevision, codes.Aborted},
+	{ErrNotYet, codes.Unavailable},
+	{ErrNoKey, codes.Unavailable},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 }

@@ -7,6 +7,8 @@
 // proposals carry the term, and the state machine refuses those of another one. Whatever is only in memory (how long leases
 // live, who is attached, what is suspect) begins anew with each Leader: every lease as just renewed (R1), every server as not attached.
 //
+// What concerns iSCSI targets is answered by package targets, on top of this.
+//
 // Parts: leases.go says whose lease is live; takeover.go is for recovery, where it is a client itself; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
 // (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified.
 //
@@ -43,6 +45,8 @@ type Consensus interface {
 	Metadata() []*metapb.Mds
 	// TakeOver is what recovery takes files over with; nil: it does not.
 	TakeOver() TakeOver
+	// Key returns the cluster's key, which accounts are sealed with; ErrNoKey if this server lacks it.
+	Key() ([]byte, error)
 }
 
 // Leader implements the cluster's services. Its methods may be called from any goroutine.
@@ -91,6 +95,17 @@ func (l *Leader) View(read func(*fsm.View) error) error { return l.consensus.Vie
 
 // Verify tells whether this server still leads.
 func (l *Leader) Verify(ctx context.Context) error { return l.consensus.Verify(ctx) }
+
+// Propose commits a command in this leader's term.
+func (l *Leader) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
+	return l.consensus.Propose(ctx, c)
+}
+
+// Key returns the cluster's key.
+func (l *Leader) Key() ([]byte, error) { return l.consensus.Key() }
+
+// Done is closed when this leader ends.
+func (l *Leader) Done() <-chan struct{} { return l.alive.Done() }
 
 // LeftOut are rules that a test of the whole system leaves out.
 func (l *Leader) LeftOut() rules.Set {

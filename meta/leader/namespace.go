@@ -3,6 +3,7 @@ package leader
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
@@ -29,20 +30,37 @@ func (l *Leader) Remove(ctx context.Context, in *metapb.RemoveRequest) (*metapb.
 	if err != nil {
 		return nil, Status(err)
 	}
-	if f.Node.Holder != nil {
-		if left := l.leases.beginGrant(f.ID, in.Force || yields(f.Node.Holder)); left > 0 {
-			return nil, Status(fmt.Errorf("%s: %w: held by %s on %s", f.Path, fsm.ErrNotHolder, clientName(f.Node.Holder.Id), f.Node.Holder.Host))
-		}
-		defer l.leases.endGrant(f.ID, false)
-	}
-	_, err = l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Remove{Remove: &fsmpb.RemoveNode{
-		Path: in.Path, Epoch: f.Node.Epoch, Force: in.Force}}})
+	end, err := l.Removing(f, func(*fsmpb.Holder) bool { return in.Force })
 	if err != nil {
 		return nil, Status(err)
 	}
-	l.leases.closed(f.ID)
-	l.recovery.Kick()
+	_, err = l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Remove{Remove: &fsmpb.RemoveNode{
+		Path: in.Path, Epoch: f.Node.Epoch, Force: in.Force}}})
+	end(err == nil)
+	if err != nil {
+		return nil, Status(err)
+	}
 	return &metapb.RemoveReply{}, nil
+}
+
+// Removing judges that a file, as it was seen, may be forgotten: nobody's lease is live, or the holder gives way. Until end, which has to follow, nobody
+// renews; gone tells whether the file was forgotten. That it was not opened since it was seen, the entry has to make sure of (by its epoch).
+func (l *Leader) Removing(f *fsm.File, givesWay func(*fsmpb.Holder) bool) (end func(gone bool), err error) {
+	h := f.Node.Holder
+	if h != nil {
+		if left := l.leases.beginGrant(f.ID, yields(h) || givesWay(h)); left > 0 {
+			return nil, fmt.Errorf("%s: %w: held by %s on %s, for %v at least", f.Path, fsm.ErrNotHolder, clientName(h.Id), h.Host, left.Round(time.Millisecond))
+		}
+	}
+	return func(gone bool) {
+		if h != nil {
+			l.leases.endGrant(f.ID, false)
+		}
+		if gone {
+			l.leases.closed(f.ID)
+			l.recovery.Kick()
+		}
+	}, nil
 }
 
 // List lists a directory.

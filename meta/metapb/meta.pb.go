@@ -2926,6 +2926,7 @@ type JoinMdsReply struct {
 	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	ClusterId       []byte                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	ClientAddresses []string               `protobuf:"bytes,3,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
+	Key             []byte                 `protobuf:"bytes,40,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2981,6 +2982,13 @@ func (x *JoinMdsReply) GetClientAddresses() []string {
 	return nil
 }
 
+func (x *JoinMdsReply) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type PresentMdsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2990,6 +2998,8 @@ type PresentMdsRequest struct {
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry applied
 	Load          *MdsLoad               `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	KeyMark       []byte                 `protobuf:"bytes,40,opt,name=key_mark,json=keyMark,proto3" json:"key_mark,omitempty"` // of the cluster's key, if the server has it
+	Key           []byte                 `protobuf:"bytes,41,opt,name=key,proto3" json:"key,omitempty"`                        // the key, if the leader has said that it lacks it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3073,9 +3083,25 @@ func (x *PresentMdsRequest) GetLoad() *MdsLoad {
 	return nil
 }
 
+func (x *PresentMdsRequest) GetKeyMark() []byte {
+	if x != nil {
+		return x.KeyMark
+	}
+	return nil
+}
+
+func (x *PresentMdsRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type PresentMdsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Removed       bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	Removed       bool                   `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`                    // the server is no member any more, and never will be again
+	Key           []byte                 `protobuf:"bytes,40,opt,name=key,proto3" json:"key,omitempty"`                            // the cluster's key, if the server lacks it
+	LacksKey      bool                   `protobuf:"varint,41,opt,name=lacks_key,json=lacksKey,proto3" json:"lacks_key,omitempty"` // the leader
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3113,6 +3139,20 @@ func (*PresentMdsReply) Descriptor() ([]byte, []int) {
 func (x *PresentMdsReply) GetRemoved() bool {
 	if x != nil {
 		return x.Removed
+	}
+	return false
+}
+
+func (x *PresentMdsReply) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *PresentMdsReply) GetLacksKey() bool {
+	if x != nil {
+		return x.LacksKey
 	}
 	return false
 }
@@ -5771,12 +5811,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"h\n" +
+	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"z\n" +
 	"\fJoinMdsReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12)\n" +
-	"\x10client_addresses\x18\x03 \x03(\tR\x0fclientAddresses\"\xe6\x01\n" +
+	"\x10client_addresses\x18\x03 \x03(\tR\x0fclientAddresses\x12\x10\n" +
+	"\x03key\x18( \x01(\fR\x03key\"\x93\x02\n" +
 	"\x11PresentMdsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
@@ -5785,9 +5826,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12-\n" +
-	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\"+\n" +
+	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\x12\x19\n" +
+	"\bkey_mark\x18( \x01(\fR\akeyMark\x12\x10\n" +
+	"\x03key\x18) \x01(\fR\x03key\"Z\n" +
 	"\x0fPresentMdsReply\x12\x18\n" +
-	"\aremoved\x18\x01 \x01(\bR\aremoved\"8\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x10\n" +
+	"\x03key\x18( \x01(\fR\x03key\x12\x1b\n" +
+	"\tlacks_key\x18) \x01(\bR\blacksKey\"8\n" +
 	"\x10RemoveMdsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +

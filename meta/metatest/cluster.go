@@ -36,6 +36,8 @@ type Cluster struct {
 	TakeOver leader.TakeOver
 	// Before, if set, is called with each command before it is applied.
 	Before func(*fsmpb.Command)
+	// Key is what accounts are sealed with; nil: it is lost.
+	Key []byte
 
 	mu      sync.Mutex
 	index   uint64
@@ -53,7 +55,7 @@ func New(t testing.TB) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{T: t, Machine: m, Log: slog.New(slog.DiscardHandler), servers: map[uint32]*Server{}}
+	c := &Cluster{T: t, Machine: m, Log: slog.New(slog.DiscardHandler), servers: map[uint32]*Server{}, Key: make([]byte, 32)}
 	c.Do(&fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: "test", ClusterId: ClusterID}}})
 	return c
 }
@@ -171,6 +173,13 @@ func (t *consensus) Verify(ctx context.Context) error {
 }
 
 func (t *consensus) Metadata() []*metapb.Mds { return nil }
+
+func (t *consensus) Key() ([]byte, error) {
+	if t.Cluster.Key == nil {
+		return nil, leader.ErrNoKey
+	}
+	return t.Cluster.Key, nil
+}
 
 func (t *consensus) TakeOver() leader.TakeOver { return t.Cluster.TakeOver }
 
