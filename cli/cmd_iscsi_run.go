@@ -16,6 +16,8 @@ const (
 	targetWait = 30 * time.Second
 	// targetPoll is how often they look.
 	targetPoll = 200 * time.Millisecond
+	// logoutTime is how long it may take until the metadata servers know of a logout.
+	logoutTime = time.Second
 	// failureTime is how long a target that is said to have failed may still come up.
 	failureTime = 5 * time.Second
 )
@@ -60,9 +62,7 @@ func (a *app) targetStopCommand() *cobra.Command {
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.onTarget(cmd, &target, func(ctx context.Context, targets targetpb.TargetsClient, name, host string) error {
-				call, cancel := context.WithTimeout(ctx, a.timeout)
-				defer cancel()
-				reply, err := targets.StopTarget(call, &targetpb.StopTargetRequest{Name: name, Host: host, Force: force})
+				reply, err := a.stopTarget(ctx, targets, &targetpb.StopTargetRequest{Name: name, Host: host, Force: force})
 				switch {
 				case err != nil:
 					return err
@@ -77,6 +77,32 @@ func (a *app) targetStopCommand() *cobra.Command {
 	waitFlag(cmd, &wait)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "although initiators are connected")
 	return cmd
+}
+
+// stopTarget asks once more for a moment while initiators are said to be connected: one that has just logged out may still be on the list.
+func (a *app) stopTarget(ctx context.Context, targets targetpb.TargetsClient, request *targetpb.StopTargetRequest) (*targetpb.StopTargetReply, error) {
+	for began := time.Now(); ; {
+		call, cancel := context.WithTimeout(ctx, a.timeout)
+		reply, err := targets.StopTarget(call, request)
+		cancel()
+		if err != nil || !reply.GetConnected() || time.Since(began) >= logoutTime {
+			return reply, err
+		}
+		if err := pause(ctx, targetPoll); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // connected says who keeps a target from being stopped.
@@ -119,12 +145,8 @@ func (a *app) awaitTarget(ctx context.Context, targets targetpb.TargetsClient, t
 		if t.GetStatus() == targetpb.Target_FAILED && time.Since(began) >= min(failureTime, wait) {
 			break
 		}
-		timer := time.NewTimer(targetPoll)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
+		if err := pause(ctx, targetPoll); err != nil {
+			return err
 		}
 		next, err := a.pollTarget(ctx, targets, t.GetName())
 		if err != nil {

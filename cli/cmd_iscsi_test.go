@@ -112,7 +112,9 @@ iqn.2014-04.com.pstorage:test4  stopped 0    fefacc38a2f140ca 192.168.10.103
 	}
 }
 
-func TestStopSaysWhoIsStillConnected(t *testing.T) {
+func TestStopSaysWhoIsStillConnected(t *testing.T) { synctest.Test(t, stopWhileConnected) }
+
+func stopWhileConnected(t *testing.T) {
 	s := onHost(t)
 	s.play("create -n test1 -a 192.168.10.100", "start -t T1")
 	s.targets.targets[0].Sessions = []*targetpb.Session{{Initiator: "iqn.1994-05.com.redhat:c678b9f6f0", Address: "192.168.30.100:40123"}}
@@ -131,6 +133,23 @@ Unable stop target iqn.2014-04.com.pstorage:test1
 	if s.targets.targets[0].Enabled {
 		t.Error("not stopped by force")
 	}
+}
+
+func TestStopDoesNotMindWhoHasJustLoggedOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := onHost(t)
+		s.play("create -n test1 -a 192.168.10.100", "start -t T1")
+		x := s.targets.targets[0]
+		x.Sessions = []*targetpb.Session{{Initiator: "iqn.x:host", Address: "192.168.30.100:40123"}}
+		began := time.Now()
+		if r := s.iscsi("", "stop -t T1"); r.code != exitRefused || time.Since(began) < logoutTime || time.Since(began) > logoutTime+time.Second {
+			t.Errorf("exit %d after %v", r.code, time.Since(began))
+		}
+		s.targets.refused = func() { x.Sessions = nil }
+		if r := s.iscsi("", "stop -t T1"); r.code != exitOK || x.Enabled {
+			t.Errorf("exit %d, %q", r.code, r.err)
+		}
+	})
 }
 
 func TestISCSITargetsInTheTerminal(t *testing.T) {

@@ -20,7 +20,8 @@ func (a *app) targetdCommand() *cobra.Command {
 	var state, metrics string
 	cmd := &cobra.Command{
 		Use: "targetd", Short: "Serve the cluster's volumes over NBD and iSCSI",
-		Long:    "Serve all volumes of the cluster over NBD and iSCSI, until SIGTERM. A volume is opened when a client first uses it.",
+		Long: `Serve all volumes of the cluster over NBD, and over iSCSI at the addresses given, until SIGTERM. Besides, serve the iSCSI targets that are
+registered on this host (pstorage iscsi), each on its own addresses. A volume is opened when a client first uses it.`,
 		Example: "  pstorage -c pcs1 targetd\n  pstorage -c pcs1 targetd --nbd unix:/run/pstorage/nbd.sock --iscsi 127.0.0.1:3260",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,18 +38,22 @@ func (a *app) targetdCommand() *cobra.Command {
 			if err := makeFolder(state); err != nil {
 				return err
 			}
+			registered := &target.Registered{}
+			if registered.Host, registered.HostName, err = a.thisHost(); err != nil {
+				return err
+			}
 			d := daemonCommand{app: a, lock: filepath.Join(state, lockName), services: 1, metrics: metrics}
 			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
 				meta, err := client.New(mds, client.WithLearned(a.learned(h.logger)))
 				if err != nil {
 					return nil, err
 				}
-				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd, ISCSI: iscsi, InsecureNetwork: a.insecure})
+				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd, ISCSI: iscsi, Registered: registered, InsecureNetwork: a.insecure})
 			})
 		},
 	}
 	cmd.Flags().StringSliceVar(&nbd, "nbd", []string{"127.0.0.1:10809"}, "`ADDR` for NBD, HOST:PORT or unix:PATH; several apart by commas; empty: none")
-	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` for iSCSI, HOST:PORT; several apart by commas; empty: none")
+	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` where every volume is an iSCSI target, HOST:PORT; several apart by commas; empty: none")
 	cmd.Flags().StringVarP(&state, "repository", "r", "", "`DIR` for the daemon's identity (default: targetd in the cluster's state folder)")
 	metricsFlag(cmd, &metrics)
 	a.daemonFlags(cmd)
@@ -75,12 +80,14 @@ func startTargets(ctx context.Context, h host, meta *client.Client, state string
 		return nil, fmt.Errorf("identity in %s: %w", state, err)
 	}
 	closers = append(closers, identity.Release)
-	volumes, err := blockstore.New(blockstore.Config{Meta: meta, Identity: identity, Logger: h.logger, Registry: h.registry})
+	volumes, err := blockstore.New(blockstore.Config{Meta: meta, Identity: identity, Host: config.Registered.Host, Logger: h.logger, Registry: h.registry})
 	if err != nil {
 		return nil, err
 	}
 	closers = append(closers, volumes.Close)
-	config.Catalog, config.Logger, config.Registry = target.NewVolumes(volumes, meta), h.logger, h.registry
+	catalog := target.NewVolumes(volumes, meta)
+	config.Catalog, config.Logger, config.Registry = catalog, h.logger, h.registry
+	config.Registered.Follow(meta, identity, catalog)
 	server, err := target.Start(ctx, config)
 	if err != nil {
 		return nil, err

@@ -102,6 +102,9 @@ func (a *app) upConfig(flags upFlags) (config embedded.Config, err error) {
 	if config.Volumes, err = parseVolumes(flags.volumes); err != nil {
 		return config, err
 	}
+	if config.Host, _, err = a.thisHost(); err != nil {
+		return config, err
+	}
 	return config, a.checkAddresses(flags.mds, flags.nbd, flags.iscsi, flags.metrics)
 }
 

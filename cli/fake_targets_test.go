@@ -21,6 +21,8 @@ type fakeTargets struct {
 	err      error
 	// serve, if there is one, is asked what has become of a target that was started or stopped.
 	serve func(*targetpb.Target)
+	// refused, if there is one, is called when a target was not stopped because initiators are connected.
+	refused func()
 }
 
 func newFakeTargets() *fakeTargets { return &fakeTargets{accounts: map[string][]byte{}} }
@@ -179,7 +181,11 @@ func (f *fakeTargets) StopTarget(_ context.Context, r *targetpb.StopTargetReques
 		return nil, err
 	}
 	if len(t.Sessions) > 0 && !r.Force {
-		return &targetpb.StopTargetReply{Target: t, Connected: true}, nil
+		reply := &targetpb.StopTargetReply{Target: t, Connected: true}
+		if f.refused != nil {
+			f.refused()
+		}
+		return reply, nil
 	}
 	t.Enabled, t.Status, t.Sessions = false, targetpb.Target_STOPPED, nil
 	if f.serve != nil {

@@ -57,7 +57,7 @@ func connectTargets(a *app) (targetpb.TargetsClient, io.Closer, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return targetpb.NewTargetsClient(meta), meta, nil
+	return meta, meta, nil
 }
 
 // thisHost is the identity that this machine has in the cluster, and its name for people.

@@ -7,9 +7,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"pstorage/blockstore"
 	"pstorage/meta/targetpb"
 	"pstorage/target/iscsi"
 	"pstorage/target/registry"
+	"pstorage/target/reservations"
 	"pstorage/target/scsi"
 )
 
@@ -21,6 +23,12 @@ type Registered struct {
 	Incarnation    uint64   // rises with every start of the daemon
 	LUNs           LUNs
 	Reservations   scsi.Reservations // nil: they last as long as the daemon
+}
+
+// Follow completes it: the registry is at the metadata servers, which also keep what initiators reserve, and the volumes are used by an identity.
+func (r *Registered) Follow(meta targetpb.TargetsClient, identity blockstore.Identity, volumes *Volumes) {
+	r.Registry, r.Reservations, r.LUNs = meta, reservations.New(meta, volumes), volumes.LUNs()
+	r.Client, r.Incarnation = identity.ID, identity.Incarnation
 }
 
 // following serves registered targets.

@@ -43,6 +43,9 @@ type Config struct {
 	// DefaultVolumes are made in a new folder if Volumes names none.
 	DefaultVolumes []Volume
 
+	// Host is this machine's identity: the iSCSI targets that are registered on it are served, besides a target for each volume at ISCSI. Empty: none are.
+	Host string
+
 	MDS, NBD, ISCSI string // addresses; an empty NBD or ISCSI is not served
 	InsecureNetwork bool
 	Logger          *slog.Logger

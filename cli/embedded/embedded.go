@@ -143,8 +143,9 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 		return err
 	}
 	c.onClose(volumes.Close)
+	catalog := target.NewVolumes(volumes, c.meta)
 	c.targets, err = target.Start(ctx, target.Config{
-		Catalog: target.NewVolumes(volumes, c.meta), NBD: addresses(c.config.NBD), ISCSI: addresses(c.config.ISCSI),
+		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: addresses(c.config.ISCSI), Registered: c.registered(identity, catalog),
 		Logger: c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
 	})
 	if err != nil {
@@ -152,6 +153,16 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	}
 	c.onClose(func() error { return c.targets.Close(context.Background()) })
 	return nil
+}
+
+// registered are the iSCSI targets of this machine.
+func (c *Cluster) registered(identity blockstore.Identity, catalog *target.Volumes) *target.Registered {
+	if c.config.Host == "" {
+		return nil
+	}
+	r := &target.Registered{Host: c.config.Host, HostName: c.config.Host}
+	r.Follow(c.meta, identity, catalog)
+	return r
 }
 
 // addresses is a list of one, or of none if the address is empty.

@@ -30,6 +30,9 @@ func (u *Up) Again(ctx context.Context) (err error) {
 	return err
 }
 
+// MDS is the address of the metadata server.
+func (u *Up) MDS() string { return u.mds }
+
 // NBD is the URI of a volume.
 func (u *Up) NBD(volume string) string { return u.way("nbd", "/"+volume) }
 
