@@ -78,18 +78,19 @@ func parseKey(text []byte) ([]byte, error) {
 type clusterKey struct {
 	dir string
 
-	mu     sync.Mutex
-	key    []byte
-	wanted bool // the leader lacks it
+	mu         sync.Mutex
+	key        []byte
+	unreadable error // what is in the folder: it is not made anew
+	wanted     bool  // the leader lacks it
 }
 
-// loadKey reads the folder's key. One that cannot be read counts as lost; the others have it.
+// loadKey reads the folder's key. One that cannot be read, another server has to hand over.
 func loadKey(dir string, log *slog.Logger) *clusterKey {
 	key, err := readKey(dir)
 	if err != nil {
-		log.Error("the key of the cluster cannot be read; another metadata server has to hand it over", "error", err)
+		log.Error("the key of the cluster cannot be read; another metadata server has to hand it over", "folder", dir, "error", err)
 	}
-	return &clusterKey{dir: dir, key: key}
+	return &clusterKey{dir: dir, key: key, unreadable: err}
 }
 
 // get returns the key if it is the one of the mark.
@@ -106,6 +107,9 @@ func (k *clusterKey) get(mark []byte) ([]byte, error) {
 func (k *clusterKey) own() (mark []byte, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.unreadable != nil {
+		return nil, k.unreadable
+	}
 	if k.key == nil {
 		if k.key, err = makeKey(k.dir); err != nil {
 			k.key = nil
@@ -125,7 +129,7 @@ func (k *clusterKey) take(key, mark []byte) error {
 	if err := writeKey(k.dir, key); err != nil {
 		return err
 	}
-	k.key = slices.Clone(key)
+	k.key, k.unreadable = slices.Clone(key), nil
 	return nil
 }
 

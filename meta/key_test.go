@@ -3,8 +3,10 @@ package meta
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"pstorage/meta/leader"
@@ -126,6 +128,29 @@ func TestOnlyTheKeyOfTheMarkIsUsed(t *testing.T) {
 	}
 	if kept, err := readKey(dir); err != nil || !bytes.Equal(kept, right) {
 		t.Errorf("the right key is not kept: %v", err)
+	}
+}
+
+// What cannot be read may be the only copy, and be read again: it stays.
+func TestAKeyThatCannotBeReadIsNotMadeAnew(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, keyFile)
+	if err := os.WriteFile(file, []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k := loadKey(dir, slog.New(slog.DiscardHandler))
+	if mark, err := k.own(); !errors.Is(err, ErrKey) || strings.Contains(err.Error(), "torn") {
+		t.Errorf("%x, %v; want ErrKey", mark, err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "torn" {
+		t.Errorf("%q, %v", text, err)
+	}
+	right := bytes.Repeat([]byte{1}, keySize)
+	if err := k.take(right, keyMark(right)); err != nil {
+		t.Fatal(err)
+	}
+	if mark, err := k.own(); err != nil || !bytes.Equal(mark, keyMark(right)) {
+		t.Errorf("%x, %v", mark, err)
 	}
 }
 

@@ -158,6 +158,9 @@ func (s *Service) DeleteTarget(ctx context.Context, in *targetpb.DeleteTargetReq
 	var leaving leaving
 	err = s.commit(ctx, name, in.Revision, func(now *current) (*fsmpb.Command, error) {
 		leaving.end(false)
+		if err := now.at(in.Revision); err != nil {
+			return nil, err // before anybody's lease is touched
+		}
 		if err := s.deletable(now, in); err != nil {
 			return nil, err
 		}

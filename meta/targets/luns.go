@@ -43,6 +43,9 @@ func (s *Service) RemoveLun(ctx context.Context, in *targetpb.RemoveLunRequest) 
 	var leaving leaving
 	err = s.commit(ctx, name, in.Revision, func(now *current) (*fsmpb.Command, error) {
 		leaving.end(false)
+		if err := now.at(in.Revision); err != nil {
+			return nil, err // before anybody's lease is touched
+		}
 		l, err := lun(now, in.Number)
 		if err != nil {
 			return nil, err

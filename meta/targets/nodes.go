@@ -21,6 +21,7 @@ const (
 	maxServed   = fsm.MaxTargets
 	maxSessions = 16 << 10
 	maxText     = 500
+	maxISID     = 6 // RFC 7143, 11.12.5
 )
 
 // node is what a node has said.
@@ -111,11 +112,11 @@ func (s *Service) forgetOne() {
 
 // checkSync bounds what a node says.
 func checkSync(in *targetpb.SyncRequest) error {
-	sessions := 0
+	sessions, named := 0, true
 	for _, t := range in.Served {
 		sessions += len(t.GetSessions())
+		named = named && !bad(t.GetName()) && utf8.ValidString(t.GetFailure()) && !slices.ContainsFunc(t.GetSessions(), badSession)
 	}
-	bad := func(text string) bool { return len(text) > fsm.MaxHost || !utf8.ValidString(text) }
 	switch {
 	case in.Host == "" || bad(in.Host) || bad(in.HostName):
 		return invalid("node %.60q", in.Host)
@@ -123,10 +124,16 @@ func checkSync(in *targetpb.SyncRequest) error {
 		return invalid("node %s: client %x", in.Host, in.Client)
 	case len(in.Served) > maxServed || sessions > maxSessions:
 		return invalid("node %s serves %d targets with %d sessions, at most %d and %d", in.Host, len(in.Served), sessions, maxServed, maxSessions)
-	case slices.ContainsFunc(in.Served, func(t *targetpb.Served) bool { return bad(t.GetName()) || !utf8.ValidString(t.GetFailure()) }):
-		return invalid("node %s serves a target without a proper name", in.Host)
+	case !named:
+		return invalid("node %s serves something without a proper name", in.Host)
 	}
 	return nil
+}
+
+func bad(text string) bool { return len(text) > fsm.MaxHost || !utf8.ValidString(text) }
+
+func badSession(s *targetpb.Session) bool {
+	return bad(s.GetInitiator()) || bad(s.GetAddress()) || bad(s.GetAccount()) || bad(s.GetPortal()) || len(s.GetIsid()) > maxISID
 }
 
 func shorten(s string) string {

@@ -139,11 +139,19 @@ func (s *Service) commitOnce(ctx context.Context, name string, revision uint64, 
 	if err != nil || c == nil {
 		return err
 	}
-	if revision != 0 && revision != now.Revision {
-		return fmt.Errorf("target %s: revision %d, now %d: %w", name, revision, now.Revision, fsm.ErrRevision)
+	if err := now.at(revision); err != nil {
+		return err
 	}
 	_, err = s.propose(ctx, c)
 	return err
+}
+
+// at refuses another revision than the target has; 0 is any.
+func (now *current) at(revision uint64) error {
+	if revision == 0 || revision == now.Revision {
+		return nil
+	}
+	return fmt.Errorf("target %s: revision %d, now %d: %w", now.Name, revision, now.Revision, fsm.ErrRevision)
 }
 
 // one describes one target.

@@ -134,6 +134,8 @@ func TestWhatNodesSayIsBounded(t *testing.T) {
 			"no name":           {},
 			"a long name":       {Host: strings.Repeat("x", 300)},
 			"no UUID":           {Host: "h", Client: []byte("x")},
+			"a long initiator":  {Host: "h", Served: []*targetpb.Served{{Sessions: []*targetpb.Session{{Initiator: strings.Repeat("x", 300)}}}}},
+			"a long session ID": {Host: "h", Served: []*targetpb.Served{{Sessions: []*targetpb.Session{{Isid: make([]byte, 7)}}}}},
 			"too many targets":  {Host: "h", Served: make([]*targetpb.Served, maxServed+1)},
 			"too many sessions": {Host: "h", Served: []*targetpb.Served{{Sessions: make([]*targetpb.Session, maxSessions+1)}}},
 		} {
