@@ -56,6 +56,7 @@ type chunkState struct {
 	opened     bool // I/O was started in this epoch
 	allocating bool
 	complaints []complaint
+	baffled    bool         // its only replica refuses everything, and may not be dropped: nothing but time can help
 	ranges     []blockRange // to be reconciled
 	whole      bool         // all of it is
 	tries      uint32       // rounds of repair since the last piece that went well

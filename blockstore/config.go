@@ -31,6 +31,7 @@ const (
 	rpcTimeout     = 5 * time.Second
 	firstBackoff   = 10 * time.Millisecond
 	lastBackoff    = 500 * time.Millisecond
+	baffledBackoff = 250 * time.Millisecond // the last, while a chunk is baffled
 	// A chunk is settled when it has been idle for settleTicks times settleEvery. Its next write waits while that is done, and
 	// settling syncs; by then the kernel's own writeback (30 s on Linux) has left the sync little to do.
 	settleEvery  = time.Second

@@ -80,7 +80,7 @@ func (v *Volume) refusedDrop(ch *chunkState, vs *vserver) {
 			}
 		}
 		ch.complaints = nil
-		if why != failedMissing {
+		if ch.baffled = why == failedMissing; !ch.baffled {
 			v.failParked(b, ch, why.outcome(), func(p *piece) bool { return p.why != 0 })
 		}
 	}

@@ -46,7 +46,7 @@ func (v *Volume) answered(b *batch, p *piece) {
 	var ready pieceList
 	switch v.judge(ch, p) {
 	case good:
-		ch.tries = 0
+		ch.tries, ch.baffled = 0, false
 		if p.write && p.flags&wire.FlagSync == 0 {
 			v.acknowledge(ch, p)
 		}

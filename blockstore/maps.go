@@ -64,7 +64,7 @@ func (v *Volume) learn(m *metapb.Chunk) {
 		v.need(ch, needRaise)
 	}
 	if m.Version > ch.version {
-		ch.complaints = nil
+		ch.complaints, ch.baffled = nil, false
 	}
 	v.compareLosses(ch, m)
 	old := append(append([]*vserver(nil), ch.insync...), ch.syncing...)

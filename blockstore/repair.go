@@ -16,10 +16,18 @@ func (v *Volume) repairLoop() {
 		if v.hurried.Load() || left == 0 {
 			backoff = firstBackoff
 		} else {
-			backoff = min(2*backoff, lastBackoff)
+			backoff = min(2*backoff, v.mostBackoff())
 		}
 		v.await(left > 0, backoff)
 	}
+}
+
+// mostBackoff is shorter where what is waited for is known only by asking again.
+func (v *Volume) mostBackoff() time.Duration {
+	if v.baffled {
+		return baffledBackoff
+	}
+	return lastBackoff
 }
 
 // await waits for the next round's occasion. New trouble does not end a backoff under way: it comes from what is waited for.
@@ -63,6 +71,7 @@ func (v *Volume) fresh() bool {
 // round does what can be done now and tells how many chunks and flushes are left.
 func (v *Volume) round() (left int) {
 	v.hurried.Store(false)
+	v.baffled = false
 	if v.lease.lost.Load() {
 		v.abandon(block.ErrLostLease)
 		return 0
@@ -130,6 +139,10 @@ func (v *Volume) resumeAll(list []*chunkState) (left int) {
 		}
 		if ch.trouble&^needSettle == 0 && ch.parked.head == nil && len(ch.complaints) == 0 {
 			v.unstick(ch)
+			if ch.baffled { // tried again, but not at once
+				left++
+				v.baffled = true
+			}
 		} else {
 			left++
 		}

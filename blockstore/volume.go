@@ -51,6 +51,7 @@ type Volume struct {
 	unsettled map[*chunkState]struct{}
 	wakeup    chan struct{}
 	hurried   atomic.Bool // something has changed that chunks may have waited for
+	baffled   bool        // a chunk was, in the last round of repairs; the repair goroutine's
 
 	settled   atomic.Bool // R5 is done and the metadata servers know; set by the repair goroutine
 	closeOnce sync.Once

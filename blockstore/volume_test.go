@@ -85,6 +85,34 @@ func TestWritesWaitForEnoughReplicas(t *testing.T) {
 	})
 }
 
+// The only replica says that it is none, for a while: whoever needs it asks now and then, not all the time.
+func TestAChunkWhoseOnlyReplicaRefusesIsTriedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(1, testSize, 1, 1)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		only := k.servers[0]
+		only.set(func() { only.replica(0).state, only.ops = store.Stale, map[wire.Op]int{} })
+		r := submit(v, blocktest.Read(0, 4096))
+		const seconds = 10
+		if r.within(seconds * time.Second) {
+			t.Fatalf("answered: %v", r.Err)
+		}
+		reads := 0
+		only.set(func() { reads = only.ops[wire.OpRead] })
+		if most := int(seconds*time.Second/baffledBackoff) + 20; reads < seconds || reads > most {
+			t.Errorf("asked %d times in %d s, want %d to %d", reads, seconds, seconds, most)
+		}
+		only.set(func() { only.replica(0).state = store.InSync })
+		if !r.within(2*baffledBackoff) || r.Err != nil {
+			t.Errorf("when it serves again: %v", r.Err)
+		}
+	})
+}
+
 func TestAWaitCanBeLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(2, testSize, 2, 2)
