@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -22,7 +23,7 @@ What may be lost: the newest changes of the metadata that this server had not re
 may then count as good although it lacks the last writes. So take the server that got furthest: mds-dump shows each one's last entry.
 
 The other metadata servers must never be started again in their old folders: two halves of one cluster would both serve it. Remove those
-folders first, then start this server with mdsd, and make new ones with make-mds.`,
+folders first, then start this server with mdsd, and make new ones with make-mds. It is refused while any of them answers.`,
 		Example: "  pstorage mds-dump /pstorage/pcs1-mds\n  pstorage -c pcs1 mds-recover -r /pstorage/pcs1-mds",
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
@@ -41,6 +42,9 @@ folders first, then start this server with mdsd, and make new ones with make-mds
 func (a *app) mdsRecover(dir string, yes bool) error {
 	state, err := meta.Dump(dir, false)
 	if err != nil {
+		return err
+	}
+	if err := a.nobodyLeft(dir); err != nil {
 		return err
 	}
 	var others []string
@@ -73,4 +77,18 @@ func orNone(list []string) []string {
 		return []string{"none"}
 	}
 	return list
+}
+
+// nobodyLeft fails while other metadata servers of the cluster run: together with one that was recovered there would be two clusters of one name, which
+// give the same volumes to different clients.
+func (a *app) nobodyLeft(dir string) error {
+	there, err := meta.Survivors(context.Background(), dir)
+	if err != nil {
+		return err
+	}
+	if len(there) > 0 {
+		return coded(exitRefused, fmt.Errorf("other metadata servers of the cluster run: %s; if enough of them for a majority can be started, nothing needs recovering; "+
+			"else stop them all, and go on with the one that got furthest (mds-dump)", strings.Join(there, ", ")))
+	}
+	return nil
 }

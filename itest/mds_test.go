@@ -235,6 +235,10 @@ func TestOneMetadataServerGoesOnWhenTwoAreLost(t *testing.T) {
 	if s := dump(leading(t, ctx, c)); !slices.ContainsFunc(s.Files, func(f struct{ Path string }) bool { return f.Path == "/v" }) {
 		t.Errorf("the folder of a server that runs is shown as %+v", s)
 	}
+	c.MDS[0].Kill()
+	if got := invoke(t, c.Dir, "-c", cluster.Name, "mds-recover", "-r", c.MDSDir(0), "-y"); got.code != 5 || !strings.Contains(got.err, "other metadata servers of the cluster run") {
+		t.Fatalf("recovery beside a majority: exit %d, %s", got.code, got.err)
+	}
 	best := 0
 	for i := range c.MDS {
 		c.MDS[i].Kill()

@@ -101,7 +101,7 @@ func (s *Server) leaderAddress() (address string) {
 
 // members tells who the metadata servers are and which of them leads, as far as this one knows.
 func (s *Server) members() (*metapb.MembersReply, error) {
-	out := &metapb.MembersReply{Term: s.node.raft.CurrentTerm(), Leader: s.leaderAddress()}
+	out := &metapb.MembersReply{Term: s.node.raft.CurrentTerm(), Leader: s.leaderAddress(), ClusterId: s.identity.ClusterID[:]}
 	if s.leader.Load() != nil {
 		out.Leader = s.ClientAddr()
 	}

@@ -188,8 +188,15 @@ func TestOneServerGoesOnWhenTheMajorityIsLost(t *testing.T) {
 	if err := Recover(c.dirs[2]); !errors.Is(err, ErrInUse) {
 		t.Errorf("while it runs: %v, want ErrInUse", err)
 	}
-	for i := range 3 {
+	c.stop(2)
+	if there, err := Survivors(t.Context(), c.dirs[2]); err != nil || len(there) != 2 {
+		t.Errorf("while two others run: %v, %v", there, err)
+	}
+	for i := range 2 {
 		c.stop(i)
+	}
+	if there, err := Survivors(t.Context(), c.dirs[2]); err != nil || len(there) != 0 {
+		t.Errorf("while no other runs: %v, %v", there, err)
 	}
 	for range 2 { // doing it again does no harm
 		if err := Recover(c.dirs[2]); err != nil {

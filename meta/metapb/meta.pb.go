@@ -2781,6 +2781,7 @@ type MembersReply struct {
 	ClientAddresses []string               `protobuf:"bytes,1,rep,name=client_addresses,json=clientAddresses,proto3" json:"client_addresses,omitempty"`
 	Leader          string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"` // client address, empty if unknown
 	Term            uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`    // of what leader says
+	ClusterId       []byte                 `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -2834,6 +2835,13 @@ func (x *MembersReply) GetTerm() uint64 {
 		return x.Term
 	}
 	return 0
+}
+
+func (x *MembersReply) GetClusterId() []byte {
+	if x != nil {
+		return x.ClusterId
+	}
+	return nil
 }
 
 // A join that is asked for again with the same nonce gets the same number.
@@ -5800,11 +5808,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\blog_time\x18\x03 \x01(\x01R\alogTime\x12\x18\n" +
 	"\acommits\x18\x04 \x01(\x01R\acommits\x12\x10\n" +
 	"\x03cpu\x18\x05 \x01(\x01R\x03cpu\"\x10\n" +
-	"\x0eMembersRequest\"e\n" +
+	"\x0eMembersRequest\"\x84\x01\n" +
 	"\fMembersReply\x12)\n" +
 	"\x10client_addresses\x18\x01 \x03(\tR\x0fclientAddresses\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
-	"\x04term\x18\x03 \x01(\x04R\x04term\"\xb7\x01\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xb7\x01\n" +
 	"\x0eJoinMdsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x18\n" +
