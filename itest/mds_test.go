@@ -14,6 +14,7 @@ import (
 	"pstorage/itest/check"
 	"pstorage/itest/cluster"
 	"pstorage/itest/nbd"
+	"pstorage/itest/ports"
 )
 
 // load writes to a volume of a cluster and reads back until it is ended.
@@ -209,7 +210,7 @@ func TestJoiningTakesThePassword(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	n, err := cluster.FreePort()
+	n, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}

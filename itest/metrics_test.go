@@ -9,11 +9,11 @@ import (
 	"strings"
 	"testing"
 
-	"pstorage/itest/cluster"
+	"pstorage/itest/ports"
 )
 
 func TestMetricsTellOfVolumesAndChunkServers(t *testing.T) {
-	port, err := cluster.FreePort()
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -229,14 +229,20 @@ func TestRunbookFullDisk(t *testing.T) {
 	}
 	dirs := smallDisks(t, 4, 128)
 	b := newRunbook(t, cluster.Options{Servers: 4, CSDirs: dirs})
-	ballast := filepath.Join(filepath.Dir(dirs[0]), "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 200*mib), 0o600); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("the disk is not full: %v", err)
-	}
-	b.use(400) // copies go to the others
-	await(t, os.Remove(ballast))
-	await(t, b.awaitWhole(b.ctx))
+	b.useWithout(dirs[0], 400) // copies go to the others
 	b.use(100)
+}
+
+// useWithout uses the volume while others fill the disk of a chunk server's folder.
+func (b *runbook) useWithout(dir string, writes int) {
+	b.t.Helper()
+	ballast := filepath.Join(filepath.Dir(dir), "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 200*mib), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		b.t.Fatalf("the disk is not full: %v", err)
+	}
+	b.use(writes)
+	await(b.t, os.Remove(ballast))
+	await(b.t, b.awaitWhole(b.ctx))
 }
 
 // Each disk in turn is filled by others, and has room again.
@@ -247,13 +253,7 @@ func TestDisksFillInTurn(t *testing.T) {
 	dirs := smallDisks(t, 4, 128)
 	b := newRunbook(t, cluster.Options{Servers: 4, CSDirs: dirs})
 	for _, dir := range dirs {
-		ballast := filepath.Join(filepath.Dir(dir), "ballast")
-		if err := os.WriteFile(ballast, make([]byte, 200*mib), 0o600); !errors.Is(err, syscall.ENOSPC) {
-			t.Fatalf("the disk is not full: %v", err)
-		}
-		b.use(150)
-		await(t, os.Remove(ballast))
-		await(t, b.awaitWhole(b.ctx))
+		b.useWithout(dir, 150)
 	}
 }
 

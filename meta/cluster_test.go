@@ -3,17 +3,15 @@ package meta
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"pstorage/itest/ports"
 	"pstorage/meta/client"
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
@@ -57,28 +55,13 @@ func foundWith(t *testing.T, password string, count int) *servers {
 // place makes room for one more.
 func (c *servers) place() int {
 	c.dirs = append(c.dirs, filepath.Join(c.t.TempDir(), "mds"))
-	c.address = append(c.address, freePair(c.t))
+	address, err := ports.FreePair()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.address = append(c.address, address)
 	c.running = append(c.running, nil)
 	return len(c.dirs) - 1
-}
-
-// freePair returns an address whose port and the next one are free, and below those that the kernel gives to outgoing connections.
-func freePair(t *testing.T) string {
-	for range 100 {
-		port := 10_000 + 2*rand.IntN(10_000)
-		first, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		second, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1)))
-		first.Close()
-		if err == nil {
-			second.Close()
-			return first.Addr().String()
-		}
-	}
-	t.Fatal("no two ports in a row are free")
-	return ""
 }
 
 func (c *servers) start(i int) *Server {

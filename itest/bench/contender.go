@@ -12,6 +12,7 @@ import (
 
 	"pstorage/itest/cluster"
 	"pstorage/itest/nbd"
+	"pstorage/itest/ports"
 )
 
 // volumeSize is what every contender serves: it fits in memory, several times over.
@@ -80,7 +81,7 @@ func qemuNBD(c config) (*contender, error) {
 
 // peer starts another project's server on a free port.
 func peer(name string, command func(port int) []string, file string) (*contender, error) {
-	port, err := cluster.FreePort()
+	port, err := ports.Free()
 	if err != nil {
 		return nil, err
 	}

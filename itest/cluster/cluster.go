@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"pstorage/itest/ports"
 )
 
 // Name of the clusters made here.
@@ -161,7 +163,7 @@ func (c *Cluster) Daemon(ctx context.Context, name, command string, args ...stri
 	line = append(append(line, args...), at.flags()...)
 	metrics := ""
 	if c.options.Metrics {
-		port, err := FreePort()
+		port, err := ports.Free()
 		if err != nil {
 			return nil, err
 		}

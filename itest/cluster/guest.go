@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"pstorage/itest/ports"
 )
 
 // Guest is a virtual machine with a disk of its own (itest/lab/guest). To kill its process is to cut its power: what its kernel had not
@@ -47,6 +49,6 @@ func (g *Guest) Boot(ctx context.Context, enter ...string) (err error) {
 
 // Forward is the option that leads a free port here to one in the guest, and the address here.
 func Forward(guestPort int) (options []string, address string, err error) {
-	port, err := FreePort()
+	port, err := ports.Free()
 	return []string{"-p", fmt.Sprintf("%d:%d", port, guestPort)}, "127.0.0.1:" + strconv.Itoa(port), err
 }

@@ -1,12 +1,11 @@
 package cluster
 
 import (
-	"errors"
-	"math/rand/v2"
 	"net"
 	"net/url"
-	"strconv"
 	"strings"
+
+	"pstorage/itest/ports"
 )
 
 // Place is where a process runs: an address of its own, and what its command line begins with to get there.
@@ -47,7 +46,7 @@ func (p Place) pair() (string, error) {
 	if p.IP != loopback {
 		return p.address(mdsPort), nil
 	}
-	return freePair()
+	return ports.FreePair()
 }
 
 // nbdAddress is where a targetd serves NBD: HOST:PORT or unix:PATH.
@@ -68,35 +67,4 @@ func NBDOf(targets *Process, volume string) string {
 		return "nbd+unix:///" + volume + "?socket=" + path
 	}
 	return "nbd://" + nbdAddress(targets) + "/" + volume
-}
-
-// Ports of tests are below those that the kernel gives to outgoing connections (ip_local_port_range): one of these could take a port
-// between the choice and the use.
-const (
-	firstPort = 10_000
-	ports     = 20_000
-)
-
-// FreePort returns a port that is free now, and so is the next one.
-func FreePort() (int, error) {
-	for range 100 {
-		port := firstPort + 2*rand.IntN(ports/2)
-		if isFree(port) && isFree(port+1) {
-			return port, nil
-		}
-	}
-	return 0, errors.New("no two ports in a row are free")
-}
-
-func isFree(port int) bool {
-	listener, err := net.Listen("tcp", localAddress(port))
-	return err == nil && listener.Close() == nil
-}
-
-func localAddress(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// freePair returns an address whose port and the next one are free now.
-func freePair() (string, error) {
-	port, err := FreePort()
-	return localAddress(port), err
 }

@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"strings"
+
+	"pstorage/itest/ports"
 )
 
 // Up is `pstorage up` in a process.
@@ -15,7 +17,7 @@ type Up struct {
 
 // StartUp runs `pstorage up` on a folder, with free ports and further arguments. Its log is beside the folder.
 func StartUp(ctx context.Context, binary, dir string, args ...string) (*Up, error) {
-	mds, err := freePair()
+	mds, err := ports.FreePair()
 	if err != nil {
 		return nil, err
 	}
