@@ -119,7 +119,7 @@ func (r Recovery) line() string {
 	pace := Pace(&metapb.Recovery{BytesPerSecond: r.Rate, EtaSeconds: r.ETA})
 	switch {
 	case r.Stopped:
-		return fmt.Sprintf("Recovery: [!] stopped: more chunk servers are offline than mds.wd.max_offline_cs; %d chunks wait", r.Queued)
+		return fmt.Sprintf("Recovery: [!] stopped: more chunk servers or hosts are offline than mds.wd.max_offline_cs and mds.wd.max_offline_cs_hosts allow; %d chunks wait", r.Queued)
 	case r.Queued+r.Releasing+r.Rebuilding+r.Moving > 0:
 		return fmt.Sprintf("Recovery: %d chunks to be rebuilt (%d under way), %d to be released, %d being moved%s", r.Queued, r.Rebuilding, r.Releasing, r.Moving, pace)
 	}

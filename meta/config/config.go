@@ -24,6 +24,7 @@ var (
 type Settings struct {
 	OfflineAfter        time.Duration // mds.wd.offline_tout
 	MaxOffline          int           // mds.wd.max_offline_cs; 0: no limit
+	MaxOfflineHosts     int           // mds.wd.max_offline_cs_hosts; 0: no limit
 	FillMargin          int           // mds.alloc.fill_margin, percent
 	StrictFailureDomain bool          // mds.alloc.strict_failure_domain
 	RecoveryStreams     int           // mds.wd.recovery_streams, per chunk server
@@ -45,6 +46,7 @@ var parameters = []parameter{
 	{"mds.alloc.fill_margin", "5", number(0, 50, func(s *Settings, n int) { s.FillMargin = n })},
 	{"mds.alloc.strict_failure_domain", "1", number(0, 1, func(s *Settings, n int) { s.StrictFailureDomain = n == 1 })},
 	{"mds.wd.max_offline_cs", "2", number(0, 100000, func(s *Settings, n int) { s.MaxOffline = n })},
+	{"mds.wd.max_offline_cs_hosts", "2", number(0, 100000, func(s *Settings, n int) { s.MaxOfflineHosts = n })},
 	{"mds.wd.offline_tout", "5min", period(func(s *Settings, d time.Duration) { s.OfflineAfter = d })},
 	{"mds.wd.rebalance", "1", number(0, 1, func(s *Settings, n int) { s.Rebalance = n == 1 })},
 	{"mds.wd.recovery_rate", "0", number(0, 1<<40, func(s *Settings, n int) { s.RecoveryRate = uint64(n) })},

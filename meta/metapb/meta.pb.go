@@ -2463,7 +2463,7 @@ type Recovery struct {
 	BytesPerSecond uint64                 `protobuf:"varint,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"` // moved lately
 	EtaSeconds     uint64                 `protobuf:"varint,5,opt,name=eta_seconds,json=etaSeconds,proto3" json:"eta_seconds,omitempty"`               // until the queue is empty at that pace; 0: not known
 	MovedBytes     uint64                 `protobuf:"varint,6,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`               // since this leader leads
-	Stopped        bool                   `protobuf:"varint,7,opt,name=stopped,proto3" json:"stopped,omitempty"`                                       // more servers are offline than mds.wd.max_offline_cs: nothing is copied to others
+	Stopped        bool                   `protobuf:"varint,7,opt,name=stopped,proto3" json:"stopped,omitempty"`                                       // more servers, or hosts, are offline than mds.wd.max_offline_cs, or _cs_hosts: nothing is copied to others
 	Releasing      uint64                 `protobuf:"varint,8,opt,name=releasing,proto3" json:"releasing,omitempty"`                                   // chunks to be moved away from servers that are releasing
 	Rebuilt        uint64                 `protobuf:"varint,9,opt,name=rebuilt,proto3" json:"rebuilt,omitempty"`                                       // replicas made since this leader leads
 	unknownFields  protoimpl.UnknownFields

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -44,9 +45,27 @@ func (e *Engine) dropOffline(ctx context.Context) error {
 	return nil
 }
 
-// isDisaster tells whether so many servers are offline that this is no failure to be answered with copies.
+// isDisaster tells whether so many servers are offline, or hosts with all of theirs, that this is no failure to be answered with copies.
 func (e *Engine) isDisaster(v *fsm.View, set config.Settings) bool {
-	return set.MaxOffline > 0 && len(e.offline(v, set.OfflineAfter)) > set.MaxOffline
+	return set.MaxOffline > 0 && len(e.offline(v, set.OfflineAfter)) > set.MaxOffline ||
+		set.MaxOfflineHosts > 0 && e.offlineHosts(v, set.OfflineAfter) > set.MaxOfflineHosts
+}
+
+// offlineHosts counts the hosts of which every server is offline.
+func (e *Engine) offlineHosts(v *fsm.View, after time.Duration) (n int) {
+	up := map[string]bool{}
+	for _, s := range v.Servers() {
+		if !s.Dropped {
+			host := cmp.Or(s.Host, s.Address)
+			up[host] = up[host] || e.sessions.StateOf(s.Id, after) != metapb.Server_OFFLINE
+		}
+	}
+	for _, any := range up {
+		if !any {
+			n++
+		}
+	}
+	return n
 }
 
 // droppedServers are those that were removed although chunks still count on them.

@@ -84,7 +84,7 @@ func (p *planner) look(scan func(*fsm.View)) error {
 func (e *Engine) noteDisaster(stopped bool) {
 	switch {
 	case stopped && !e.stopped:
-		e.log.Error("more chunk servers are offline than mds.wd.max_offline_cs: nothing is copied until enough are back, or the parameter is raised")
+		e.log.Error("more chunk servers or hosts are offline than mds.wd.max_offline_cs and mds.wd.max_offline_cs_hosts allow: nothing is copied until enough are back, or the parameter is raised")
 	case !stopped && e.stopped:
 		e.log.Info("enough chunk servers are back: automatic recovery goes on")
 	}

@@ -112,6 +112,32 @@ func TestADisasterIsNotAnsweredWithCopies(t *testing.T) {
 	})
 }
 
+func TestAsManyHostsMayFailAsTheParameterSays(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.Config("mds.wd.max_offline_cs", "10")
+		c.Config("mds.wd.max_offline_cs_hosts", "1")
+		c.add(2)
+		c.s[1].Stop()
+		c.s[4].Stop()
+		c.Never(10*time.Minute, "copies are made", func() bool { return !c.whole(0, 1, 2) })
+		c.Config("mds.wd.max_offline_cs_hosts", "2")
+		c.Within(time.Minute, "two hosts may be offline: what they had is replaced", func() bool { return !c.whole(0, 1, 2) && len(c.Chunk(c.v.File, 0).Insync) == 3 })
+	})
+}
+
+// A host of which one server is up has not failed.
+func TestAHostWithAServerThatIsUpHasNotFailed(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		c.Config("mds.wd.max_offline_cs", "10")
+		c.Config("mds.wd.max_offline_cs_hosts", "1")
+		c.s = append(c.s, c.Add("b")) // beside the second
+		c.add(1)
+		c.s[1].Stop()
+		c.s[4].Stop()
+		c.Within(10*time.Minute, "what was offline is replaced", func() bool { return !c.whole(0, 1, 2) && len(c.Chunk(c.v.File, 0).Insync) == 3 })
+	})
+}
+
 func TestWritesDoNotWaitForServersThatAreAway(t *testing.T) {
 	play(t, func(t *testing.T, c *scene) {
 		for _, which := range []int{1, 2} {
