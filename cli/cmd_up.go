@@ -9,6 +9,7 @@ import (
 
 	"pstorage/cli/daemon"
 	"pstorage/cli/embedded"
+	"pstorage/target/iscsi"
 )
 
 // upFlags are those of up, as they are given.
@@ -16,7 +17,8 @@ type upFlags struct {
 	data, replicas, chunkSize string
 	servers                   int
 	volumes                   []string
-	mds, nbd, iscsi, metrics  string
+	mds, nbd, metrics         string
+	iscsi, lun                []string
 }
 
 // firstVolume is made in a new folder if no other was asked for.
@@ -42,7 +44,8 @@ way to each volume, then "ready"; SIGTERM or ctrl-C ends it, and the next start 
 	f.StringArrayVar(&flags.volumes, "volume", nil, "`NAME=SIZE` of a volume to make if it is not there; may be repeated (default in a new folder: demo=10G)")
 	f.StringVar(&flags.chunkSize, "chunk-size", "", "`SIZE` of the pieces of new volumes, 1M to 256M (default 64M)")
 	f.StringVar(&flags.nbd, "nbd", "127.0.0.1:10809", "`ADDR` for NBD, HOST:PORT or unix:PATH; empty: none")
-	f.StringVar(&flags.iscsi, "iscsi", "127.0.0.1:3260", "`ADDR` for iSCSI, HOST:PORT; empty: none")
+	f.StringSliceVar(&flags.iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` for iSCSI, HOST:PORT; several apart by commas; empty: none")
+	f.StringSliceVar(&flags.lun, "lun", nil, "`KIND` of disk over iSCSI: "+kindsOfLUN+"; several apart by commas (default: blocks of 512 bytes)")
 	f.StringVar(&flags.mds, "mds", "127.0.0.1:2510", "`ADDR` of the metadata server: this port and the next; commands use them")
 	metricsFlag(cmd, &flags.metrics)
 	a.daemonFlags(cmd)
@@ -105,7 +108,30 @@ func (a *app) upConfig(flags upFlags) (config embedded.Config, err error) {
 	if config.Host, _, err = a.thisHost(); err != nil {
 		return config, err
 	}
-	return config, a.checkAddresses(flags.mds, flags.nbd, flags.iscsi, flags.metrics)
+	if config.LikeLUN, err = parseLUN(flags.lun); err != nil {
+		return config, err
+	}
+	return config, a.checkAddresses(append([]string{flags.mds, flags.nbd, flags.metrics}, flags.iscsi...)...)
+}
+
+const kindsOfLUN = "4k (blocks of 4096 bytes), 512e (of 512 in physical ones of 4096), read-only, removable (for tests)"
+
+func parseLUN(kinds []string) (l iscsi.LUN, err error) {
+	for _, kind := range kinds {
+		switch kind {
+		case "4k":
+			l.BlockSize = 4096
+		case "512e":
+			l.PhysicalBlock = 4096
+		case "read-only":
+			l.ReadOnly = true
+		case "removable":
+			l.Removable = true
+		default:
+			return l, usagef("--lun %s: must be of %s", kind, kindsOfLUN)
+		}
+	}
+	return l, nil
 }
 
 func parseVolumes(texts []string) (volumes []embedded.Volume, err error) {

@@ -50,6 +50,7 @@ func TestBadInputIsAUsageErrorThatSaysWhy(t *testing.T) {
 		"up --chunk-size 5M":                         "power of two",
 		"up --nbd 0.0.0.0:10809":                     "--insecure-network",
 		"up --iscsi nowhere":                         "not an address",
+		"up --lun 512e,round":                        "--lun round",
 		"up --mds 192.0.2.1:2510":                    "--insecure-network",
 		"up --log-level shout":                       "log-level",
 		"up extra":                                   "unexpected",

@@ -31,6 +31,8 @@ type Config struct {
 	// is a target, and reservations last as long as the daemon.
 	Targets      iscsi.Targets
 	Reservations scsi.Reservations
+	// LikeLUN is what the LUNs of those targets are like.
+	LikeLUN iscsi.LUN
 	// Registered, if there is one, are the iSCSI targets that are served besides, each on its own portals.
 	Registered *Registered
 	Logger     *slog.Logger          // nil: nothing is logged
@@ -86,7 +88,8 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 
 // iscsiConfig: without a registry of targets, volumes in folders have none, as iSCSI names know no slashes.
 func iscsiConfig(cfg *Config, log *slog.Logger) iscsi.Config {
-	c := iscsi.Config{Catalog: cfg.Catalog, Targets: cfg.Targets, Reservations: cfg.Reservations, Logger: log, Registry: cfg.iscsiMetrics("volumes")}
+	c := iscsi.Config{Catalog: cfg.Catalog, Targets: cfg.Targets, Reservations: cfg.Reservations, LikeLUN: cfg.LikeLUN,
+		Logger: log, Registry: cfg.iscsiMetrics("volumes")}
 	if cfg.Targets == nil {
 		c.Catalog = topLevel{cfg.Catalog}
 	}

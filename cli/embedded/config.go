@@ -23,6 +23,8 @@ import (
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"pstorage/target/iscsi"
 )
 
 // ClusterName is that of clusters made here.
@@ -46,7 +48,9 @@ type Config struct {
 	// Host is this machine's identity: the iSCSI targets that are registered on it are served, besides a target for each volume at ISCSI. Empty: none are.
 	Host string
 
-	MDS, NBD, ISCSI string // addresses; an empty NBD or ISCSI is not served
+	MDS, NBD        string    // addresses; an empty NBD is not served
+	ISCSI           []string  // addresses; none: not served
+	LikeLUN         iscsi.LUN // what the volumes are like over iSCSI
 	InsecureNetwork bool
 	Logger          *slog.Logger
 	Registry        prometheus.Registerer

@@ -145,7 +145,8 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	c.onClose(volumes.Close)
 	catalog := target.NewVolumes(volumes, c.meta)
 	c.targets, err = target.Start(ctx, target.Config{
-		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: addresses(c.config.ISCSI), Registered: c.registered(identity, catalog),
+		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
+		Registered: c.registered(identity, catalog),
 		Logger: c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
 	})
 	if err != nil {

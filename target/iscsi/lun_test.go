@@ -275,3 +275,40 @@ func TestVolumeWhoseLeaseIsLostIsOpenedAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestVolumesOwnTargetsAreOfTheKindAskedFor(t *testing.T) {
+	within(t, Config{LikeLUN: LUN{Number: 9, Volume: "other", BlockSize: 4096, ReadOnly: true, Removable: true}}, func(t *testing.T, p *portal) {
+		c := p.session()
+		if data := c.good([]byte{0x12, 0, 0, 0, 96, 0}, 96, nil); data[1]&0x80 == 0 {
+			t.Error("the medium cannot be ejected")
+		}
+		if data := c.good([]byte{0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 8, nil); binary.BigEndian.Uint32(data[4:]) != 4096 {
+			t.Errorf("capacity % x", data)
+		}
+		c.expectSense(c.do(write10(1, 1), 0, make([]byte, 4096)), 7, 0x2700)
+	})
+}
+
+func TestVolumeIsOneKindOfDiskAtATime(t *testing.T) {
+	for name, l := range map[string]LUN{
+		"blocks":    {Number: 1, Volume: "disk", BlockSize: 4096},
+		"physical":  {Number: 1, Volume: "disk", PhysicalBlock: 4096},
+		"removable": {Number: 1, Volume: "disk", Removable: true},
+	} {
+		targets, err := NewMemoryTargets(TargetInfo{Name: public, LUNs: []LUN{{Number: 0, Volume: "disk"}, l, {Number: 2, Volume: "disk", BlockSize: 512, ReadOnly: true}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, Config{Targets: targets}, func(t *testing.T, p *portal) {
+			c := p.client()
+			c.login(publicKeys...)
+			var busy [3]bool
+			for lun := range busy {
+				busy[lun] = c.at(lun, tur(), 0, nil).header[3] == scsi.Busy
+			}
+			if busy[0] == busy[1] || busy[0] != busy[2] { // whichever was opened first
+				t.Errorf("%s: LUNs that are busy: %v", name, busy)
+			}
+		})
+	}
+}

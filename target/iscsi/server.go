@@ -32,6 +32,7 @@ type Config struct {
 	Logger       *slog.Logger          // nil: nothing is logged
 	Registry     prometheus.Registerer // nil: nothing is measured
 	TargetPrefix string                // without Targets: what precedes a volume's name in its target's; DefaultPrefix
+	LikeLUN      LUN                   // without Targets: what the LUNs are like, apart from number and volume
 
 	// Connections is the most that are open at a time; further ones are closed at once.
 	Connections int
@@ -48,8 +49,6 @@ type Config struct {
 
 	// Reservations keeps persistent reservations; nil: in this process.
 	Reservations scsi.Reservations
-	// Removable exports disks with a medium that can be ejected; for conformance tests.
-	Removable bool
 }
 
 func (c *Config) setDefaults() {
@@ -76,7 +75,7 @@ func (c *Config) setDefaults() {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Targets == nil {
-		c.Targets = &volumeTargets{catalog: c.Catalog, prefix: c.TargetPrefix}
+		c.Targets = &volumeTargets{catalog: c.Catalog, prefix: c.TargetPrefix, like: c.LikeLUN}
 	}
 	if c.Watch == nil {
 		c.Watch = func(string) {}

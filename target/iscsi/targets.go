@@ -45,7 +45,11 @@ type LUN struct {
 	Number    int    // 0 to 16383
 	Volume    string // in the catalog
 	BlockSize int    // 512 (also if 0) or 4096
-	ReadOnly  bool
+	// PhysicalBlock is what initiators are told to align to: 512 or 4096 bytes; 0: BlockSize.
+	PhysicalBlock int
+	ReadOnly      bool
+	// Removable: the medium can be ejected. Hypervisors take such a disk for a floppy: only for tests.
+	Removable bool
 }
 
 // Portal is an address of a target, with the target port group it is in.
@@ -81,6 +85,8 @@ func (t *TargetInfo) Validate() error {
 			return fmt.Errorf("%s: LUN %d is there twice: %w", t.Name, l.Number, ErrInvalid)
 		case l.BlockSize != 0 && !scsi.ValidBlockSize(l.BlockSize):
 			return fmt.Errorf("%s: LUN %d: blocks of %d bytes, neither 512 nor 4096: %w", t.Name, l.Number, l.BlockSize, ErrInvalid)
+		case l.PhysicalBlock != 0 && !scsi.ValidBlockSize(l.PhysicalBlock):
+			return fmt.Errorf("%s: LUN %d: physical blocks of %d bytes, neither 512 nor 4096: %w", t.Name, l.Number, l.PhysicalBlock, ErrInvalid)
 		}
 		seen[l.Number] = true
 	}
@@ -189,17 +195,20 @@ func (t *TargetInfo) lunIDs() []uint64 {
 	return ids
 }
 
-// volumeTargets is a target for each volume of a catalog, named after it, with the volume as LUN 1.
+// volumeTargets is a target for each volume of a catalog, named after it, with the volume as LUN 1, which is like another.
 type volumeTargets struct {
 	catalog block.Catalog
 	prefix  string
+	like    LUN
 }
 
 // theLUN is the LUN of a volume that is its own target.
 const theLUN = 1
 
 func (v *volumeTargets) info(volume string) TargetInfo {
-	return TargetInfo{Name: v.prefix + volume, LUNs: []LUN{{Number: theLUN, Volume: volume}}}
+	l := v.like
+	l.Number, l.Volume = theLUN, volume
+	return TargetInfo{Name: v.prefix + volume, LUNs: []LUN{l}}
 }
 
 // List implements Targets.

@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +15,10 @@ import (
 
 // unit is a volume that is open as a logical unit, shared by all targets and sessions that use it.
 type unit struct {
-	volume    string
-	blockSize int
-	dev       block.Device
-	lu        *scsi.LU
+	volume string
+	form   form
+	dev    block.Device
+	lu     *scsi.LU
 
 	opened chan struct{} // closed when dev and lu are there, or err
 	err    error
@@ -27,17 +28,24 @@ type unit struct {
 	paths map[*path]struct{}
 }
 
+// form is what all LUNs of a volume have in common.
+type form struct {
+	block, physical int
+	removable       bool
+}
+
+func (l *LUN) form() form {
+	size := cmp.Or(l.BlockSize, block.SectorSize)
+	return form{block: size, physical: max(l.PhysicalBlock, size), removable: l.Removable}
+}
+
 // openUnit returns the unit of a volume, opening it for its first user. Each call that succeeds is paired with one of
 // releaseUnit.
 func (s *Server) openUnit(ctx context.Context, l LUN) (*unit, error) {
-	size := l.BlockSize
-	if size == 0 {
-		size = block.SectorSize
-	}
 	s.mu.Lock()
 	u := s.units[l.Volume]
 	if u == nil {
-		u = &unit{volume: l.Volume, blockSize: size, opened: make(chan struct{}), paths: map[*path]struct{}{}}
+		u = &unit{volume: l.Volume, form: l.form(), opened: make(chan struct{}), paths: map[*path]struct{}{}}
 		s.units[l.Volume] = u
 		go s.open(u)
 	}
@@ -50,8 +58,8 @@ func (s *Server) openUnit(ctx context.Context, l LUN) (*unit, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err == nil && u.blockSize != size {
-		err = fmt.Errorf("it is in use with blocks of %d bytes: %w", u.blockSize, ErrInvalid)
+	if err == nil && u.form != l.form() {
+		err = fmt.Errorf("it is in use as another kind of disk, with blocks of %d bytes: %w", u.form.block, ErrInvalid)
 	}
 	if err != nil {
 		s.releaseUnit(u)
@@ -67,7 +75,8 @@ func (s *Server) open(u *unit) {
 	dev, info, err := s.cfg.Catalog.Open(ctx, u.volume)
 	if err == nil {
 		u.dev = dev
-		u.lu = scsi.NewLU(dev, info, scsi.Options{Removable: s.cfg.Removable, Reservations: s.cfg.Reservations, BlockSize: u.blockSize, Peers: s})
+		u.lu = scsi.NewLU(dev, info, scsi.Options{Removable: u.form.removable, BlockSize: u.form.block, PhysicalBlock: u.form.physical,
+			Reservations: s.cfg.Reservations, Peers: s})
 	}
 	u.err = err
 	close(u.opened)

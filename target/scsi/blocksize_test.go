@@ -29,9 +29,24 @@ func TestUnitOfLargeBlocksCountsInThem(t *testing.T) {
 	if got := r.in(cdb16(opRead16, 0, 9, 1), 4096); !bytes.Equal(got, data[:4096]) {
 		t.Error("WRITE SAME did not repeat the block")
 	}
+	r.grow(64 << 20)
+	if task := r.bad(keyIllegal, ascInvalidFieldCDB, cdb10(opRead10, 0, 0, block.MaxTransfer/4096+1), nil); task.sense.field != 7 {
+		t.Errorf("a read that is too long: byte %d named", task.sense.field)
+	}
 	limits := r.in([]byte{opInquiry, 1, vpdBlockLimits, 0, 64, 0}, 64)
 	if limits[5] != block.MaxCompare/4096 || binary.BigEndian.Uint32(limits[8:]) != block.MaxTransfer/4096 || binary.BigEndian.Uint32(limits[28:]) != 1 {
 		t.Errorf("limits % x", limits)
+	}
+}
+
+func TestPhysicalBlocksAreTold(t *testing.T) {
+	for _, x := range []struct {
+		o    Options
+		want byte
+	}{{Options{}, 0}, {Options{PhysicalBlock: 512}, 0}, {Options{PhysicalBlock: 4096}, 3}, {Options{BlockSize: 4096, PhysicalBlock: 4096}, 0}, {Options{BlockSize: 4096, PhysicalBlock: 512}, 0}} {
+		if c := newRig(t, x.o).in(cdb16(opServiceIn16, saReadCapacity16, 0, 32), 32); c[13] != x.want {
+			t.Errorf("%+v: %d logical blocks per physical block, as a power of two", x.o, c[13])
+		}
 	}
 }
 

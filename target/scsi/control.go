@@ -103,6 +103,7 @@ func startReadCapacity16(t *Task) bool {
 	var b [32]byte
 	binary.BigEndian.PutUint64(b[:], t.lu.capacity()-1)
 	binary.BigEndian.PutUint32(b[8:], uint32(t.lu.blockSize))
+	b[13] = t.lu.exponent
 	b[14] = 0xc0 // LBPME, LBPRZ
 	t.reply(b[:], int(min(t.u32(10), maxReply)))
 	return true

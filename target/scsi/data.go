@@ -53,6 +53,14 @@ func (t *Task) decode() {
 	}
 }
 
+// blocksField is where the CDB of such a form has the number of blocks.
+func (t *Task) blocksField() int {
+	if len(t.cmd.usage) == 10 {
+		return 7
+	}
+	return len(t.cmd.usage) - 6
+}
+
 // decode6 reads those of the 6 byte form, where 0 blocks means 256.
 func (t *Task) decode6() {
 	t.lba, t.blocks = uint64(t.u24(1)&0x1fffff), uint64(t.CDB[4])
@@ -77,7 +85,7 @@ func (t *Task) inTransfer() bool {
 		t.badField(1)
 	case !t.inRange():
 	case t.blocks > t.lu.inBlocks(block.MaxTransfer):
-		t.badField(len(t.cmd.usage) - 6)
+		t.badField(t.blocksField())
 	}
 	return !t.failed()
 }

@@ -72,19 +72,20 @@ func TestFieldsThatAreNotSupportedAreRefused(t *testing.T) {
 		field int
 	}
 	tests := map[string]test{
-		"read protect":            {cdb10(opRead10, 0x20, 0, 1), nil, 1},
-		"write protect":           {cdb16(opWrite16, 0xe0, 0, 1), one, 1},
-		"verify protect":          {cdb12(opVerify12, 0x40, 0, 1), one, 1},
-		"too long":                {cdb16(opVerify16, 0, 0, (block.MaxTransfer/512)+1), nil, 10},
-		"byte check 2":            {cdb10(opVerify10, 0x04, 0, 1), one, 1},
-		"write verify 2":          {cdb10(opWriteVerify10, 0x04, 0, 1), one, 1},
-		"write same anchor":       {cdb16(opWriteSame16, flagUnmap|flagAnchor, 0, 1), one, 1},
-		"write same to the end":   {cdb16(opWriteSame16, flagUnmap, 0, 0), one, 13},
-		"unmap anchor":            {[]byte{opUnmap, 1, 0, 0, 0, 0, 0, 0, 24, 0}, make([]byte, 24), 1},
-		"compare of too much":     {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], (block.MaxCompare/512)+1, 0, 0), make([]byte, 258*512), 13},
-		"compare with more data":  {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], 1, 0, 0), make([]byte, 2048), 13},
-		"write same of more data": {cdb10(opWriteSame10, 0, 0, 1), make([]byte, 1024), 0},
-		"service action":          {[]byte{opServiceIn16, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0}, nil, 1},
+		"read protect":             {cdb10(opRead10, 0x20, 0, 1), nil, 1},
+		"write protect":            {cdb16(opWrite16, 0xe0, 0, 1), one, 1},
+		"verify protect":           {cdb12(opVerify12, 0x40, 0, 1), one, 1},
+		"too long":                 {cdb16(opVerify16, 0, 0, (block.MaxTransfer/512)+1), nil, 10},
+		"byte check 2":             {cdb10(opVerify10, 0x04, 0, 1), one, 1},
+		"write verify 2":           {cdb10(opWriteVerify10, 0x04, 0, 1), one, 1},
+		"write same anchor":        {cdb16(opWriteSame16, flagUnmap|flagAnchor, 0, 1), one, 1},
+		"write same to the end":    {cdb16(opWriteSame16, flagUnmap, 0, 0), one, 10},
+		"write same 10 to the end": {cdb10(opWriteSame10, flagUnmap, 0, 0), one, 7},
+		"unmap anchor":             {[]byte{opUnmap, 1, 0, 0, 0, 0, 0, 0, 24, 0}, make([]byte, 24), 1},
+		"compare of too much":      {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], (block.MaxCompare/512)+1, 0, 0), make([]byte, 258*512), 13},
+		"compare with more data":   {append(cdb16(opCompareAndWrite, 0, 0, 0)[:13], 1, 0, 0), make([]byte, 2048), 13},
+		"write same of more data":  {cdb10(opWriteSame10, 0, 0, 1), make([]byte, 1024), 0},
+		"service action":           {[]byte{opServiceIn16, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0}, nil, 1},
 	}
 	big := newRig(t, Options{})
 	big.grow(64 << 20)

@@ -17,13 +17,16 @@ type Options struct {
 	Removable bool
 	// BlockSize is that of a logical block: 512 (also if 0) or 4096 bytes.
 	BlockSize int
+	// PhysicalBlock is what initiators are told to align to: 4096 bytes, or 0 for BlockSize. The store sums up 4096 bytes at a time whatever
+	// is told; some hypervisors take no disk that says so.
+	PhysicalBlock int
 	// Reservations keeps persistent reservations; nil: they live as long as the LU.
 	Reservations Reservations
 	// Peers finds the logical units that EXTENDED COPY may copy from and to; nil: the LU itself only.
 	Peers Peers
 }
 
-// ValidBlockSize reports whether a logical unit can have blocks of n bytes.
+// ValidBlockSize reports whether a logical unit can have blocks, logical or physical, of n bytes.
 func ValidBlockSize(n int) bool { return n == 512 || n == 4096 }
 
 // flags of an LU that commands look at without a lock.
@@ -45,6 +48,7 @@ type LU struct {
 	id        [16]byte
 	blockSize int
 	shift     uint // of blockSize
+	exponent  byte // logical blocks per physical block, as a power of two
 	peers     Peers
 	flags     atomic.Uint32
 	size      atomic.Int64 // as last told to initiators
@@ -68,6 +72,7 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 		u.blockSize = o.BlockSize
 	}
 	u.shift = uint(bits.TrailingZeros(uint(u.blockSize)))
+	u.exponent = byte(bits.TrailingZeros(uint(max(o.PhysicalBlock, u.blockSize)))) - byte(u.shift)
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.size.Store(dev.Size())
 	u.continuing.f = u.submitNext

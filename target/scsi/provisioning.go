@@ -124,11 +124,11 @@ func prepareWriteSame(t *Task) {
 	switch {
 	case t.CDB[1]&(flagProtect|flagAnchor) != 0:
 		t.badField(1)
-	case t.blocks == 0: // WSNZ: to the end of the medium is not offered
-		t.badField(len(t.cmd.usage) - 3)
+	case t.blocks == 0: // WSNZ: not up to the end. Some take that for UNMAP whatever the data, and the standard for writing them.
+		t.badField(t.blocksField())
 	case !t.inRange():
 	case t.blocks > t.lu.inBlocks(maxWriteSame):
-		t.badField(len(t.cmd.usage) - 6)
+		t.badField(t.blocksField())
 	case noData:
 	case t.OutMax > t.lu.blockSize:
 		t.OutWant = t.lu.blockSize
