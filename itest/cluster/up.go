@@ -41,6 +41,16 @@ func (u *Up) NBD(volume string) string { return u.way("nbd", "/"+volume) }
 // ISCSI is the URL of a volume.
 func (u *Up) ISCSI(volume string) string { return u.way("iscsi://", ":"+volume+"/1") }
 
+// Paths are the URLs of a volume through all portals.
+func (u *Up) Paths(volume string) (urls []string) {
+	for _, way := range u.Ways {
+		if strings.HasPrefix(way, "iscsi://") && strings.HasSuffix(way, ":"+volume+"/1") {
+			urls = append(urls, way)
+		}
+	}
+	return urls
+}
+
 // way finds the line of a volume; the NBD URI of a unix socket has the socket after the name.
 func (u *Up) way(scheme, end string) string {
 	for _, way := range u.Ways {

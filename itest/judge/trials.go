@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -14,13 +13,8 @@ import (
 	"pstorage/itest/scenario"
 )
 
-const (
-	// longestStall is what a request may take when a chunk server dies.
-	longestStall = 2 * time.Second
-	// What libiscsi's suite must come to.
-	leastPassed = 150
-	mostFailed  = 14
-)
+// longestStall is what a request may take when a chunk server dies.
+const longestStall = 2 * time.Second
 
 // up starts a cluster in one process with a volume v.
 func (j *judge) up(ctx context.Context, bytes int64, args ...string) (*cluster.Up, error) {
@@ -102,31 +96,4 @@ func (j *judge) crash(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("killed %d times during writes, every acknowledged write was there", j.crashes), stopUp(u, nil)
-}
-
-func (j *judge) conformance(ctx context.Context) (string, error) {
-	u, err := j.up(ctx, 1<<30)
-	if err != nil {
-		return "", err
-	}
-	c, err := j.runConformance(ctx, u.ISCSI("v"))
-	for _, line := range c.Lines {
-		fmt.Println("      " + line)
-	}
-	if err == nil && (c.Passed < leastPassed || c.Failed > mostFailed || c.Crashed > 0) {
-		err = fmt.Errorf("%v; at least %d must pass, at most %d fail, none crash", c, leastPassed, mostFailed)
-	}
-	return c.String(), stopUp(u, err)
-}
-
-func (j *judge) runConformance(ctx context.Context, url string) (c scenario.Conformance, err error) {
-	tests, err := scenario.ConformanceTests(ctx, `^ALL\.`)
-	if err != nil {
-		return c, err
-	}
-	logs := filepath.Join(j.dir, "conformance")
-	if err := os.Mkdir(logs, 0o755); err != nil {
-		return c, err
-	}
-	return scenario.RunConformance(ctx, url, tests, logs)
 }

@@ -44,34 +44,28 @@ func ConformanceTests(ctx context.Context, expression string) (names []string, e
 }
 
 // RunConformance runs the tests against a LUN, whose data they destroy, each in a process of its own: one that hangs must not hide
-// the others. logs, if not empty, is a folder for what they print. The suite's MultipathIO tests get the same URL as
-// their second path.
-func RunConformance(ctx context.Context, url string, tests []string, logs string) (c Conformance, err error) {
+// the others. It adds to c. logs is a folder for what they print. paths are two URLs of the LUN.
+func RunConformance(ctx context.Context, c *Conformance, paths, tests []string, logs string) error {
 	if err := Need("iscsi-test-cu"); err != nil {
-		return c, err
+		return err
 	}
 	for _, test := range tests {
 		if ctx.Err() != nil {
-			return c, ctx.Err()
+			return ctx.Err()
 		}
-		out, status := runConformanceTest(ctx, url, test)
-		if logs != "" {
-			if err := os.WriteFile(filepath.Join(logs, test+".log"), []byte(out), 0o644); err != nil {
-				return c, err
-			}
+		out, status := runConformanceTest(ctx, paths, test)
+		if err := os.WriteFile(filepath.Join(logs, test+".log"), []byte(out), 0o644); err != nil {
+			return err
 		}
 		c.count(test, out, status)
 	}
-	return c, nil
+	return nil
 }
 
-func runConformanceTest(ctx context.Context, url, test string) (out, status string) {
+func runConformanceTest(ctx context.Context, paths []string, test string) (out, status string) {
 	ctx, cancel := context.WithTimeout(ctx, conformanceTestTime)
 	defer cancel()
-	args := []string{"-d", "-S", "-n", "-t", test, url}
-	if strings.Contains(test, "MultipathIO") {
-		args = append(args, url)
-	}
+	args := append([]string{"-d", "-S", "-n", "-t", test}, paths...)
 	command := exec.CommandContext(ctx, "iscsi-test-cu", args...)
 	command.WaitDelay = time.Second
 	text, err := command.CombinedOutput()
