@@ -6,14 +6,12 @@ const (
 	// pairsEnough is how many writes in a row were each followed by a flush before the next is synced ahead of it: at most one sync
 	// in so many is for nothing.
 	pairsEnough = 8
-	// relievedRest is how many requests must come alone before that counts again, where a sync took long.
-	relievedRest = 100
 )
 
 // habit is what requests of a connection have in common lately. It promises nothing: a client may do otherwise at any time.
 type habit struct {
 	inRead int // requests that the last read has brought
-	lone   int // requests in a row that came alone; below zero: how many are to come before they count
+	lone   int // requests in a row that came alone
 	pairs  int // writes in a row that were each followed by a flush of the same file
 	wrote  bool
 	file   uint64 // of the last request, where wrote
@@ -27,7 +25,7 @@ func (h *habit) note(r *request, last bool) (alone bool) {
 	if h.inRead == 1 && last {
 		h.lone = min(h.lone+1, loneEnough)
 	} else {
-		h.lone = min(h.lone, 0)
+		h.lone = 0
 	}
 	if r.op == OpPing {
 		return false
@@ -53,5 +51,5 @@ func (h *habit) takeDue() (file, epoch uint64, due bool) {
 	return h.file, h.epoch, due
 }
 
-// relieved: a sync has taken long. That is worth a hand-over.
-func (h *habit) relieved() { *h = habit{lone: loneEnough - relievedRest} }
+// relieved: a sync has taken long, and may have held up another request. The next ones are left to workers.
+func (h *habit) relieved() { h.lone = 0 }
