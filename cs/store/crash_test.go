@@ -57,6 +57,9 @@ func script(seed uint64) []crashOp {
 		switch rnd.IntN(10) {
 		case 0, 1, 2:
 			ops = append(ops, writeOp(id, rnd, uint64(i), rnd.IntN(3) == 0))
+			if rnd.IntN(3) == 0 {
+				ops = append(ops, flushAheadOp())
+			}
 		case 3:
 			ops = append(ops, partOp(id, rnd, uint64(i)))
 		case 4:
@@ -165,6 +168,11 @@ func (h *history) allSynced() {
 			c.synced[b] = c.acked[b] != nil
 		}
 	}
+}
+
+// flushAheadOp is a flush that nobody has asked for: nothing is promised by it.
+func flushAheadOp() crashOp {
+	return crashOp{name: "flush ahead", do: func(s *Store, h *history) error { return s.Flush(7, h.epoch) }}
 }
 
 func flushOp() crashOp {

@@ -67,9 +67,11 @@ func (j *job) run() {
 	j.finish()
 }
 
-// finish says that nothing of the job is being applied any more, and sends its reply if there is one.
+// finish says that nothing of the job is being applied any more, and sends its reply if there is one: in this order, so that a client that
+// waits for the reply before its next request has one job at most.
 func (j *job) finish() {
 	sc := j.sc
+	sc.delist()
 	o := sc.out
 	o.mu.Lock()
 	queued := len(j.w.out) > 0 && !o.dead
@@ -80,10 +82,6 @@ func (j *job) finish() {
 	if !queued {
 		j.left()
 	}
-	sc.mu.Lock()
-	sc.jobs--
-	sc.less.Broadcast()
-	sc.mu.Unlock()
 }
 
 // left gives the job's memory back: its reply has left, or never will.
