@@ -147,7 +147,7 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	c.targets, err = target.Start(ctx, target.Config{
 		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
 		Registered: c.registered(identity, catalog),
-		Logger: c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
+		Logger:     c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
 	})
 	if err != nil {
 		return fmt.Errorf("front ends: %w", err)

@@ -2,7 +2,8 @@ package scsi
 
 import "pstorage/blockstore/block"
 
-// atomicBlocks is how many blocks the device writes as a whole or not at all; 0: WRITE ATOMIC is not offered.
+// atomicBlocks is how many blocks the device writes as a whole or not at all; 0: WRITE ATOMIC is not offered. It is not for volumes of a
+// cluster: where power fails on all replicas of a block that is being written, its sectors may be old and new.
 func (u *LU) atomicBlocks() uint64 {
 	if d, ok := u.dev.(block.AtomicWriter); ok {
 		return u.inBlocks(min(d.MaxAtomicWrite(), block.MaxTransfer))

@@ -48,13 +48,21 @@ const maxReply = 64 << 10
 
 func prepareNothing(*Task) {}
 
-// startRequestSense reports what would otherwise be a CHECK CONDITION: a unit attention, or no medium.
+// startRequestSense reports what would otherwise be a CHECK CONDITION: a unit attention, a medium that is being erased or could not be,
+// or none.
 func startRequestSense(t *Task) bool {
-	s := sense{field: -1}
+	s, flags := sense{field: -1}, t.lu.flags.Load()
 	if c, ok := t.nexus.takeAttention(); ok {
 		s.key, s.code = keyUnitAttention, c
-	} else if t.lu.has(ejected) {
-		s.key, s.code = keyNotReady, ascNoMedium
+	} else {
+		switch {
+		case flags&sanitizing != 0:
+			s = t.lu.sanitizingSense()
+		case flags&sanitizeFailed != 0:
+			s.key, s.code = keyMedium, ascSanitizeFailed
+		case flags&ejected != 0:
+			s.key, s.code = keyNotReady, ascNoMedium
+		}
 	}
 	t.reply(s.append(nil, t.CDB[1]&1 != 0), int(t.CDB[4]))
 	return true

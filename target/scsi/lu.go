@@ -51,7 +51,8 @@ type LU struct {
 	exponent  byte // logical blocks per physical block, as a power of two
 	peers     Peers
 	flags     atomic.Uint32
-	size      atomic.Int64 // as last told to initiators
+	size      atomic.Int64  // as last told to initiators
+	erased    atomic.Uint32 // of the medium by SANITIZE, in 65536ths
 
 	continuing serial // tasks whose next request is to be submitted
 	blocking   serial // tasks whose execution may block

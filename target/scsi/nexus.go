@@ -160,7 +160,7 @@ func (n *Nexus) check(t *Task, cmd *command) bool {
 	case flags&reserved != 0 && u.conflicts(n, cmd):
 		t.Status = ReservationConflict
 	case flags&sanitizing != 0 && cmd.traits&anyTime == 0:
-		t.fail(keyNotReady, ascSanitizing)
+		t.Status, t.sense = CheckCondition, u.sanitizingSense()
 	case flags&sanitizeFailed != 0 && cmd.traits&medium != 0 && cmd.op != opSanitize:
 		t.fail(keyMedium, ascSanitizeFailed)
 	case cmd.traits&medium != 0 && flags&ejected != 0:

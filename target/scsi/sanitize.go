@@ -40,11 +40,16 @@ func prepareSanitize(t *Task) {
 func startErase(t *Task) bool {
 	u := t.lu
 	if old := u.flags.Or(sanitizing); old&sanitizing != 0 {
-		t.fail(keyNotReady, ascSanitizing)
+		t.Status, t.sense = CheckCondition, u.sanitizingSense()
 		return true
 	}
 	go u.erase(t)
 	return false
+}
+
+// sanitizingSense says that the medium is being erased, and how far.
+func (u *LU) sanitizingSense() sense {
+	return sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: uint16(u.erased.Load())}
 }
 
 // await completes one request at a time.
@@ -61,11 +66,13 @@ func (u *LU) erase(t *Task) {
 	for at := int64(0); at < size && err == nil; at += erasePiece {
 		r := &block.Request{Op: block.Discard, Offset: at, Length: min(erasePiece, size-at), Done: done}
 		err = u.wait(r, done)
+		u.erased.Store(uint32(float64(at+r.Length) / float64(size) * (1<<16 - 1)))
 	}
 	if err == nil {
 		err = u.wait(&block.Request{Op: block.Flush, Done: done}, done)
 	}
 	u.set(sanitizeFailed, err != nil)
+	u.erased.Store(0)
 	u.set(sanitizing, false)
 	if err != nil {
 		t.fail(keyMedium, ascSanitizeFailed)

@@ -68,6 +68,40 @@ func TestEraseThatFailsIsRememberedUntilItIsForgiven(t *testing.T) {
 	r.read(0, 1)
 }
 
+func TestRequestSenseTellsHowFarTheErasingIs(t *testing.T) {
+	r := newRig(t, Options{})
+	r.grow(4 * erasePiece)
+	h := &heldBack{Device: r.mem, came: make(chan struct{}), onward: make(chan struct{})}
+	r.lu.dev = h
+	done := make(chan *Task)
+	go func() { done <- r.run(sanitize(saBlockErase), nil, 0) }()
+	other := r.on(r.attach("iqn.test:b,i,0x2"))
+	ask := []byte{opRequestSense, 1, 0, 0, 252, 0}
+	for pieces := range 4 {
+		<-h.came
+		b := other.in(ask, 252)
+		want := uint16(pieces * (1<<16 - 1) / 4)
+		if b[1] != keyNotReady || binary.BigEndian.Uint16(b[2:]) != uint16(ascSanitizing) || b[8] != 2 || b[12] != 0x80 || binary.BigEndian.Uint16(b[13:]) != want {
+			t.Errorf("after %d of 4 pieces: % x", pieces, b)
+		}
+		if task := other.bad(keyNotReady, ascSanitizing, []byte{opTestUnitReady, 0, 0, 0, 0, 0}, nil); task.sense.progress != want {
+			t.Errorf("after %d of 4 pieces TEST UNIT READY tells %d", pieces, task.sense.progress)
+		}
+		if pieces == 3 {
+			h.err = errors.New("no")
+		}
+		h.onward <- struct{}{}
+	}
+	<-done
+	if b := other.in(ask, 252); b[1] != keyMedium || binary.BigEndian.Uint16(b[2:]) != uint16(ascSanitizeFailed) {
+		t.Errorf("after it failed: % x", b)
+	}
+	r.good(sanitize(saExitFailure), nil)
+	if b := other.in(ask, 252); b[1] != keyNoSense {
+		t.Errorf("after it was forgiven: % x", b)
+	}
+}
+
 func TestSanitizeTakesNoOtherFields(t *testing.T) {
 	r := newRig(t, Options{})
 	for i, v := range map[int]byte{1: 0x40 | saBlockErase, 2: 1, 6: 1, 8: 4} {

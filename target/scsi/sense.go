@@ -93,6 +93,9 @@ type sense struct {
 	// parameter list and not in the CDB.
 	field int
 	param bool
+	// progress of what makes the unit not ready, in 65536ths, where that is told.
+	hasProgress bool
+	progress    uint16
 }
 
 // append adds the sense data in fixed format or, if descriptor is set, descriptor format (SPC-4, 4.5).
@@ -113,7 +116,7 @@ func (s *sense) appendFixed(b []byte) []byte {
 		binary.BigEndian.PutUint32(f[3:], uint32(s.info))
 	}
 	binary.BigEndian.PutUint16(f[12:], uint16(s.code))
-	s.putField(f[15:18])
+	s.putSpecific(f[15:18])
 	return append(b, f[:]...)
 }
 
@@ -124,23 +127,31 @@ func (s *sense) appendDescriptor(b []byte) []byte {
 		b = append(b, 0x00, 0x0a, 0x80, 0x00)
 		b = binary.BigEndian.AppendUint64(b, s.info)
 	}
-	if s.key == keyIllegal && s.field >= 0 {
+	if s.specific() {
 		d := [8]byte{0x02, 0x06}
-		s.putField(d[4:7])
+		s.putSpecific(d[4:7])
 		b = append(b, d[:]...)
 	}
 	b[start+7] = byte(len(b) - start - 8)
 	return b
 }
 
-// putField writes the sense-key specific bytes: which field was wrong.
-func (s *sense) putField(d []byte) {
-	if s.key != keyIllegal || s.field < 0 {
+// specific reports whether there are sense-key specific bytes.
+func (s *sense) specific() bool { return s.key == keyIllegal && s.field >= 0 || s.hasProgress }
+
+// putSpecific writes the sense-key specific bytes: which field was wrong, or how far it is.
+func (s *sense) putSpecific(d []byte) {
+	switch {
+	case !s.specific():
 		return
-	}
-	d[0] = 0x80
-	if !s.param {
-		d[0] |= 0x40
+	case s.hasProgress:
+		d[0] = 0x80
+		binary.BigEndian.PutUint16(d[1:], s.progress)
+		return
+	case s.param:
+		d[0] = 0x80
+	default:
+		d[0] = 0xc0
 	}
 	binary.BigEndian.PutUint16(d[1:], uint16(s.field))
 }

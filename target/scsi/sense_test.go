@@ -12,6 +12,7 @@ func TestSenseDataInBothFormats(t *testing.T) {
 		{sense{key: keyIllegal, code: ascInvalidFieldParam, field: 260, param: true}, "70000500000000" + "0a" + "00000000" + "2600" + "00800104", "7205260000000008" + "0206000080010400"},
 		{sense{key: keyMiscompare, code: ascMiscompare, hasInfo: true, info: 0x123, field: -1}, "f0000e00000123" + "0a" + "00000000" + "1d00" + "00000000", "720e1d000000000c" + "000a80000000000000000123"},
 		{sense{key: keyMedium, code: ascReadError, hasInfo: true, info: 1 << 33, field: -1}, "70000300000000" + "0a" + "00000000" + "1100" + "00000000", "720311000000000c" + "000a80000000000200000000"},
+		{sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: 0x1234}, "70000200000000" + "0a" + "00000000" + "041b" + "00801234", "7202041b00000008" + "0206000080123400"},
 	}
 	for _, x := range tests {
 		if got := hexOf(x.sense.append(nil, false)); got != x.fixed {
