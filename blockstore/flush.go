@@ -170,11 +170,11 @@ func (f *flusher) complete(b *batch) {
 	f.round, f.err = f.round[:0], nil
 }
 
-// succeed ends a round whose writes are on stable storage, or lost: then it fails, once.
+// succeed ends a round whose writes are on stable storage, or lost: then it fails.
 func (f *flusher) succeed() error {
 	f.since, f.shaken = f.base, false
 	f.v.losses.flushed.Store(f.number)
-	if f.v.losses.found.Swap(false) {
+	if f.number <= f.v.losses.lost.Load() {
 		return f.v.named(block.ErrLostWrites)
 	}
 	return nil

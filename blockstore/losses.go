@@ -22,7 +22,7 @@ type losses struct {
 	begun   atomic.Uint64 // the last round's number
 	flushed atomic.Uint64 // that of the last that has succeeded
 	doubt   atomic.Uint64 // rounds up to this one ask
-	found   atomic.Bool   // a loss that no flush has failed for
+	lost    atomic.Uint64 // rounds up to this one, of those that have not ended, cover writes that are lost
 	untold  atomic.Bool   // one that watchers have not been told of
 	file    atomic.Uint64 // losses of the file, as last heard
 	heard   atomic.Bool   // they have become more: the maps are to be asked for
@@ -61,7 +61,7 @@ func (v *Volume) compareLosses(ch *chunkState, m *metapb.Chunk) {
 	}
 	v.log.Error("writes that were not flushed are lost: all replicas have lost power", "chunk", ch.index)
 	v.metrics.losses.Add(1)
-	v.losses.found.Store(true)
+	raiseTo(&v.losses.lost, ch.unflushed)
 	v.losses.untold.Store(true)
 }
 

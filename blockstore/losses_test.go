@@ -9,6 +9,7 @@ import (
 
 	"pstorage/blockstore/block"
 	"pstorage/blockstore/blocktest"
+	"pstorage/cs/wire"
 	"pstorage/meta/rules"
 )
 
@@ -200,6 +201,52 @@ func TestALossIsToldWhenOthersHaveTakenOver(t *testing.T) {
 		}
 		if err := flush(v); !errors.Is(err, block.ErrLostWrites) {
 			t.Errorf("%v, want ErrLostWrites", err)
+		}
+	})
+}
+
+// A write that comes while a flush waits is not covered by that flush: if it is lost, the next one fails as well.
+func TestEveryFlushThatCoversALostWriteFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(2, testSize, 2, 1)
+		v := k.open(t, OpenOptions{})
+		defer k.end(v)
+		held := make(chan struct{})
+		for _, s := range k.servers {
+			s.set(func() {
+				s.fail = func(w *wire.Call) wire.Status {
+					select {
+					case <-held:
+						return wire.OK
+					default:
+					}
+					if w.Op == wire.OpFlush {
+						return wire.Suspect
+					}
+					return wire.OK
+				}
+			})
+		}
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		first := submit(v, &block.Request{Op: block.Flush})
+		if err := write(v, 4096, 2); err != nil {
+			t.Fatal(err)
+		}
+		second := submit(v, &block.Request{Op: block.Flush})
+		for _, s := range k.servers {
+			s.kill(true)
+		}
+		close(held)
+		k.back(k.servers...)
+		for n, r := range []*async{first, second} {
+			if !r.within(10*time.Second) || !errors.Is(r.Err, block.ErrLostWrites) {
+				t.Errorf("flush %d: %v, want ErrLostWrites", n+1, r.Err)
+			}
+		}
+		if err := flush(v); err != nil {
+			t.Errorf("the third flush covers nothing that is lost: %v", err)
 		}
 	})
 }

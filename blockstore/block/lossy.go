@@ -1,7 +1,7 @@
 package block
 
-// Lossy is a Device that may lose writes which it has completed and no Flush has covered, and tells when that has happened. The next Flush
-// to complete then fails with ErrLostWrites.
+// Lossy is a Device that may lose writes which it has completed and no Flush has covered, and tells when that has happened. A Flush that covers
+// one of them fails with ErrLostWrites.
 type Lossy interface {
 	// OnLoss has f called at each loss, from any goroutine, until stop is called. It must not block.
 	OnLoss(f func()) (stop func())
