@@ -88,6 +88,7 @@ func startTargets(ctx context.Context, h host, meta *client.Client, state string
 	catalog := target.NewVolumes(volumes, meta)
 	config.Catalog, config.Logger, config.Registry = catalog, h.logger, h.registry
 	config.Registered.Follow(meta, identity, catalog)
+	config.Reservations = config.Registered.Reservations
 	server, err := target.Start(ctx, config)
 	if err != nil {
 		return nil, err

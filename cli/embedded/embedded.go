@@ -16,6 +16,7 @@ import (
 	"pstorage/meta"
 	"pstorage/meta/client"
 	"pstorage/target"
+	"pstorage/target/reservations"
 )
 
 // attachTime bounds the wait for the chunk servers to be admitted.
@@ -146,8 +147,9 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	catalog := target.NewVolumes(volumes, c.meta)
 	c.targets, err = target.Start(ctx, target.Config{
 		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
-		Registered: c.registered(identity, catalog),
-		Logger:     c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
+		Registered:   c.registered(identity, catalog),
+		Reservations: reservations.New(c.meta, catalog),
+		Logger:       c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
 	})
 	if err != nil {
 		return fmt.Errorf("front ends: %w", err)

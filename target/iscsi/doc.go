@@ -20,7 +20,7 @@
 // not block. Only when the socket takes no more does the writer goroutine wait for it.
 //
 // A volume is open as one logical unit however many targets and sessions use it (unit). A session has a path to each LUN of its
-// target; one whose volume cannot be opened answers BUSY and is tried again, while the others work. When the description
+// target; one whose volume cannot be opened, or of which nobody knows what is reserved, answers BUSY and is tried again, while the others work. When the description
 // of a target changes, the reader of each of its sessions adds and removes paths; only the reader changes the list.
 //
 // Goroutines of a session (one connection each, MaxConnections=1): the reader, which began as the login's; the writer; a

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pstorage/blockstore/block"
+	"pstorage/target/scsi"
 )
 
 // drain is Drain with a limit of its own.
@@ -220,6 +221,53 @@ func TestDiscoveryShowsWhatIsServedAtItsAddress(t *testing.T) {
 		c.login()
 		if got := seen(c); !slices.Equal(got, []string{guarded, public}) {
 			t.Errorf("who has an account is shown %q", got)
+		}
+	})
+}
+
+// forgetful is a store of reservations that cannot be read for a while.
+type forgetful struct {
+	*memoryReservations
+	mu  sync.Mutex
+	err error
+}
+
+func (f *forgetful) Load(volume [16]byte) (scsi.ReservationState, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return scsi.ReservationState{}, f.err
+	}
+	return f.memoryReservations.Load(volume)
+}
+
+func (f *forgetful) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func TestLUNWhoseReservationsAreNotKnownIsBusyUntilTheyAre(t *testing.T) {
+	store := &forgetful{memoryReservations: newMemoryReservations()}
+	within(t, Config{Targets: registry(t), Reservations: store}, func(t *testing.T, p *portal) {
+		open := p.client() // has LUN 0 open
+		open.login("InitiatorName=iqn.test:chosen", "TargetName=iqn.2014-04.com.pstorage:chosen")
+		defer open.conn.Close()
+		store.fail(errors.New("no leader"))
+		c := p.client()
+		c.login(publicKeys...)
+		c.at(0, tur(), 0, nil)
+		if r := c.at(300, tur(), 0, nil); r.header[3] != scsi.Busy {
+			t.Errorf("LUN 300: status %02x while nobody knows what is reserved", r.header[3])
+		}
+		if n := p.shelf.opened("other"); n != 0 {
+			t.Errorf("its volume is open %d times", n)
+		}
+		store.fail(nil)
+		time.Sleep(reopenMost)
+		c.expectSense(c.at(300, tur(), 0, nil), 6, 0x2900)
+		if r := c.at(300, tur(), 0, nil); r.header[3] != 0 {
+			t.Errorf("LUN 300 when it is known: status %02x", r.header[3])
 		}
 	})
 }

@@ -74,12 +74,22 @@ func (s *Server) open(u *unit) {
 	defer cancel()
 	dev, info, err := s.cfg.Catalog.Open(ctx, u.volume)
 	if err == nil {
-		u.dev = dev
-		u.lu = scsi.NewLU(dev, info, scsi.Options{Removable: u.form.removable, BlockSize: u.form.block, PhysicalBlock: u.form.physical,
-			Reservations: s.cfg.Reservations, Peers: s})
+		err = s.equip(u, dev, info)
 	}
 	u.err = err
 	close(u.opened)
+}
+
+// equip makes the unit's LU. While it is not known what is reserved there is none: the volume is given back, to be opened again later.
+func (s *Server) equip(u *unit, dev block.Device, info block.VolumeInfo) error {
+	lu := scsi.NewLU(dev, info, scsi.Options{Removable: u.form.removable, BlockSize: u.form.block, PhysicalBlock: u.form.physical,
+		Reservations: s.cfg.Reservations, Peers: s})
+	if err := lu.Err(); err != nil {
+		lu.Close()
+		return errors.Join(err, dev.Close())
+	}
+	u.dev, u.lu = dev, lu
+	return nil
 }
 
 // releaseUnit gives a use back; the last one closes the volume.

@@ -86,6 +86,9 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 	return u
 }
 
+// Err tells why what is reserved of the LU is not known; it is of use to nobody then. Whoever has made it can make another, later.
+func (u *LU) Err() error { return u.pr.broken }
+
 // Close ends what the LU does by itself. There must be no unfinished task.
 func (u *LU) Close() {
 	u.unwatch()

@@ -71,7 +71,7 @@ type reservations struct {
 	store  Reservations
 	volume [16]byte
 	state  ReservationState
-	broken bool // the store could not be read: nobody may write
+	broken error // why the store could not be read: nobody may write
 }
 
 func (p *reservations) load(store Reservations, volume [16]byte) {
@@ -80,7 +80,7 @@ func (p *reservations) load(store Reservations, volume [16]byte) {
 	}
 	p.store, p.volume = store, volume
 	s, err := store.Load(volume)
-	p.state, p.broken = s, err != nil
+	p.state, p.broken = s, err
 }
 
 // volatileStore keeps nothing.
@@ -91,7 +91,7 @@ func (volatileStore) Save([16]byte, ReservationState) error   { return nil }
 func (volatileStore) Durable() bool                           { return false }
 
 // active reports whether some command may conflict.
-func (p *reservations) active() bool { return p.state.Type != 0 || p.broken }
+func (p *reservations) active() bool { return p.state.Type != 0 || p.broken != nil }
 
 func (p *reservations) find(id nexusID) int { return p.state.find(id) }
 
@@ -119,7 +119,7 @@ func (p *reservations) holds(id nexusID) bool {
 // conflicts decides by SPC-4, 5.12.1.
 func (p *reservations) conflicts(id nexusID, cmd *command) bool {
 	switch {
-	case p.broken:
+	case p.broken != nil:
 		return true
 	case p.state.Type == 0, p.holds(id):
 		return false

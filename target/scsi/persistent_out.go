@@ -21,7 +21,7 @@ func (c *change) apply(p *reservations) {
 	t := c.t
 	mine := p.find(c.me)
 	switch action := t.cmd.action; {
-	case p.broken:
+	case p.broken != nil:
 		t.fail(keyNotReady, ascBecomingReady)
 	case action == prRegister || action == prRegisterIgnore:
 		c.register(p, mine, action == prRegisterIgnore)

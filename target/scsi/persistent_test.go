@@ -300,6 +300,9 @@ func TestReservationThatCannotBeKeptIsNotMade(t *testing.T) {
 	if s := unknown.run(cdb10(opRead10, 0, 0, 1), nil, 512).Status; s != ReservationConflict {
 		t.Errorf("read while reservations are not known: %02x", s)
 	}
+	if unknown.lu.Err() == nil || r.lu.Err() != nil {
+		t.Errorf("reservations that are not known: %v; that are: %v", unknown.lu.Err(), r.lu.Err())
+	}
 }
 
 func TestOldReservationEndsWithItsNexusOrAReset(t *testing.T) {
