@@ -15,6 +15,7 @@ import (
 
 	"pstorage/itest/cluster"
 	initiator "pstorage/itest/iscsi"
+	"pstorage/itest/ports"
 )
 
 // iscsiHost is a host that targets are registered on: a root of its own, and its target daemon.
@@ -111,7 +112,7 @@ func secondHost(t *testing.T, c *cluster.Cluster, mds string) *iscsiHost {
 // portal is an address for a target of a test.
 func portal(t *testing.T, ip string) string {
 	t.Helper()
-	port, err := cluster.FreePort()
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
-	processes "pstorage/itest/cluster"
 	initiator "pstorage/itest/iscsi"
+	"pstorage/itest/ports"
 	"pstorage/meta/targetpb"
 )
 
@@ -73,7 +73,7 @@ func (o *oneTarget) await(t *testing.T, right func([]*targetpb.Served) bool) {
 }
 
 func TestDaemonServesRegisteredTargetsBesidesVolumes(t *testing.T) {
-	port, err := processes.FreePort()
+	port, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
