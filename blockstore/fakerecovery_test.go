@@ -76,6 +76,7 @@ func (m *fakeMeta) makeSource(c *metapb.Chunk, all []*fakeServer) {
 		if r.forgot {
 			c.Losses++
 			m.info.Losses++
+			c.Version++
 		}
 		if c.Insync = []uint32{source.id}; len(all) > 1 {
 			c.Version++

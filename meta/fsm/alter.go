@@ -63,11 +63,11 @@ func (tx *txn) alterChunk(k ChunkKey, old *Chunk, ch *fsmpb.Change, p Policy) (C
 			return old.clone(), fmt.Errorf("chunk %d.%d: %w", k.File, k.Index, err)
 		}
 	}
-	if members {
-		next.Version++
-	}
 	if ch.Lost {
 		next.Losses++
+	}
+	if members || ch.Lost { // what was acknowledged under the version before, and is not heard of yet, is sent again (R4acks)
+		next.Version++
 	}
 	tx.putChunk(k, old, &next, p)
 	return next, nil

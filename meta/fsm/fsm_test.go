@@ -222,17 +222,18 @@ func TestALeaseGrantedEndsRebuilds(t *testing.T) {
 	}
 }
 
-func TestLossesAreCountedAndChangeNothingElse(t *testing.T) {
+func TestALossIsCountedWithAVersionOfItsOwn(t *testing.T) {
 	b, f := opened(t, 3, 1)
 	lost := &fsmpb.FileChanges{File: f.ID, Changes: []*fsmpb.Change{{Version: 1, Lost: true}}}
 	for n := uint64(1); n <= 2; n++ {
+		lost.Changes[0].Version = n
 		o := change(t, b, lost)
-		if o.Err != nil || o.Chunk.Losses != n || o.Chunk.Version != 1 || !slices.Equal(o.Chunk.Insync, o.Before.Insync) {
+		if o.Err != nil || o.Chunk.Losses != n || o.Chunk.Version != n+1 || !slices.Equal(o.Chunk.Insync, o.Before.Insync) {
 			t.Fatalf("%+v became %+v, %v", o.Before, o.Chunk, o.Err)
 		}
 		b.check(t)
 	}
-	if o := change(t, b, drop(f.ID, 1, 1027)); o.Err != nil || o.Chunk.Losses != 2 {
+	if o := change(t, b, drop(f.ID, 3, 1027)); o.Err != nil || o.Chunk.Losses != 2 {
 		t.Fatalf("after a drop: %+v, %v", o.Chunk, o.Err)
 	}
 	if o := change(t, b, lost); !errors.Is(o.Err, ErrConflict) || o.Chunk.Losses != 2 {

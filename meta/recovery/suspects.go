@@ -31,7 +31,7 @@ type absolution struct {
 }
 
 // atVersion is the version that the source gets. It is the next one, so that it serves nobody before the chunk table says
-// that it is the only one; a chunk with one replica needs no entry, and keeps its version.
+// that it is the only one; a chunk with one replica needs no entry for that, and keeps its version.
 func (a *absolution) atVersion() uint64 {
 	if len(a.others) == 0 {
 		return a.version
@@ -163,7 +163,7 @@ func (e *Engine) absolve(ctx context.Context, all []absolution) {
 // noteLosses commits which chunks have lost what was not flushed: before the source answers a flush, so that a holder that asks after its answer
 // learns of it (R9loss). It returns the absolutions that may go on.
 func (e *Engine) noteLosses(ctx context.Context, all []absolution) (sources []absolution) {
-	noted := map[fsm.ChunkKey]bool{}
+	noted := map[fsm.ChunkKey]uint64{} // the versions that follow
 	for part := range slices.Chunk(all, maxEntry) {
 		var marks changes
 		for _, a := range part {
@@ -180,17 +180,21 @@ func (e *Engine) noteLosses(ctx context.Context, all []absolution) (sources []ab
 		}
 		e.metrics.lost.Add(float64(succeeded(outcomes)))
 		for _, o := range outcomes {
-			noted[o.Key] = o.Err == nil
+			if o.Err == nil {
+				noted[o.Key] = o.Chunk.Version
+			}
 		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, a := range all {
-		if !a.lost || noted[a.key] {
-			sources = append(sources, a)
+		if version, ok := noted[a.key]; ok {
+			a.version = version
+		} else if a.lost {
+			delete(e.absolving, a.key)
 			continue
 		}
-		delete(e.absolving, a.key)
+		sources = append(sources, a)
 	}
 	return sources
 }
