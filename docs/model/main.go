@@ -76,6 +76,7 @@ func bounds(flags *flag.FlagSet, b *replication.Bounds) {
 	flags.BoolVar(&b.Snapshots, "snapshots", false, "a snapshot may be taken")
 	flags.BoolVar(&b.Torn, "torn", false, "a process may die in the middle of a write")
 	flags.BoolVar(&b.Journal, "journal", false, "the chunk servers have journals")
+	flags.BoolVar(&b.Losses, "losses", false, "a flush that succeeds vouches for what was acknowledged to its client")
 }
 
 func tell(out io.Writer, m *replication.Model, r search.Result) int {

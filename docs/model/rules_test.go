@@ -45,6 +45,8 @@ var cases = []struct {
 		[]replication.Rule{replication.R9holder}},
 	{"flushes after crashes", replication.Bounds{Holders: 2, Leases: 1, Writes: 1, Crashes: 2, Power: 2},
 		[]replication.Rule{replication.R9suspect}},
+	{"flushes after lost power", replication.Bounds{Holders: 2, Leases: 1, Writes: 2, Power: 2, Losses: true},
+		[]replication.Rule{replication.R9loss}},
 	{"damage", replication.Bounds{Holders: 2, Leases: 1, Writes: 2, Rots: 1, Drops: 1},
 		[]replication.Rule{replication.R10verify, replication.R10fresh}},
 	{"damage and a rebuild", replication.Bounds{Holders: 2, Leases: 1, Writes: 1, Rots: 1, Rebuilds: 1, Drops: 1},

@@ -9,6 +9,7 @@ const (
 	damageBelieved
 	damageRebuilt
 	sourceLost
+	lossHidden
 )
 
 var faults = [...]string{
@@ -16,6 +17,7 @@ var faults = [...]string{
 	readDamage:     "a read returned a damaged block",
 	damageBelieved: "a damaged block is taken for good",
 	sourceLost:     "what was acknowledged is not in the replica that became the source",
+	lossHidden:     "a flush succeeds although a write that it covers is lost",
 	damageRebuilt:  "a replica that was rebuilt holds the damaged block still",
 }
 

@@ -70,6 +70,7 @@ func (t *turn) grant(n *State, i int) {
 // be overwritten by its rebuild (R4acks).
 func (t *turn) learn(n *State, c *client) {
 	c.version, c.insync, c.sync = n.version, n.insync, n.sync
+	c.hear(n.losses)
 	if !t.off(R4acks) {
 		c.acks = 0
 	}

@@ -12,6 +12,7 @@ type packer struct {
 	at      uint
 	reading bool
 	journal bool // servers have one
+	losses  bool // clients are told of them
 }
 
 // num packs a number of some bits. Bits that do not fit are a mistake in the list of fields.
@@ -62,6 +63,9 @@ func (p *packer) state(s *State) {
 	p.num(&s.top, 1)
 	p.num(&s.settled, bitsEpoch)
 	p.flag(&s.clean)
+	if p.losses {
+		p.num(&s.losses, 2)
+	}
 	for _, m := range []*mask{&s.insync, &s.sync, &s.suspects, &s.corrupt, &s.removing, &s.rebuild.raised} {
 		p.set(m)
 	}
@@ -128,6 +132,13 @@ func (p *packer) client(c *client) {
 	p.flag(&c.compare)
 	p.flag(&c.recovery)
 	p.flag(&c.flushing)
+	if p.losses {
+		p.num(&c.acked, bitsID)
+		p.num(&c.covers, bitsID)
+		p.num(&c.losses, 2)
+		p.flag(&c.ackedLost)
+		p.flag(&c.coverLost)
+	}
 }
 
 func (p *packer) message(m *message) {
@@ -154,14 +165,14 @@ func (p *packer) used(u *used) {
 
 // Encode implements search.System.
 func (m *Model) Encode(s *State) search.Key {
-	p := packer{journal: m.Journal}
+	p := packer{journal: m.Journal, losses: m.Losses}
 	p.state(s)
 	return p.key
 }
 
 // Decode implements search.System.
 func (m *Model) Decode(k search.Key) (s State) {
-	p := packer{key: k, reading: true, journal: m.Journal}
+	p := packer{key: k, reading: true, journal: m.Journal, losses: m.Losses}
 	p.state(&s)
 	return s
 }

@@ -16,7 +16,19 @@ func (t *turn) flush(i int) {
 		return
 	}
 	n := *t.s
-	n.clients[i].flushing, n.clients[i].target = false, 0
+	f := &n.clients[i]
+	if c.losses != n.losses { // it asks for the map, where a session has ended
+		t.learn(&n, f)
+	}
+	lost := f.coverLost
+	f.flushing, f.target, f.covers, f.coverLost = false, 0, 0, false
+	if lost && !t.off(R9loss) {
+		t.then(n, "%c's flush fails: what it covers may be lost", letter(i))
+		return
+	}
+	if c.covers != 0 && !n.kept(c.covers) {
+		n.fault = lossHidden
+	}
 	if n.rank(c.target) > n.rank(n.safe) {
 		n.safe = c.target
 	}
@@ -26,14 +38,33 @@ func (t *turn) flush(i int) {
 // beginFlush leaves out flushes that could change nothing.
 func (t *turn) beginFlush(i int) {
 	c := t.s.clients[i]
-	wanted := t.s.floor != t.s.safe || t.Snapshots && t.s.top == 0 && c.dirty != 0
+	wanted := t.s.floor != t.s.safe || c.acked != 0 || t.Snapshots && t.s.top == 0 && c.dirty != 0
 	if c.phase != ready || !t.s.holds(i) || !wanted {
 		return
 	}
 	n := *t.s
 	f := &n.clients[i]
 	f.flushing, f.round, f.target, f.dirty = true, c.dirty, n.floor, 0
+	f.covers, f.coverLost, f.acked, f.ackedLost = c.acked, c.ackedLost, 0, false
 	t.then(n, "%c flushes", letter(i))
+}
+
+// kept reports whether every replica in sync has the write, or a later one.
+func (s *State) kept(id uint8) bool {
+	for j := range s.servers {
+		if s.insync.has(j) && s.rank(s.servers[j].value.visible()) < s.rank(id) {
+			return false
+		}
+	}
+	return true
+}
+
+// hear has a client compare the losses on record with those that it knows (R9loss).
+func (c *client) hear(losses uint8) {
+	if c.losses != losses {
+		c.losses = losses
+		c.ackedLost, c.coverLost = c.ackedLost || c.acked != 0, c.coverLost || c.covers != 0
+	}
 }
 
 // flushOne is a server's answer, or that there is none.
@@ -53,7 +84,7 @@ func (t *turn) flushOne(i, j int) {
 		t.then(n, "%c's flush goes on without server %d", letter(i), uint8(j))
 		return
 	case t.off(R9dirty):
-		f.flushing, f.round, f.target = false, 0, 0
+		f.flushing, f.round, f.target, f.covers, f.coverLost = false, 0, 0, 0, false
 		t.then(n, "%c's flush of server %d fails, and is forgotten", letter(i), uint8(j))
 	}
 	if n := *t.s; t.dropFor(&n, i, j) {

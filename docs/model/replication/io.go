@@ -68,7 +68,9 @@ func (t *turn) acknowledge(i int) {
 	if n.rank(id) > n.rank(n.floor) && n.held(id) {
 		n.floor = id
 	}
-	c.write, c.acks = 0, 0
+	if c.write, c.acks = 0, 0; t.Losses {
+		c.acked = id
+	}
 	t.then(n, "%c acknowledges %d", letter(i), id)
 }
 

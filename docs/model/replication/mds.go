@@ -79,6 +79,9 @@ func (t *turn) absolve(j int) {
 		if n.rank(v.value.visible()) < n.rank(n.floor) {
 			n.fault = sourceLost
 		}
+		if v.suspect == machineDied {
+			n.noteLoss(t.Losses)
+		}
 		v.bad, v.suspect, v.role = false, sound, member
 		v.synced = v.value
 		v.newLife()
@@ -87,6 +90,15 @@ func (t *turn) absolve(j int) {
 			v.version++
 		}
 		t.then(n, "the MDS makes suspect server %d the source", uint8(j))
+	}
+}
+
+// noteLoss puts on record that what was not flushed is lost, with a version of its own: what was acknowledged under the one before, and not heard
+// of yet, counts no more (R4acks).
+func (s *State) noteLoss(counted bool) {
+	if counted {
+		s.losses++
+		s.version++
 	}
 }
 

@@ -14,7 +14,7 @@ func (m *Model) Prune(s *State) {
 		}
 	}
 	if int(s.used.power) >= m.Power {
-		s.forgetSyncs(m.Snapshots)
+		s.forgetSyncs(m.Snapshots || m.Losses)
 	}
 	if int(s.used.rebuilds) >= m.Rebuilds && s.rebuild.phase == noRebuild {
 		s.settled = 0
@@ -39,13 +39,13 @@ func (s *State) isFencedOff(epoch uint8) bool {
 }
 
 // forgetSyncs: no operating system will crash, so nobody will see what was synced.
-func (s *State) forgetSyncs(snapshots bool) {
+func (s *State) forgetSyncs(flushes bool) {
 	for j := range s.servers {
 		v := &s.servers[j]
 		v.synced, v.logSynced = v.value, v.log
 	}
-	if snapshots {
-		return // they wait for flushes
+	if flushes {
+		return // snapshots wait for them, or they say what is lost
 	}
 	s.safe = s.floor
 	for i := range s.clients {

@@ -38,6 +38,7 @@ const (
 	R9drop
 	R9holder
 	R9suspect
+	R9loss
 	R10verify
 	R10base
 	R10fresh
@@ -82,6 +83,7 @@ var about = [ruleCount]struct{ name, without string }{
 	R9drop:      {"R9drop", "a flush ends although a server has not answered, before the MDS has dropped it"},
 	R9holder:    {"R9holder", "a new holder takes servers for flushed that took writes of the holder before it"},
 	R9suspect:   {"R9suspect", "a server that came back answers a flush while its replica is suspect, and syncs nothing"},
+	R9loss:      {"R9loss", "a holder answers a flush without asking what its replicas have lost with their power"},
 	R10verify:   {"R10verify", "a reader does not verify what it reads"},
 	R10base:     {"R10base", "a replica with a damaged block is the base of its own rebuild"},
 	R10fresh:    {"R10fresh", "a damaged block is replaced by another replica's copy although it was written meanwhile"},

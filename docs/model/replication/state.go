@@ -82,6 +82,11 @@ type client struct {
 	flushing     bool
 	round        mask  // servers that the flush under way waits for
 	target       uint8 // what that flush covers
+
+	// With Bounds.Losses: of the writes acknowledged to it, the last that no flush covers, and the last that the flush under way covers; and whether a
+	// loss of such is on record.
+	acked, covers, losses uint8
+	ackedLost, coverLost  bool
 }
 
 func (c *client) members() mask { return c.insync | c.sync }
@@ -118,6 +123,7 @@ type used struct{ writes, leases, crashes, power, rebuilds, rots, sweeps, failur
 type State struct {
 	// The metadata servers.
 	version, epoch, top uint8
+	losses              uint8 // how often the source had lost power (Bounds.Losses)
 	settled             uint8 // epoch whose holder has reported that R5 is done
 	clean               bool  // closed with nothing in flight
 	insync, sync        mask

@@ -11,6 +11,7 @@
 //   - A frozen layer never changes, and is the same on every in-sync replica.
 //   - When the holder has nothing in flight, all in-sync replicas are equal; also when the file counts as closed clean.
 //   - What was damaged is never taken for good.
+//   - A flush that succeeds covers no write, acknowledged to the same client, that is lost.
 //
 // The metadata servers are one atomic actor here: Raft sees to that. Time is absent: a lease may end at any moment, and a client that
 // lost it may go on sending writes for ever; only its reads are taken to stop (R1). That a server is down is known as soon as it is.
@@ -37,6 +38,7 @@ type Bounds struct {
 	Snapshots bool // one may be taken
 	Torn      bool // a process may die in the middle of a write
 	Journal   bool // the chunk servers have journals
+	Losses    bool // a flush that succeeds vouches for what was acknowledged to its client
 }
 
 // Model is the system to search: the rules, less one if need be, within bounds.
