@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"unsafe"
 
 	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
@@ -29,12 +30,20 @@ type layer struct {
 	sync   batcher
 }
 
-func (l *layer) code(block uint32) uint32 {
-	return binary.LittleEndian.Uint32(l.table[block*chunk.CodeSize:])
+// word is a block's code as it lies in the table, which is in the order of the file. It may change while a whole layer is compared, or verified.
+func (l *layer) word(block uint32) *atomic.Uint32 {
+	return (*atomic.Uint32)(unsafe.Pointer(&l.table[block*chunk.CodeSize]))
 }
 
-func (l *layer) setCode(block, code uint32) {
-	binary.LittleEndian.PutUint32(l.table[block*chunk.CodeSize:], code)
+func (l *layer) code(block uint32) uint32 { return littleEndian(l.word(block).Load()) }
+
+func (l *layer) setCode(block, code uint32) { l.word(block).Store(littleEndian(code)) }
+
+// littleEndian turns a number of this machine's into one of the file's, or back.
+func littleEndian(n uint32) uint32 {
+	var b [chunk.CodeSize]byte
+	binary.LittleEndian.PutUint32(b[:], n)
+	return binary.NativeEndian.Uint32(b[:])
 }
 
 func (l *layer) ready() bool { return l.table != nil && l.f != nil }

@@ -183,7 +183,9 @@ func (v *verifying) notLoaded(err error) error {
 // load copies codes as they are in memory.
 func (v *verifying) load(l *layer, first, n uint32) error {
 	return v.with(l, v.r.mu.RLock, v.r.mu.RUnlock, func() error {
-		chunk.DecodeCodes(v.codes[:n], l.table[first*chunk.CodeSize:])
+		for i := range n {
+			v.codes[i] = l.code(first + i)
+		}
 		return nil
 	})
 }
