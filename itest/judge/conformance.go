@@ -73,7 +73,7 @@ func split(tests []string, expression string) (matching, others []string, err er
 
 // conform runs tests against a disk of some kind, with two portals.
 func (j *judge) conform(ctx context.Context, c *scenario.Conformance, kind string, tests []string) error {
-	u, err := j.up(ctx, 1<<30, "--iscsi", "127.0.0.2:0", "--lun", kind)
+	u, err := j.up(ctx, 1<<30, "--iscsi", "127.0.0.1:0,127.0.0.2:0", "--lun", kind)
 	if err != nil {
 		return err
 	}
