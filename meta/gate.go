@@ -2,8 +2,10 @@ package meta
 
 import (
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -83,7 +85,9 @@ func (g *gate) AppendEntriesPipeline(id raft.ServerID, at raft.ServerAddress) (r
 
 // RequestVote is the transport's.
 func (g *gate) RequestVote(id raft.ServerID, at raft.ServerAddress, in *raft.RequestVoteRequest, out *raft.RequestVoteResponse) error {
-	return g.pass(func() error { return g.Transport.RequestVote(id, at, in, out) })
+	return g.pass(func() error {
+		return onLiveConnection(func() error { return g.Transport.RequestVote(id, at, in, out) })
+	})
 }
 
 // RequestPreVote is the transport's.
@@ -92,7 +96,22 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return g.pass(func() error { return t.RequestPreVote(id, at, in, out) })
+	return g.pass(func() error { return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) }) })
+}
+
+// onLiveConnection asks again where the connection turns out to be one to a process that is no more: the transport keeps connections for later, and
+// each of those to a server that was restarted would cost an election, since Raft asks a server once in each. A server that cannot be dialled, or
+// is silent, is asked once.
+func onLiveConnection(ask func() error) (err error) {
+	began := time.Now()
+	for range raftConnections + 1 {
+		var failed *net.OpError
+		err = ask()
+		if err == nil || errors.As(err, &failed) && failed.Op == "dial" || time.Since(began) >= raftTimeout {
+			return err
+		}
+	}
+	return err
 }
 
 // TimeoutNow is the transport's.
