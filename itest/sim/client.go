@@ -248,10 +248,18 @@ func (u *user) do(r *block.Request) bool {
 	case r.Err == nil:
 		return true
 	case errors.Is(r.Err, block.ErrLostLease), errors.Is(r.Err, block.ErrClosed), errors.Is(r.Err, block.ErrLostWrites):
+	case errors.Is(r.Err, block.ErrCorrupt) && u.ruined():
 	default:
 		u.p.host.s.failed(u.p.host.name, "%v of volume %d at %d: %v", r.Op, u.v.number, r.Offset, r.Err)
 	}
 	return false
+}
+
+// ruined tells whether of a chunk of the volume no good replica was left: the others were dropped while one was damaged and nobody knew it. Then an
+// error is right.
+func (u *user) ruined() bool {
+	u.p.host.s.look()
+	return u.p.host.s.losses.doubtful(u.v.path)
 }
 
 func (u *user) read(first, count int64) {
