@@ -32,5 +32,5 @@
 //   - one for each compare-and-write under way, and a few while chunks are reconciled.
 //
 // Locks, in their order: flusher.mu; chunkState.mu; then one of Volume.setsMu, allocator.mu, Volume.serversMu; Client.mu; link.mu. No lock is
-// held while calls are sent or requests completed, as either may call back. Volume.pausedMu, losses.mu and chunkTable.mu are taken alone.
+// held while calls are sent or requests completed, as either may call back. Volume.pausedMu, chunkTable.mu and that of the watchers of losses are taken alone.
 package blockstore

@@ -1,7 +1,6 @@
 package blockstore
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"pstorage/blockstore/block"
@@ -27,9 +26,7 @@ type losses struct {
 	file    atomic.Uint64 // losses of the file, as last heard
 	heard   atomic.Bool   // they have become more: the maps are to be asked for
 
-	mu       sync.Mutex
-	watchers map[int]func()
-	last     int // watcher's number
+	watchers block.Watchers
 }
 
 // acknowledge notes a write that is not flushed with its acknowledgement. ch.mu is held.
@@ -106,37 +103,12 @@ func (v *Volume) heedLosses() (left int) {
 
 // tellLosses tells the watchers of a loss. No lock is held.
 func (v *Volume) tellLosses() {
-	l := &v.losses
-	if !l.untold.Swap(false) {
-		return
-	}
-	l.mu.Lock()
-	var tell []func()
-	for _, f := range l.watchers {
-		tell = append(tell, f)
-	}
-	l.mu.Unlock()
-	for _, f := range tell {
-		f()
+	if v.losses.untold.Swap(false) {
+		v.losses.watchers.Tell()
 	}
 }
 
 // OnLoss implements block.Lossy.
-func (v *Volume) OnLoss(f func()) (stop func()) {
-	l := &v.losses
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.watchers == nil {
-		l.watchers = map[int]func(){}
-	}
-	l.last++
-	n := l.last
-	l.watchers[n] = f
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.watchers, n)
-	}
-}
+func (v *Volume) OnLoss(f func()) (stop func()) { return v.losses.watchers.Add(f) }
 
 var _ block.Lossy = (*Volume)(nil)

@@ -1,7 +1,7 @@
 package blocktest
 
 import (
-	"sync"
+	"sync/atomic"
 
 	"pstorage/blockstore/block"
 )
@@ -9,66 +9,30 @@ import (
 // Lossy is a device that is told to have lost writes that were not flushed.
 type Lossy struct {
 	block.Device
-	mu       sync.Mutex
-	lost     bool
-	watchers map[int]func()
-	last     int
+	lost     atomic.Bool
+	watchers block.Watchers
 }
 
 // Lose tells the watchers, and has the next flush fail.
 func (l *Lossy) Lose() {
-	l.mu.Lock()
-	l.lost = true
-	var tell []func()
-	for _, f := range l.watchers {
-		tell = append(tell, f)
-	}
-	l.mu.Unlock()
-	for _, f := range tell {
-		f()
-	}
+	l.lost.Store(true)
+	l.watchers.Tell()
 }
 
 // OnLoss implements block.Lossy.
-func (l *Lossy) OnLoss(f func()) (stop func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.watchers == nil {
-		l.watchers = map[int]func(){}
-	}
-	l.last++
-	n := l.last
-	l.watchers[n] = f
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.watchers, n)
-	}
-}
+func (l *Lossy) OnLoss(f func()) (stop func()) { return l.watchers.Add(f) }
 
 // Watchers counts them.
-func (l *Lossy) Watchers() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.watchers)
-}
+func (l *Lossy) Watchers() int { return l.watchers.Count() }
 
 // Submit implements block.Device.
 func (l *Lossy) Submit(batch []*block.Request) {
 	for _, r := range batch {
-		if r.Op == block.Flush && l.takeLoss() {
+		if r.Op == block.Flush && l.lost.Swap(false) {
 			r.Err = block.ErrLostWrites
 			r.Done.Complete([]*block.Request{r})
 			continue
 		}
 		l.Device.Submit([]*block.Request{r})
 	}
-}
-
-func (l *Lossy) takeLoss() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lost := l.lost
-	l.lost = false
-	return lost
 }
