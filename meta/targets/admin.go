@@ -155,18 +155,13 @@ func (s *Service) DeleteTarget(ctx context.Context, in *targetpb.DeleteTargetReq
 	if err != nil {
 		return nil, leader.Status(err)
 	}
-	var leaving leaving
-	err = s.commit(ctx, name, in.Revision, func(now *current) (*fsmpb.Command, error) {
-		leaving.end(false)
-		if err := now.at(in.Revision); err != nil {
-			return nil, err // before anybody's lease is touched
-		}
+	err = s.forget(ctx, name, in.Revision, func(now *current, going *leaving) (*fsmpb.Command, error) {
 		if err := s.deletable(now, in); err != nil {
 			return nil, err
 		}
 		c := &fsmpb.DeleteTarget{Name: now.Name, Revision: now.Revision}
 		for _, l := range now.Luns {
-			volume, err := s.judge(now, l, in.Force, &leaving)
+			volume, err := s.judge(now, l, in.Force, going)
 			if err != nil {
 				return nil, err
 			}
@@ -174,7 +169,6 @@ func (s *Service) DeleteTarget(ctx context.Context, in *targetpb.DeleteTargetReq
 		}
 		return &fsmpb.Command{Command: &fsmpb.Command_DeleteTarget{DeleteTarget: c}}, nil
 	})
-	leaving.end(err == nil)
 	if err != nil {
 		return nil, leader.Status(err)
 	}

@@ -40,12 +40,7 @@ func (s *Service) RemoveLun(ctx context.Context, in *targetpb.RemoveLunRequest) 
 	if err != nil {
 		return nil, leader.Status(err)
 	}
-	var leaving leaving
-	err = s.commit(ctx, name, in.Revision, func(now *current) (*fsmpb.Command, error) {
-		leaving.end(false)
-		if err := now.at(in.Revision); err != nil {
-			return nil, err // before anybody's lease is touched
-		}
+	err = s.forget(ctx, name, in.Revision, func(now *current, going *leaving) (*fsmpb.Command, error) {
 		l, err := lun(now, in.Number)
 		if err != nil {
 			return nil, err
@@ -55,14 +50,13 @@ func (s *Service) RemoveLun(ctx context.Context, in *targetpb.RemoveLunRequest) 
 				return nil, err
 			}
 		}
-		volume, err := s.judge(now, l, in.Force, &leaving)
+		volume, err := s.judge(now, l, in.Force, going)
 		if err != nil {
 			return nil, err
 		}
 		return &fsmpb.Command{Command: &fsmpb.Command_RemoveLun{RemoveLun: &fsmpb.RemoveLun{
 			Name: now.Name, Revision: now.Revision, Number: in.Number, Volume: volume}}}, nil
 	})
-	leaving.end(err == nil)
 	if err != nil {
 		return nil, leader.Status(err)
 	}
@@ -94,6 +88,20 @@ func (l *leaving) end(gone bool) {
 		end(gone)
 	}
 	*l = nil
+}
+
+// forget commits what forgets volumes. Each that may go, as plan judges, is kept from being renewed until it is known whether it went.
+func (s *Service) forget(ctx context.Context, name string, revision uint64, plan func(*current, *leaving) (*fsmpb.Command, error)) error {
+	var going leaving
+	err := s.commit(ctx, name, revision, func(now *current) (*fsmpb.Command, error) {
+		going.end(false)
+		if err := now.at(revision); err != nil {
+			return nil, err // before anybody's lease is touched
+		}
+		return plan(now, &going)
+	})
+	going.end(err == nil)
+	return err
 }
 
 // judge decides whether a LUN's volume may go, as the package comment says.
