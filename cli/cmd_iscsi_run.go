@@ -180,6 +180,25 @@ func notYet(t *targetpb.Target, want targetpb.Target_Status, after time.Duration
 	return coded(exitUnreachable, fmt.Errorf("target %s is %s after %v: %s", t.GetName(), view.State, after.Round(time.Second), reason))
 }
 
+// placeTarget registers a target on the host that on returns for this one. Where it is registered on another host, it refuses with the advice, if there is any.
+func (a *app) placeTarget(cmd *cobra.Command, target *targetFlag, advice string, on func(host string) string) error {
+	return a.onTarget(cmd, target, func(ctx context.Context, targets targetpb.TargetsClient, name, host string) error {
+		ctx, cancel := context.WithTimeout(ctx, a.timeout)
+		defer cancel()
+		t, err := findTarget(ctx, targets, name, false)
+		if err != nil {
+			return err
+		}
+		if there := t.GetHost(); there != "" && there != host && advice != "" {
+			return coded(exitRefused, fmt.Errorf("target %s is registered on host %s: %s", name, there, advice))
+		}
+		if t, err = targets.RegisterTarget(ctx, &targetpb.RegisterTargetRequest{Name: name, Revision: t.GetRevision(), Host: on(host)}); err != nil {
+			return err
+		}
+		return a.done(t)
+	})
+}
+
 func (a *app) targetRegisterCommand() *cobra.Command {
 	var target targetFlag
 	cmd := &cobra.Command{
@@ -188,21 +207,7 @@ func (a *app) targetRegisterCommand() *cobra.Command {
 		Example: "  pstorage-iscsi -c pcs1 unregister -t iqn.2014-04.com.pstorage:test1    # there\n  pstorage-iscsi -c pcs1 register -t iqn.2014-04.com.pstorage:test1      # here",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.onTarget(cmd, &target, func(ctx context.Context, targets targetpb.TargetsClient, name, host string) error {
-				ctx, cancel := context.WithTimeout(ctx, a.timeout)
-				defer cancel()
-				t, err := findTarget(ctx, targets, name, false)
-				if err != nil {
-					return err
-				}
-				if there := t.GetHost(); there != "" && there != host {
-					return coded(exitRefused, fmt.Errorf("target %s is registered on host %s: unregister it first", name, there))
-				}
-				if t, err = targets.RegisterTarget(ctx, &targetpb.RegisterTargetRequest{Name: name, Revision: t.GetRevision(), Host: host}); err != nil {
-					return err
-				}
-				return a.done(t)
-			})
+			return a.placeTarget(cmd, &target, "unregister it first", func(host string) string { return host })
 		},
 	}
 	a.targetFlag(cmd, &target)
@@ -218,21 +223,11 @@ func (a *app) targetUnregisterCommand() *cobra.Command {
 		Example: "  pstorage-iscsi -c pcs1 unregister -t iqn.2014-04.com.pstorage:test1",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.onTarget(cmd, &target, func(ctx context.Context, targets targetpb.TargetsClient, name, host string) error {
-				ctx, cancel := context.WithTimeout(ctx, a.timeout)
-				defer cancel()
-				t, err := findTarget(ctx, targets, name, false)
-				if err != nil {
-					return err
-				}
-				if there := t.GetHost(); there != host && there != "" && !force {
-					return coded(exitRefused, fmt.Errorf("target %s is registered on host %s: unregister it there, or with --force here", name, there))
-				}
-				if t, err = targets.RegisterTarget(ctx, &targetpb.RegisterTargetRequest{Name: name, Revision: t.GetRevision()}); err != nil {
-					return err
-				}
-				return a.done(t)
-			})
+			advice := "unregister it there, or with --force here"
+			if force {
+				advice = ""
+			}
+			return a.placeTarget(cmd, &target, advice, func(string) string { return "" })
 		},
 	}
 	a.targetFlag(cmd, &target)
