@@ -33,7 +33,7 @@ func files() []*metapb.FileInfo {
 	effective := &metapb.Attributes{ReplicasNorm: 3, ReplicasMin: 2, FailureDomain: "host", ChunkSize: 64 << 20, Tier: 1}
 	return []*metapb.FileInfo{
 		{Path: "/archive", Directory: true, Own: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}, Effective: &metapb.Attributes{ReplicasNorm: 2, ReplicasMin: 1}},
-		{Path: "/demo", Id: 1, Size: 10 << 30, Effective: effective, Epoch: 4, Holder: "a-client", HolderHost: "node-1", Chunks: 38, CreatedUnix: 1700000000, VerifiedUnix: 1700000000},
+		{Path: "/demo", Id: 1, Size: 10 << 30, Effective: effective, Epoch: 4, Holder: "a-client", HolderHost: "node-1", Chunks: 38, CreatedUnix: 1700000000, VerifiedUnix: 1700000000, Losses: 2},
 		{Path: "/a-rather-long-name", Id: 2, Size: 1536 << 30, Effective: effective, Clean: true, Chunks: 1200, DegradedChunks: 3},
 		{Path: "/hurt", Id: 3, Size: 512, Effective: effective, Chunks: 1, UnwritableChunks: 1, DegradedChunks: 1},
 		{Path: "/gone", Id: 4, Size: 512, Effective: effective, Chunks: 1, LostChunks: 1},
@@ -63,7 +63,7 @@ func status() *metapb.StatusReply {
 		},
 		Files: 51, Chunks: 38, Healthy: 30, Degraded: 8, Size: 10 << 30, Clients: 1,
 		Recovery:  &metapb.Recovery{Queued: 8, Rebuilding: 3, Moving: 1, Releasing: 12, BytesPerSecond: 12 << 20, EtaSeconds: 130, MovedBytes: 5 << 30, Rebuilt: 80},
-		Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}, Repaired: 1,
+		Scrubbing: &metapb.Scrubbing{Replicas: 12, Bytes: 768 << 20, Bad: 1, OldestUnix: 1700000000, Never: 3}, Repaired: 1, Losses: 2,
 		Config: map[string]string{"mds.alloc.fill_margin": "5"},
 	}
 }

@@ -21,6 +21,7 @@ type Status struct {
 	Clients   uint64            `json:"clients"`
 	Scrubbing Scrubbing         `json:"scrubbing"`
 	Repaired  uint64            `json:"repaired_chunks"`
+	Losses    uint64            `json:"losses"` // times that a chunk has lost unflushed writes
 	Recovery  Recovery          `json:"recovery"`
 	MDS       []MDS             `json:"mds"`
 	CS        []CS              `json:"cs"`
@@ -53,7 +54,7 @@ func NewStatus(s *metapb.StatusReply) Status {
 			Total: s.GetChunks(), Healthy: s.GetHealthy(), Degraded: s.GetDegraded(), Blocked: s.GetUnwritable(),
 			Offline: s.GetLost(), Replicating: s.GetSyncing(),
 		},
-		Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(),
+		Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(), Losses: s.GetLosses(),
 		Recovery: newRecovery(s.GetRecovery()),
 		MDS:      []MDS{}, CS: []CS{}, Config: s.GetConfig(),
 	}
@@ -134,7 +135,15 @@ func (s Status) writeSummary(w io.Writer) {
 		fmt.Fprintln(w, line)
 	}
 	s.writeScrubbing(w)
+	if s.Losses > 0 {
+		fmt.Fprintf(w, "Losses: %s\n", losses(s.Losses))
+	}
 	fmt.Fprintf(w, "FS:  %s in %d files, %d chunks, %s used on disk, %d clients\n", size.Format(s.Size), s.Files, c.Total, size.Format(s.Space.Used), s.Clients)
+}
+
+// losses says what was lost so often: never what was flushed.
+func losses(n uint64) string {
+	return fmt.Sprintf("%d times a chunk lost writes that were not flushed, with the power of all its copies", n)
 }
 
 func mark(good bool) string {

@@ -21,6 +21,7 @@ type Volume struct {
 	Degraded   uint64 `json:"degraded_chunks"`
 	Blocked    uint64 `json:"blocked_chunks"`
 	Offline    uint64 `json:"offline_chunks"`
+	Losses     uint64 `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
 	Epoch      uint64 `json:"epoch"`
 	Holder     string `json:"holder,omitempty"`
 	HolderHost string `json:"holder_host,omitempty"`
@@ -43,7 +44,8 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Name: strings.TrimPrefix(f.GetPath(), "/"), Directory: f.GetDirectory(), ID: f.GetId(), Size: f.GetSize(),
 		Attributes: NewAttributes(f.GetEffective()),
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
-		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
+		Losses: f.GetLosses(),
+		Epoch:  f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
 		Dates: Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
 	}
 }
@@ -121,6 +123,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Chunks > 0 {
 		fmt.Fprintf(&lines, "Verified: %s\n", v.Dates)
+	}
+	if v.Losses > 0 {
+		fmt.Fprintf(&lines, "Losses: %s\n", losses(v.Losses))
 	}
 	_, err := io.WriteString(w, lines.String())
 	return err

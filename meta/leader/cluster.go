@@ -34,6 +34,7 @@ func (l *Leader) Status(context.Context, *metapb.StatusRequest) (*metapb.StatusR
 		}
 		clients := map[string]bool{}
 		v.Files(func(_ uint64, node *fsmpb.Node) bool {
+			out.Losses += node.Losses
 			if node.Holder != nil && !yields(node.Holder) {
 				clients[string(node.Holder.Id)] = true
 			}

@@ -2301,6 +2301,7 @@ type StatusReply struct {
 	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	Repaired      uint64                 `protobuf:"varint,31,opt,name=repaired,proto3" json:"repaired,omitempty"` // bad replicas replaced or mended, since the leader leads
 	Recovery      *Recovery              `protobuf:"bytes,20,opt,name=recovery,proto3" json:"recovery,omitempty"`
+	Losses        uint64                 `protobuf:"varint,32,opt,name=losses,proto3" json:"losses,omitempty"` // of all files (FileInfo.losses)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2452,6 +2453,13 @@ func (x *StatusReply) GetRecovery() *Recovery {
 		return x.Recovery
 	}
 	return nil
+}
+
+func (x *StatusReply) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
 }
 
 // Recovery tells what is being made whole, moved and evened out.
@@ -5748,7 +5756,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tDropReply\x121\n" +
 	"\adropped\x18\x01 \x03(\v2\x17.pstorage.meta.v1.ChunkR\adropped\x121\n" +
 	"\arefused\x18\x02 \x03(\v2\x17.pstorage.meta.v1.ChunkR\arefused\"\x0f\n" +
-	"\rStatusRequest\"\x90\x05\n" +
+	"\rStatusRequest\"\xa8\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -5770,7 +5778,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aclients\x18\x0e \x01(\x04R\aclients\x129\n" +
 	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1a\n" +
 	"\brepaired\x18\x1f \x01(\x04R\brepaired\x126\n" +
-	"\brecovery\x18\x14 \x01(\v2\x1a.pstorage.meta.v1.RecoveryR\brecovery\x1a9\n" +
+	"\brecovery\x18\x14 \x01(\v2\x1a.pstorage.meta.v1.RecoveryR\brecovery\x12\x16\n" +
+	"\x06losses\x18  \x01(\x04R\x06losses\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x02\n" +
