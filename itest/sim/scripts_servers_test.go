@@ -212,7 +212,6 @@ func superfluous(s *stage) {
 	a := s.open(v, nil)
 	a.does(a.writes(0, few...), a.flush)
 	m := s.members(v, 0)
-	time.Sleep(3 * time.Second) // the holder has settled
 	for _, c := range s.servers {
 		for _, name := range s.metaNames() {
 			s.net.lag(c.name, name, 3*time.Second)
