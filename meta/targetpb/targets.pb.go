@@ -385,7 +385,7 @@ type Target struct {
 	// In answers only: what the node last said.
 	Status        Target_Status `protobuf:"varint,20,opt,name=status,proto3,enum=pstorage.targets.v1.Target_Status" json:"status,omitempty"`
 	Sessions      []*Session    `protobuf:"bytes,21,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	Failure       string        `protobuf:"bytes,22,opt,name=failure,proto3" json:"failure,omitempty"` // why it is not served, for status FAILED
+	Failure       string        `protobuf:"bytes,22,opt,name=failure,proto3" json:"failure,omitempty"` // why it is not served (FAILED), or not on all of its portals (RUNNING)
 	HostName      string        `protobuf:"bytes,23,opt,name=host_name,json=hostName,proto3" json:"host_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

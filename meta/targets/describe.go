@@ -52,7 +52,7 @@ func state(t *fsmpb.Target, served *targetpb.Served, how hearing, held bool) (no
 	case served == nil:
 		return targetpb.Target_STARTING, ""
 	case served.Running:
-		return targetpb.Target_RUNNING, ""
+		return targetpb.Target_RUNNING, served.Failure // of some of its portals
 	case served.Failure != "":
 		return targetpb.Target_FAILED, served.Failure
 	}

@@ -29,8 +29,15 @@ func TestATargetsLife(t *testing.T) {
 		if _, x := r.status("t"); x.Status != targetpb.Target_FAILED || x.Failure != "address not available" || x.HostName != "node-a.example" {
 			t.Errorf("%v", x)
 		}
+		n.serves[testTarget] = &targetpb.Served{Name: testTarget, Running: true, Failure: "one address not available"}
+		n.sync()
+		if _, x := r.status("t"); x.Status != targetpb.Target_RUNNING || x.Failure != "one address not available" {
+			t.Errorf("%v", x)
+		}
 		n.follow()
-		r.is("t", targetpb.Target_RUNNING)
+		if _, x := r.status("t"); x.Status != targetpb.Target_RUNNING || x.Failure != "" {
+			t.Errorf("%v", x)
+		}
 		r.stop("t", false)
 		r.is("t", targetpb.Target_STOPPING)
 		n.follow()
