@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,9 @@ type Backend interface {
 // ErrHangs: an operation of the disk takes too long.
 var ErrHangs = errors.New("the disk hangs")
 
+// alarmParts is in how many parts an alarm waits.
+const alarmParts = 8
+
 // Watched times every operation of a backend and counts the writes. It may be used from any goroutine.
 type Watched struct {
 	backend Backend
@@ -28,7 +32,7 @@ type Watched struct {
 	writing atomic.Int64 // ns
 }
 
-// Watch calls trouble as soon as an operation has been under way for longer than the limit (ErrHangs), and when one has failed: what a disk
+// Watch calls trouble as soon as an operation has been under way for longer than the limit (ErrHangs), not counting pauses of the process, and when one has failed: what a disk
 // holds after a write that failed nobody knows. trouble may be called more than once, from any goroutine, and must not wait.
 func Watch(b Backend, limit time.Duration, trouble func(error)) *Watched {
 	return &Watched{backend: b, limit: limit, trouble: trouble}
@@ -39,11 +43,50 @@ func (w *Watched) Written() (count uint64, took time.Duration) {
 	return w.writes.Load(), time.Duration(w.writing.Load())
 }
 
+// alarm goes off when an operation takes too long: of time during which the process ran. It waits in parts, each of which counts once, however
+// late the process gets to see its end: where the process stood still (SIGSTOP, a machine that was paused) the disk may have been fast.
+type alarm struct {
+	part time.Duration
+	ring func()
+
+	mu    sync.Mutex
+	timer *time.Timer
+	left  int // parts; 0: over
+}
+
+func newAlarm(limit time.Duration, ring func()) *alarm {
+	a := &alarm{part: limit / alarmParts, ring: ring, left: alarmParts}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.timer = time.AfterFunc(a.part, a.next)
+	return a
+}
+
+// next ends a part.
+func (a *alarm) next() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch a.left--; {
+	case a.left > 0:
+		a.timer.Reset(a.part)
+	case a.left == 0:
+		a.ring()
+	}
+}
+
+// stop: the operation has ended.
+func (a *alarm) stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = 0
+	a.timer.Stop()
+}
+
 func (w *Watched) time(what string, f func() error) error {
-	alarm := time.AfterFunc(w.limit, func() {
+	a := newAlarm(w.limit, func() {
 		w.trouble(fmt.Errorf("%s of the raft log has not ended after %v: %w", what, w.limit, ErrHangs))
 	})
-	defer alarm.Stop()
+	defer a.stop()
 	err := f()
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) && err.Error() != ErrKeyNotFound.Error() {
 		w.trouble(fmt.Errorf("%s of the raft log: %w", what, err))

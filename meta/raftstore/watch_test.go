@@ -53,6 +53,32 @@ func TestADiskThatHangsIsNoticedWhileItDoes(t *testing.T) {
 	})
 }
 
+// A process that was stopped sees the end of a timer late, and only of the one that it had set.
+func TestAPauseOfTheProcessIsNoHangingDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rung := 0
+		a := newAlarm(4*time.Second, func() { rung++ })
+		for range 6 {
+			a.timer.Stop()
+			time.Sleep(10 * time.Second)
+			a.next()
+		}
+		if rung > 0 {
+			t.Error("the disk is said to hang after pauses of the process")
+		}
+		time.Sleep(time.Second) // two parts
+		synctest.Wait()
+		if rung != 1 {
+			t.Errorf("rung %d times for a disk that hangs after pauses of the process", rung)
+		}
+		time.Sleep(time.Minute)
+		a.stop()
+		if rung != 1 {
+			t.Errorf("rung %d times", rung)
+		}
+	})
+}
+
 func TestWhatEndsInTimeIsNoTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &slowDisk{InmemStore: raft.NewInmemStore(), takes: 3 * time.Second}
