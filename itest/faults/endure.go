@@ -77,8 +77,10 @@ func (o Outcome) String() string {
 func (o Outcome) Over() error {
 	var errs []error
 	for _, s := range o.Stalls {
-		if s.Over() {
-			errs = append(errs, fmt.Errorf("%s: a request took %s, over %s", s.Kind.Name, seconds(s.Longest()), seconds(s.Kind.Limit)))
+		for _, w := range s.Waits {
+			if s.Kind.Limit > 0 && w.Took > s.Kind.Limit {
+				errs = append(errs, fmt.Errorf("%s: %v, over %s", s.Kind.Name, w, seconds(s.Kind.Limit)))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -33,14 +33,20 @@ type Probe struct {
 	done   chan struct{}
 
 	mu       sync.Mutex
-	waits    []wait
+	waits    []Wait
 	Requests int
 	err      error
 }
 
-type wait struct {
-	began time.Time
-	took  time.Duration
+// Wait is a request that took long.
+type Wait struct {
+	What  string
+	Began time.Time
+	Took  time.Duration
+}
+
+func (w Wait) String() string {
+	return fmt.Sprintf("%s of %s, begun at %s", seconds(w.Took), w.What, w.Began.Format("15:04:05.000"))
 }
 
 // StartProbe uses a new volume: the first bytes, which it fills first, for most of its requests; beyond, one place in each chunk.
@@ -73,33 +79,33 @@ func (p *Probe) run() {
 		case <-time.After(probePause):
 		}
 		began := time.Now()
-		err := p.request()
-		p.note(began, time.Since(began), err)
+		what, err := p.request()
+		p.note(Wait{what, began, time.Since(began)}, err)
 		if err != nil {
 			return
 		}
 	}
 }
 
-func (p *Probe) note(began time.Time, took time.Duration, err error) {
+func (p *Probe) note(w Wait, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.Requests++
-	if p.err = err; took >= notable {
-		p.waits = append(p.waits, wait{began, took})
+	if p.err = err; w.Took >= notable {
+		p.waits = append(p.waits, w)
 	}
 }
 
-func (p *Probe) request() error {
+func (p *Probe) request() (what string, err error) {
 	block := p.random.Int64N(p.used)
 	switch dice := p.random.IntN(2 * probeFresh); {
 	case dice < 2 && p.fresh < p.client.Size/probeBlock:
 		p.fresh += p.step
-		return p.client.Write(content(p.fresh-p.step, 1), (p.fresh-p.step)*probeBlock)
+		return "the first write of a chunk", p.client.Write(content(p.fresh-p.step, 1), (p.fresh-p.step)*probeBlock)
 	case dice < probeFresh:
-		return p.read(block)
+		return "a read", p.read(block)
 	}
-	return p.write(block)
+	return "a write", p.write(block)
 }
 
 // content is what the n-th write of a block leaves there.
@@ -152,13 +158,12 @@ func (p *Probe) Failed() bool {
 }
 
 // Longest is the longest wait most of which was in that time; at least what is worth noting.
-func (p *Probe) Longest(from, to time.Time) time.Duration {
+func (p *Probe) Longest(from, to time.Time) (longest Wait) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	longest := time.Duration(0)
 	for _, w := range p.waits {
-		if middle := w.began.Add(w.took / 2); !middle.Before(from) && middle.Before(to) {
-			longest = max(longest, w.took)
+		if middle := w.Began.Add(w.Took / 2); !middle.Before(from) && middle.Before(to) && w.Took > longest.Took {
+			longest = w
 		}
 	}
 	return longest

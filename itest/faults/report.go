@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -13,14 +14,14 @@ import (
 // Stalls are the longest waits for each fault of a kind.
 type Stalls struct {
 	Kind  Kind
-	Waits []time.Duration // one per fault, sorted
+	Waits []Wait // the longest of each fault, sorted by that
 }
 
 // Longest of all.
-func (s Stalls) Longest() time.Duration { return s.Waits[len(s.Waits)-1] }
+func (s Stalls) Longest() time.Duration { return s.Waits[len(s.Waits)-1].Took }
 
 // Median of them.
-func (s Stalls) Median() time.Duration { return s.Waits[len(s.Waits)/2] }
+func (s Stalls) Median() time.Duration { return s.Waits[len(s.Waits)/2].Took }
 
 // Over tells whether the limit was missed.
 func (s Stalls) Over() bool { return s.Kind.Limit > 0 && s.Longest() > s.Kind.Limit }
@@ -36,7 +37,7 @@ func Judge(done []Stroke, p *Probe) (all []Stalls) {
 		all[i].Waits = append(all[i].Waits, p.Longest(s.At, s.End))
 	}
 	for i := range all {
-		slices.Sort(all[i].Waits)
+		slices.SortFunc(all[i].Waits, func(a, b Wait) int { return cmp.Compare(a.Took, b.Took) })
 	}
 	slices.SortFunc(all, func(a, b Stalls) int { return int(b.Longest() - a.Longest()) })
 	return all

@@ -70,7 +70,17 @@ func (l *Lab) strike(ctx context.Context, p Plan, kind Kind, dice func(int) int)
 		return s, fmt.Errorf("%s: %s: %w", kind.Name, v.name(), err)
 	}
 	pause(ctx, time.Until(s.At.Add(p.Every)))
-	return s, ctx.Err()
+	return s, errors.Join(ctx.Err(), l.allRun())
+}
+
+// allRun is an error if a daemon has ended by itself: those that were killed have been started again.
+func (l *Lab) allRun() (err error) {
+	for _, p := range l.Processes() {
+		if p.Ended() {
+			err = errors.Join(err, fmt.Errorf("%s has ended by itself", p.Name))
+		}
+	}
+	return err
 }
 
 func pause(ctx context.Context, d time.Duration) {
