@@ -97,6 +97,10 @@ func (r *router) Drop(ctx context.Context, in *metapb.DropRequest) (*metapb.Drop
 	return route(ctx, r.server, in, (*leader.Leader).Drop)
 }
 
+func (r *router) Space(ctx context.Context, in *metapb.SpaceRequest) (*metapb.SpaceReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Space)
+}
+
 func (r *router) Status(ctx context.Context, in *metapb.StatusRequest) (*metapb.StatusReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).Status)
 }

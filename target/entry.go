@@ -10,7 +10,7 @@ import (
 	"pstorage/blockstore/block"
 )
 
-// entry is a volume that is open, or being opened or closed. Volumes.mu covers it, but device, info and err, which are set
+// entry is a volume that is open, or being opened or closed. Volumes.mu covers it, but device, info, file and err, which are set
 // before opened is closed and not changed afterwards.
 type entry struct {
 	volumes *Volumes
@@ -25,7 +25,8 @@ type entry struct {
 
 	device block.Device
 	info   block.VolumeInfo
-	err    error // why it cannot be opened
+	file   uint64 // its number
+	err    error  // why it cannot be opened
 
 	closeErr error // set before gone is closed
 }
@@ -119,7 +120,7 @@ func (e *entry) open() {
 	device, err := v.open(ctx, e.path)
 	if err == nil {
 		// Asked for while the lease is held, so that it is this file and not one that had the name before.
-		if e.info, err = v.describe(ctx, e.name, e.path); err != nil {
+		if e.info, e.file, err = v.describe(ctx, e.name, e.path); err != nil {
 			err = errors.Join(err, device.Close())
 		}
 	} else {
@@ -235,6 +236,11 @@ func (u *user) Close() error {
 
 // OnLoss implements block.Lossy.
 func (u *user) OnLoss(f func()) (stop func()) { return block.OnLoss(u.Device, f) }
+
+// OnSpace implements block.Thin.
+func (u *user) OnSpace(f func(block.Space)) (stop func()) {
+	return u.entry.volumes.spaces.watch(u.entry.file, f)
+}
 
 // probe is the completer of a request that does nothing.
 type probe chan error

@@ -34,6 +34,8 @@ type Volumes struct {
 	ctx    context.Context // of opening; ends with Close
 	cancel context.CancelFunc
 
+	spaces *spaces
+
 	mu      sync.Mutex
 	closed  bool
 	cluster uuid.UUID // once asked
@@ -54,6 +56,7 @@ func NewVolumes(client *blockstore.Client, meta metapb.MetaClient) *Volumes {
 func newVolumes(meta metapb.MetaClient, open func(context.Context, string) (block.Device, error)) *Volumes {
 	v := &Volumes{meta: meta, open: open, entries: map[string]*entry{}}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.spaces = newSpaces(v.ctx, meta)
 	return v
 }
 
@@ -85,24 +88,26 @@ func (v *Volumes) Lookup(ctx context.Context, name string) (block.VolumeInfo, er
 	if !ok {
 		return block.VolumeInfo{}, block.ErrNotFound
 	}
-	return v.describe(ctx, name, path)
+	info, _, err := v.describe(ctx, name, path)
+	return info, err
 }
 
-func (v *Volumes) describe(ctx context.Context, name, path string) (block.VolumeInfo, error) {
+// describe also returns the file's number.
+func (v *Volumes) describe(ctx context.Context, name, path string) (info block.VolumeInfo, file uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, rpcTime)
 	defer cancel()
 	cluster, err := v.clusterID(ctx)
 	if err != nil {
-		return block.VolumeInfo{}, err
+		return info, 0, err
 	}
 	f, err := v.meta.Lookup(ctx, &metapb.LookupRequest{Path: path})
 	if err != nil {
-		return block.VolumeInfo{}, explain(err)
+		return info, 0, explain(err)
 	}
 	if f.Directory {
-		return block.VolumeInfo{}, block.ErrNotFound
+		return info, 0, block.ErrNotFound
 	}
-	return newInfo(cluster, name, f), nil
+	return newInfo(cluster, name, f), f.Id, nil
 }
 
 func (v *Volumes) clusterID(ctx context.Context) (uuid.UUID, error) {

@@ -28,6 +28,9 @@ type cluster struct {
 	devices []*device // in the order of opening
 	refuse  error     // of opening
 	slow    time.Duration
+	space   map[uint64]uint64 // available, by file
+	mute    error             // of asking for it
+	asked   [][]uint64
 }
 
 func newCluster(paths ...string) *cluster {

@@ -35,6 +35,7 @@ const (
 	Meta_GetChunks_FullMethodName     = "/pstorage.meta.v1.Meta/GetChunks"
 	Meta_Allocate_FullMethodName      = "/pstorage.meta.v1.Meta/Allocate"
 	Meta_Drop_FullMethodName          = "/pstorage.meta.v1.Meta/Drop"
+	Meta_Space_FullMethodName         = "/pstorage.meta.v1.Meta/Space"
 	Meta_Status_FullMethodName        = "/pstorage.meta.v1.Meta/Status"
 	Meta_SetConfig_FullMethodName     = "/pstorage.meta.v1.Meta/SetConfig"
 	Meta_CreateServer_FullMethodName  = "/pstorage.meta.v1.Meta/CreateServer"
@@ -70,6 +71,7 @@ type MetaClient interface {
 	GetChunks(ctx context.Context, in *GetChunksRequest, opts ...grpc.CallOption) (*GetChunksReply, error)
 	Allocate(ctx context.Context, in *AllocateRequest, opts ...grpc.CallOption) (*AllocateReply, error)
 	Drop(ctx context.Context, in *DropRequest, opts ...grpc.CallOption) (*DropReply, error)
+	Space(ctx context.Context, in *SpaceRequest, opts ...grpc.CallOption) (*SpaceReply, error)
 	// Cluster.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error)
@@ -221,6 +223,16 @@ func (c *metaClient) Drop(ctx context.Context, in *DropRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *metaClient) Space(ctx context.Context, in *SpaceRequest, opts ...grpc.CallOption) (*SpaceReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SpaceReply)
+	err := c.cc.Invoke(ctx, Meta_Space_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatusReply)
@@ -326,6 +338,7 @@ type MetaServer interface {
 	GetChunks(context.Context, *GetChunksRequest) (*GetChunksReply, error)
 	Allocate(context.Context, *AllocateRequest) (*AllocateReply, error)
 	Drop(context.Context, *DropRequest) (*DropReply, error)
+	Space(context.Context, *SpaceRequest) (*SpaceReply, error)
 	// Cluster.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error)
@@ -385,6 +398,9 @@ func (UnimplementedMetaServer) Allocate(context.Context, *AllocateRequest) (*All
 }
 func (UnimplementedMetaServer) Drop(context.Context, *DropRequest) (*DropReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drop not implemented")
+}
+func (UnimplementedMetaServer) Space(context.Context, *SpaceRequest) (*SpaceReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Space not implemented")
 }
 func (UnimplementedMetaServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -665,6 +681,24 @@ func _Meta_Drop_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_Space_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SpaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Space(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Space_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Space(ctx, req.(*SpaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
 	if err := dec(in); err != nil {
@@ -867,6 +901,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drop",
 			Handler:    _Meta_Drop_Handler,
+		},
+		{
+			MethodName: "Space",
+			Handler:    _Meta_Space_Handler,
 		},
 		{
 			MethodName: "Status",

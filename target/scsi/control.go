@@ -53,7 +53,7 @@ func prepareNothing(*Task) {}
 func startRequestSense(t *Task) bool {
 	s, flags := sense{field: -1}, t.lu.flags.Load()
 	if c, ok := t.nexus.takeAttention(); ok {
-		s.key, s.code = keyUnitAttention, c
+		s = attentionSense(c)
 	} else {
 		switch {
 		case flags&sanitizing != 0:

@@ -29,6 +29,9 @@
 // Persistent reservations are decided here and kept through the Reservations interface, so that they can outlive the
 // process where the store does. A registration belongs to a nexus as the standard has it: initiator port and target port.
 //
+// A device that takes its space from a store (block.Thin) tells how much that has left, and the LU tells its initiators when the threshold is reached
+// (thresholds.go): once for each time, with no command in between that had to ask.
+//
 // Target port groups belong to the transport, through the PortGroups interface; a nexus keeps the state of its own group
 // at hand. EXTENDED COPY goes between logical units that the same initiator uses, found through Peers: its requests go to
 // the devices of others, under the reservations and the protection that hold there. Protection information is not

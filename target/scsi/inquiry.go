@@ -104,7 +104,7 @@ func (n *Nexus) vpd(page byte) []byte {
 		body[3] = 0x40 // WABEREQ: what was erased reads as zeros
 	case vpdProvisioning:
 		// LBPU, LBPWS, LBPWS10, LBPRZ; thin provisioned
-		body = []byte{thresholdExponent, 0xe4, 0x02, 0}
+		body = []byte{bit(thresholdExponent, n.lu.thin), 0xe4, 0x02, 0}
 	default:
 		return nil
 	}

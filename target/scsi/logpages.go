@@ -9,7 +9,13 @@ const (
 	logInfoExc      = 0x2f
 )
 
-var logPages = [...]byte{logSupported, logProvisioning, logInfoExc}
+// logPages are those of an LU. What does not know its space has nothing to tell of it.
+func (u *LU) logPages() []byte {
+	if u.thin {
+		return []byte{logSupported, logProvisioning, logInfoExc}
+	}
+	return []byte{logSupported, logInfoExc}
+}
 
 // startLogSense draws a log page with its cumulative current values; its subpage FFh lists all pages and subpages.
 func startLogSense(t *Task) bool {
@@ -18,7 +24,7 @@ func startLogSense(t *Task) bool {
 	switch {
 	case sub == 0xff && page == logSupported:
 		b = []byte{0x40 | page, 0xff, 0, 0}
-		for _, p := range logPages {
+		for _, p := range t.lu.logPages() {
 			b = append(b, p, 0)
 		}
 		b = append(b, logSupported, 0xff)
@@ -26,8 +32,8 @@ func startLogSense(t *Task) bool {
 		t.badField(3)
 		return true
 	case page == logSupported:
-		b = append([]byte{page, 0, 0, 0}, logPages[:]...)
-	case page == logProvisioning:
+		b = append([]byte{page, 0, 0, 0}, t.lu.logPages()...)
+	case page == logProvisioning && t.lu.thin:
 		b = t.lu.provisioningLog()
 	case page == logInfoExc: // nothing is wrong, and no temperature is known
 		b = []byte{page, 0, 0, 0, 0, 0, 0x03, 4, 0, 0, 0xff, 0}
@@ -39,15 +45,3 @@ func startLogSense(t *Task) bool {
 	t.reply(b, t.u16(7))
 	return true
 }
-
-// provisioningLog tells how much of the medium could be mapped at most, in threshold sets: the device does not say what is used.
-// Its one parameter counts available resources of this unit alone.
-func (u *LU) provisioningLog() []byte {
-	sets := min(u.capacity()>>thresholdExponent, 1<<32-1)
-	b := []byte{logProvisioning, 0, 0, 0, 0, 1, 0x03, 8}
-	b = binary.BigEndian.AppendUint32(b, uint32(sets))
-	return append(b, 1, 0, 0, 0)
-}
-
-// thresholdExponent: a threshold set is 2^11 blocks.
-const thresholdExponent = 11

@@ -58,12 +58,14 @@ type LU struct {
 	blocking   serial // tasks whose execution may block
 	ctx        context.Context
 	cancel     context.CancelFunc
-	unwatch    func() // the device's losses
+	unwatch    func() // the device's losses and its space
+	thin       bool   // the device tells its space
 
 	mu      sync.Mutex
 	nexuses map[*Nexus]struct{}
 	holder  *Nexus // of the RESERVE(6) reservation
 	pr      reservations
+	room    room
 }
 
 // NewLU makes a logical unit of an open device, which it does not close.
@@ -82,8 +84,21 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 	u.set(removable, o.Removable)
 	u.pr.load(o.Reservations, u.id)
 	u.set(reserved, u.pr.active())
-	u.unwatch = block.OnLoss(dev, func() { u.attention(ascPowerOn, nil) }) // as of a disk whose cache has lost its power
+	u.room.standard.enabled = true
+	u.room.now = u.room.standard
+	u.watch()
 	return u
+}
+
+// watch has the device tell what happens to it. A loss is told to initiators as by a disk whose cache has lost its power.
+func (u *LU) watch() {
+	losses := block.OnLoss(u.dev, func() { u.attention(ascPowerOn, nil) })
+	space, thin := block.OnSpace(u.dev, u.learnSpace)
+	u.thin = thin
+	u.unwatch = func() {
+		losses()
+		space()
+	}
 }
 
 // Err tells why what is reserved of the LU is not known; it is of use to nobody then. Whoever has made it can make another, later.
@@ -156,6 +171,7 @@ func (u *LU) Reset() {
 		n.prevent = false
 		n.attention(ascReset)
 	}
+	u.setThreshold(u.room.standard)
 }
 
 // Cleared tells every initiator but the one that asked that their commands were cleared.

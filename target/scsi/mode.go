@@ -1,10 +1,6 @@
 package scsi
 
-import (
-	"encoding/binary"
-
-	"pstorage/blockstore/block"
-)
+import "encoding/binary"
 
 // Mode pages.
 const (
@@ -13,6 +9,11 @@ const (
 	pageControl  = 0x0a
 	pageInfoExc  = 0x1c
 	pageAll      = 0x3f
+
+	subpageProvisioning = 0x02 // of pageInfoExc
+	subpageAll          = 0xff
+
+	subpageFormat = 0x40 // of a page that names its subpage
 )
 
 // Page control field of MODE SENSE.
@@ -30,12 +31,28 @@ const (
 	bitSWP    = 0x08 // byte 4 of control
 )
 
-// modePages in the order they are returned.
-var modePages = [...]byte{pageRecovery, pageCaching, pageControl, pageInfoExc}
+// pageID names a mode page.
+type pageID struct{ page, sub byte }
 
-// modePage draws a page with the flags of an LU.
-func modePage(page byte, flags uint32) []byte {
-	switch page {
+// modePages in the order they are returned.
+var modePages = [...]pageID{{pageRecovery, 0}, {pageCaching, 0}, {pageControl, 0}, {pageInfoExc, 0}, {pageInfoExc, subpageProvisioning}}
+
+// modes are what can be changed of mode pages.
+type modes struct {
+	flags     uint32
+	threshold threshold
+}
+
+// modePage draws a page; nil: there is no such page.
+func modePage(id pageID, m modes) []byte {
+	flags := m.flags
+	switch {
+	case id == pageID{pageInfoExc, subpageProvisioning}:
+		return thresholdPage(m.threshold)
+	case id.sub != 0:
+		return nil
+	}
+	switch id.page {
 	case pageRecovery:
 		return []byte{pageRecovery, 0x0a, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 	case pageCaching:
@@ -64,45 +81,76 @@ func bit(b byte, on bool) byte {
 	return 0
 }
 
+// hasPage reports whether an LU has a page: of space, only one that knows it.
+func (u *LU) hasPage(id pageID) bool {
+	return id.sub != subpageProvisioning || u.thin
+}
+
+// modes are those of now and their defaults.
+func (u *LU) modes() (now, standard modes) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return modes{u.flags.Load(), u.room.now}, modes{0, u.room.standard}
+}
+
 // modePageFor draws a page as the page control field asks.
-func (u *LU) modePageFor(page byte, control int) []byte {
+func (u *LU) modePageFor(id pageID, control int) []byte {
+	now, standard := u.modes()
 	switch control {
 	case defaultValues:
-		return modePage(page, 0)
+		return modePage(id, standard)
 	case changeableValues:
-		// what differs between all flags off and all on can be changed
-		p, on := modePage(page, writeThrough), modePage(page, descriptorSense|softProtect)
-		for i := 2; i < len(p); i++ {
-			p[i] ^= on[i]
-		}
-		return p
+		return changeable(id)
 	}
-	return modePage(page, u.flags.Load())
+	return modePage(id, now)
+}
+
+// changeable draws a page with the bits set that can be changed: those that differ between all off and all on.
+func changeable(id pageID) []byte {
+	p := modePage(id, modes{flags: writeThrough})
+	on := modePage(id, modes{descriptorSense | softProtect, threshold{true, 1<<32 - 1}})
+	for i := headOf(p); i < len(p); i++ {
+		p[i] ^= on[i]
+	}
+	return p
+}
+
+// headOf is the length of a page's head.
+func headOf(page []byte) int {
+	if page[0]&subpageFormat != 0 {
+		return 4
+	}
+	return 2
+}
+
+// asked reports whether a page is among those that the page and subpage codes of MODE SENSE name.
+func (id pageID) asked(page, sub byte) bool {
+	if page == pageAll {
+		return sub == subpageAll || sub == 0 && id.sub == 0
+	}
+	return page == id.page && (sub == id.sub || sub == subpageAll)
 }
 
 func startModeSense(t *Task) bool {
 	page, control, sub := t.CDB[2]&0x3f, int(t.CDB[2]>>6), t.CDB[3]
-	switch {
-	case control == savedValues:
+	if control == savedValues {
 		t.fail(keyIllegal, ascSavingUnsupported)
-		return true
-	case sub != 0 && (sub != 0xff || page != pageAll):
-		t.badField(3)
 		return true
 	}
 	var pages []byte
-	for _, p := range modePages {
-		if page == p || page == pageAll {
-			pages = append(pages, t.lu.modePageFor(p, control)...)
+	for _, id := range modePages {
+		if id.asked(page, sub) && t.lu.hasPage(id) {
+			pages = append(pages, t.lu.modePageFor(id, control)...)
 		}
 	}
-	if pages == nil {
+	switch {
+	case pages == nil && sub != 0:
+		t.badField(3)
+	case pages == nil:
 		t.badField(2)
-		return true
-	}
-	if t.cmd.op == opModeSense6 {
+	case t.cmd.op == opModeSense6:
 		t.reply(t.modeHeader6(pages), int(t.CDB[4]))
-	} else {
+	default:
 		t.reply(t.modeHeader10(pages), t.u16(7))
 	}
 	return true
@@ -145,131 +193,4 @@ func (t *Task) modeHeader10(pages []byte) []byte {
 	b = append(b, pages...)
 	binary.BigEndian.PutUint16(b, uint16(len(b)-2))
 	return b
-}
-
-// prepareModeSelect: the page format is the standard's (PF), and nothing can be saved (SP).
-func prepareModeSelect(t *Task) {
-	n := int(t.CDB[4])
-	if t.cmd.op == opModeSelect10 {
-		n = t.u16(7)
-	}
-	switch {
-	case t.CDB[1]&0x10 == 0 || t.CDB[1]&0x01 != 0:
-		t.badField(1)
-	case n > maxReply:
-		t.badField(7)
-	default:
-		t.wantOut(n)
-	}
-}
-
-func startModeSelect(t *Task) bool {
-	if t.OutLen == 0 {
-		return true
-	}
-	b := t.Buf[:t.OutLen]
-	at := t.modeSelectHeader(b)
-	if t.failed() {
-		return true
-	}
-	flags := t.lu.flags.Load()
-	for at < len(b) && !t.failed() {
-		at, flags = t.modeSelectPage(b, at, flags)
-	}
-	return t.failed() || t.applyMode(flags)
-}
-
-// modeSelectHeader checks header and block descriptor and returns where the pages begin.
-func (t *Task) modeSelectHeader(b []byte) int {
-	head, descriptors := 4, 0
-	if t.cmd.op == opModeSelect10 {
-		head = 8
-	}
-	if len(b) < head {
-		t.fail(keyIllegal, ascParameterListLength)
-		return 0
-	}
-	if head == 4 {
-		descriptors = int(b[3])
-	} else {
-		descriptors = int(binary.BigEndian.Uint16(b[6:]))
-	}
-	switch {
-	case descriptors != 0 && descriptors != 8 && (descriptors != 16 || head == 4 || b[4]&1 == 0):
-		t.badParam(head - 1)
-	case len(b) < head+descriptors:
-		t.fail(keyIllegal, ascParameterListLength)
-	case descriptors == 8 && binary.BigEndian.Uint32(b[head+4:])&0xffffff != uint32(t.lu.blockSize),
-		descriptors == 16 && binary.BigEndian.Uint32(b[head+12:]) != uint32(t.lu.blockSize):
-		t.badParam(head + descriptors - 3)
-	}
-	return head + descriptors
-}
-
-// modeSelectPage takes one page: every bit that cannot be changed must be as it is.
-func (t *Task) modeSelectPage(b []byte, at int, flags uint32) (int, uint32) {
-	if len(b) < at+2 {
-		t.fail(keyIllegal, ascParameterListLength)
-		return at, flags
-	}
-	have := modePage(b[at]&0x3f, flags)
-	if have == nil || b[at]&0x40 != 0 {
-		t.badParam(at)
-		return at, flags
-	}
-	if int(b[at+1]) != len(have)-2 {
-		t.badParam(at + 1)
-		return at, flags
-	}
-	if len(b) < at+len(have) {
-		t.fail(keyIllegal, ascParameterListLength)
-		return at, flags
-	}
-	page := b[at : at+len(have)]
-	mask := t.lu.modePageFor(have[0], changeableValues)
-	for i := 2; i < len(page); i++ {
-		if (page[i]^have[i])&^mask[i] != 0 {
-			t.badParam(at + i)
-			return at, flags
-		}
-	}
-	return at + len(have), changed(page, flags)
-}
-
-// changed returns the flags with those that the page carries.
-func changed(page []byte, flags uint32) uint32 {
-	put := func(f uint32, on bool) {
-		if flags &^= f; on {
-			flags |= f
-		}
-	}
-	switch page[0] & 0x3f {
-	case pageCaching:
-		put(writeThrough, page[2]&bitWCE == 0)
-	case pageControl:
-		put(descriptorSense, page[2]&bitDSense != 0)
-		put(softProtect, page[4]&bitSWP != 0)
-	}
-	return flags
-}
-
-// applyMode takes over the flags and tells the other initiators. It returns false when what is in the cache has to be
-// made durable first, since from now on it counts as written through.
-func (t *Task) applyMode(flags uint32) (done bool) {
-	const mine = descriptorSense | softProtect | writeThrough
-	u := t.lu
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	old := u.flags.Load()
-	for !u.flags.CompareAndSwap(old, old&^mine|flags&mine) {
-		old = u.flags.Load()
-	}
-	if (old^flags)&mine != 0 {
-		u.attentionLocked(ascModeChanged, t.nexus)
-	}
-	if old&writeThrough != 0 || flags&writeThrough == 0 {
-		return true
-	}
-	t.request(block.Flush, 0, nil, 0)
-	return false
 }

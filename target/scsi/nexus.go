@@ -7,7 +7,7 @@ import (
 )
 
 // maxAttentions is how many different unit attentions a nexus keeps; more cannot be established by this device.
-const maxAttentions = 8
+const maxAttentions = 12
 
 // Port names the two ends of a nexus.
 type Port struct {
@@ -41,7 +41,7 @@ type Nexus struct {
 	attentions []code
 }
 
-// Attach makes a nexus. It begins with the unit attention POWER ON, RESET, OR BUS DEVICE RESET OCCURRED. abort has the
+// Attach makes a nexus. It begins with the unit attention POWER ON, RESET, OR BUS DEVICE RESET OCCURRED, and is told at once if space runs low. abort has the
 // transport abort all tasks of the nexus and then call done; it does not wait.
 func (u *LU) Attach(p Port, abort func(done func())) *Nexus {
 	if p.Tag == 0 {
@@ -53,6 +53,9 @@ func (u *LU) Attach(p Port, abort func(done func())) *Nexus {
 	defer u.mu.Unlock()
 	n.follow(n.groups().Groups())
 	u.nexuses[n] = struct{}{}
+	if u.room.reached {
+		n.attention(ascThreshold)
+	}
 	return n
 }
 
@@ -150,7 +153,7 @@ func (n *Nexus) check(t *Task, cmd *command) bool {
 	u := n.lu
 	if n.pending.Load() && cmd.traits&anyTime == 0 {
 		if c, ok := n.takeAttention(); ok {
-			t.fail(keyUnitAttention, c)
+			t.Status, t.sense, t.InLen = CheckCondition, attentionSense(c), 0
 			return false
 		}
 	}

@@ -67,6 +67,7 @@ const (
 	ascAccessChanged         code = 0x2a06
 	ascCapacityChanged       code = 0x2a09
 	ascCommandsCleared       code = 0x2f00
+	ascThreshold             code = 0x3807
 	ascSavingUnsupported     code = 0x3900
 	ascSanitizeFailed        code = 0x3103
 	ascNoMedium              code = 0x3a00
