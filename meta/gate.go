@@ -10,6 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// preVotePause is between two requests for a pre-vote.
+const preVotePause = 50 * time.Millisecond
+
 // errShut: this server says nothing more to the others.
 var errShut = errors.New("this metadata server has failed and sends nothing")
 
@@ -96,7 +99,23 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return g.pass(func() error { return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) }) })
+	return g.untilFree(in, out, func() error {
+		return g.pass(func() error { return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) }) })
+	})
+}
+
+// untilFree asks for a pre-vote again and again, for as long as an election lasts at least, where it is refused. A server refuses while it has not yet
+// missed its leader itself, which it does a moment later; Raft asks once in each election. Of two servers that are left, only the one whose
+// log is longer can be elected: refused by chance because it was first, it would lose one to two seconds. A pre-vote binds nobody; an answer that
+// comes when the election is over is not looked at.
+func (g *gate) untilFree(in *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse, ask func() error) error {
+	for began := time.Now(); ; time.Sleep(preVotePause) {
+		*out = raft.RequestPreVoteResponse{}
+		err := ask()
+		if err != nil || out.Granted || out.Term > in.Term || g.closed.Load() || time.Since(began) >= electionTimeout {
+			return err
+		}
+	}
 }
 
 // onLiveConnection asks again where the connection turns out to be one to a process that is no more: the transport keeps connections for later, and

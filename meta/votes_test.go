@@ -1,8 +1,12 @@
 package meta
 
 import (
+	"errors"
+	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -66,4 +70,60 @@ func TestARestartedServerIsAskedForItsVoteAtOnce(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Errorf("not asked: %v", err)
 	}
+}
+
+// undecided is a transport to a server that refuses its pre-vote for a while.
+type undecided struct {
+	raft.Transport
+	refuses time.Duration
+	term    uint64
+	fails   error
+	began   time.Time
+	asked   int
+}
+
+func (u *undecided) RequestPreVote(_ raft.ServerID, _ raft.ServerAddress, _ *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse) error {
+	u.asked++
+	out.Term, out.Granted = u.term, time.Since(u.began) >= u.refuses
+	return u.fails
+}
+
+func TestAPreVoteIsAskedForUntilTheOtherHasMissedTheLeaderToo(t *testing.T) {
+	for name, c := range map[string]struct {
+		other   undecided
+		granted bool
+		after   time.Duration
+		asked   int
+	}{
+		"granted":      {undecided{term: 5}, true, 0, 1},
+		"a bit later":  {undecided{term: 5, refuses: 120 * time.Millisecond}, true, 3 * preVotePause, 4},
+		"never":        {undecided{term: 5, refuses: time.Hour}, false, electionTimeout, 21},
+		"a newer term": {undecided{term: 6, refuses: time.Hour}, false, 0, 1},
+		"gone":         {undecided{term: 5, refuses: time.Hour, fails: &net.OpError{Op: "dial", Err: errors.New("refused")}}, false, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.other.began = time.Now()
+				g := &gate{Transport: &c.other}
+				var out raft.RequestPreVoteResponse
+				err := g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{Term: 5}, &out)
+				if after := time.Since(c.other.began); !errors.Is(err, c.other.fails) || out.Granted != c.granted || after != c.after || c.other.asked != c.asked {
+					t.Errorf("granted %v after %v, asked %d times: %v", out.Granted, after, c.other.asked, err)
+				}
+			})
+		})
+	}
+}
+
+// A server that is about to end does not go on asking.
+func TestAShutServerAsksForNoMorePreVotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		other := &undecided{term: 5, refuses: time.Hour, began: time.Now()}
+		g := &gate{Transport: other}
+		time.AfterFunc(3*preVotePause-1, g.shut)
+		var out raft.RequestPreVoteResponse
+		if err := g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{Term: 5}, &out); !errors.Is(err, errShut) || time.Since(other.began) != 3*preVotePause {
+			t.Errorf("after %v: %v", time.Since(other.began), err)
+		}
+	})
 }
