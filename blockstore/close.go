@@ -114,6 +114,7 @@ func (v *Volume) settleAll(ctx context.Context) bool {
 func (v *Volume) giveUp(ctx context.Context, clean bool) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
+	v.lease.given.Store(true)
 	_, err := v.c.meta.CloseFile(ctx, &metapb.CloseFileRequest{Client: v.c.me, File: v.file, Epoch: v.epoch, Clean: clean})
 	switch status.Code(err) {
 	case codes.OK:

@@ -32,6 +32,7 @@ type fakeMeta struct {
 	clean             bool
 	norm              int
 	allocations       int
+	closing           func() // between the end of a lease and the answer
 }
 
 const (
@@ -144,6 +145,11 @@ func (m *fakeMeta) CloseFile(_ context.Context, in *metapb.CloseFileRequest, _ .
 		return nil, err
 	}
 	m.holder, m.clean = 0, in.Clean
+	if m.closing != nil {
+		m.mu.Unlock()
+		m.closing()
+		m.mu.Lock()
+	}
 	return &metapb.CloseFileReply{}, nil
 }
 

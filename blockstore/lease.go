@@ -18,6 +18,7 @@ import (
 type lease struct {
 	until atomic.Int64  // everything stops then
 	lost  atomic.Bool   // never comes back
+	given atomic.Bool   // it is being given back: a renewal that finds it gone means that
 	why   atomic.Value  // string
 	held  time.Duration // how long one renewal lasts, the margin taken off
 }
@@ -82,7 +83,9 @@ func (c *Client) renew() {
 func (c *Client) renewed(held map[uint64]*Volume, sent int64, rep *metapb.RenewReply) {
 	for _, file := range rep.Lost {
 		if v := held[file]; v != nil {
-			v.lose("the metadata servers say it is not ours")
+			if !v.lease.given.Load() {
+				v.lose("the metadata servers say it is not ours")
+			}
 			delete(held, file)
 		}
 	}
