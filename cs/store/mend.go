@@ -56,7 +56,7 @@ func (v *verifying) mendPart(b badPart, other Other) error {
 // mendPage writes a page of the table as it is in memory.
 func (v *verifying) mendPage(b badPart) error {
 	return v.alone(b.l, func() error {
-		end := min(b.block+tablePage, v.r.blocks)
+		end := min(b.block+tablePage, v.blocks)
 		_, err := b.l.f.WriteAt(b.l.table[b.block*chunk.CodeSize:end*chunk.CodeSize], chunk.CodeOffset(b.block))
 		return v.written(b.l, err)
 	})
@@ -66,13 +66,13 @@ func (v *verifying) mendPage(b badPart) error {
 func (v *verifying) mendBlock(l *layer, block uint32, good []byte) error {
 	code, sum := l.code(block), chunk.BlockSum(v.r.id, block, good)
 	if code == sum {
-		_, err := l.f.WriteAt(good, chunk.DataOffset(v.r.blocks, block))
+		_, err := l.f.WriteAt(good, chunk.DataOffset(v.blocks, block))
 		return v.written(l, err)
 	}
 	if code <= chunk.Zeros {
 		return nil // it has been discarded meanwhile
 	}
-	if _, err := l.f.ReadAt(v.block, chunk.DataOffset(v.r.blocks, block)); err != nil {
+	if _, err := l.f.ReadAt(v.block, chunk.DataOffset(v.blocks, block)); err != nil {
 		return errNotMended
 	}
 	switch chunk.BlockSum(v.r.id, block, v.block) {
@@ -138,7 +138,7 @@ func (v *verifying) confirmPart(b badPart) (good bool, err error) {
 }
 
 func (v *verifying) pageMatches(b badPart, raw disk.Raw) bool {
-	end := min(b.block+tablePage, v.r.blocks)
+	end := min(b.block+tablePage, v.blocks)
 	part := b.l.table[b.block*chunk.CodeSize : end*chunk.CodeSize]
 	_, err := raw.ReadAt(v.table, chunk.CodeOffset(b.block))
 	return err == nil && string(v.table[:len(part)]) == string(part)

@@ -31,15 +31,16 @@ var errChanged = errors.New("the replica has changed state")
 
 // verifying is one verification of one replica.
 type verifying struct {
-	s     *Store
-	r     *replica
-	pace  func(bytes int) error
-	codes [tablePage]uint32
-	table []byte // buffers for raw reads
-	data  []byte
-	block []byte
-	sum   Verified
-	bad   []badPart
+	s      *Store
+	r      *replica
+	blocks uint32 // of the replica; as long as its layers are the same, it has as many
+	pace   func(bytes int) error
+	codes  [tablePage]uint32
+	table  []byte // buffers for raw reads
+	data   []byte
+	block  []byte
+	sum    Verified
+	bad    []badPart
 }
 
 // badPart is a block that does not match its code, or a page of the table that is not on the disk what it is in memory.
@@ -75,6 +76,7 @@ func (v *verifying) all() error {
 	v.r.mu.RLock()
 	err := v.r.verifiable()
 	layers := slices.Clone(v.r.layers)
+	v.blocks = v.r.blocks
 	v.r.mu.RUnlock()
 	for i := 0; i < len(layers) && err == nil; i++ {
 		err = v.layer(layers[i])
@@ -114,11 +116,11 @@ func (v *verifying) layer(l *layer) error {
 		return v.unusable(l, err)
 	}
 	defer raw.Close()
-	if err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.num, Blocks: v.r.blocks}); err != nil {
+	if err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.num, Blocks: v.blocks}); err != nil {
 		return v.unusable(l, err)
 	}
-	for first := uint32(0); first < v.r.blocks; first += tablePage {
-		if err := v.page(l, raw, first, min(tablePage, v.r.blocks-first)); err != nil {
+	for first := uint32(0); first < v.blocks; first += tablePage {
+		if err := v.page(l, raw, first, min(tablePage, v.blocks-first)); err != nil {
 			return err
 		}
 	}
@@ -243,7 +245,7 @@ func (v *verifying) run(l *layer, raw disk.Raw, first uint32, codes []uint32) er
 	if err := v.pace(len(p)); err != nil {
 		return err
 	}
-	_, readErr := raw.ReadAt(p, chunk.DataOffset(v.r.blocks, first))
+	_, readErr := raw.ReadAt(p, chunk.DataOffset(v.blocks, first))
 	v.sum.Bytes += uint64(len(p))
 	for i, code := range codes {
 		block := first + uint32(i)
@@ -260,7 +262,7 @@ func (v *verifying) run(l *layer, raw disk.Raw, first uint32, codes []uint32) er
 
 // blockAgain decides whether a block is bad. A disk that cannot read it may take long to say so: that is not waited for with the lock held.
 func (v *verifying) blockAgain(l *layer, raw disk.Raw, block uint32) error {
-	_, readErr := raw.ReadAt(v.block, chunk.DataOffset(v.r.blocks, block))
+	_, readErr := raw.ReadAt(v.block, chunk.DataOffset(v.blocks, block))
 	good := false
 	err := v.alone(l, func() error {
 		good = v.matches(l, raw, block, readErr)
@@ -290,7 +292,7 @@ func (v *verifying) matches(l *layer, raw disk.Raw, block uint32, readErr error)
 		return true
 	}
 	if readErr == nil {
-		_, readErr = raw.ReadAt(v.block, chunk.DataOffset(v.r.blocks, block))
+		_, readErr = raw.ReadAt(v.block, chunk.DataOffset(v.blocks, block))
 	}
 	return readErr == nil && chunk.Verify(v.r.id, block, code, v.block)
 }

@@ -277,3 +277,25 @@ func TestOldestAndNewReplicasTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+func TestAReplicaIsRaisedWhileItIsVerified(t *testing.T) {
+	s, _, tr := troubled(t, idA)
+	must(t, write(s, idA, access, 0, pattern(1, 40*bs)))
+	raised := make(chan error, 1)
+	first := true
+	v, err := s.Verify(idA, func(int) error {
+		if first {
+			first = false
+			go func() { raised <- s.Raise(idA.File, 1, []ChunkVersion{{idA.Index, 2}}) }()
+		}
+		return nil
+	}, nil)
+	must(t, errors.Join(err, <-raised))
+	if v.Blocks != 40 || v.Bad != 0 || tr.count() != 0 {
+		t.Errorf("%+v, reported %v", v, tr.ids)
+	}
+	if v := verified(t, s, idA); v.Blocks != 40 || v.Bad != 0 {
+		t.Errorf("afterwards: %+v", v)
+	}
+	must(t, s.Close())
+}
