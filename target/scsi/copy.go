@@ -283,7 +283,7 @@ func (t *Task) copyNext() bool {
 		return true
 	}
 	s := &c.segments[c.at]
-	if c.done == 0 && !(s.from.may(t, medium|reserveRead) && s.to.may(t, medium|writes)) {
+	if c.done == 0 && !(s.from.may(t, medium|reserveRead) && s.to.may(t, medium|writes) && t.enter(s.to.lu)) {
 		c.record.end(true)
 		return true
 	}

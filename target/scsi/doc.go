@@ -14,6 +14,8 @@
 //     and, if that is CHECK CONDITION, sense data. After that it touches no data.
 //   - What a command may touch is decided in Prepare; a command refused there reaches no device.
 //   - A READ or WRITE that fits the device goes from CDB to request without allocation and without a lock.
+//   - While SANITIZE works on the medium nothing else writes to it: commands that write are counted from Start on, and SANITIZE waits for
+//     those that it finds (writers.go).
 //
 // State lives in two places. An LU is one volume with what all initiators share: mode parameters, reservations,
 // medium (only where it can be ejected). A Nexus is one initiator's view of an LU: its unit attentions and whether

@@ -52,7 +52,8 @@ type LU struct {
 	peers     Peers
 	flags     atomic.Uint32
 	size      atomic.Int64  // as last told to initiators
-	erased    atomic.Uint32 // of the medium by SANITIZE, in 65536ths
+	sanitized atomic.Uint32 // of the medium, in 65536ths, while SANITIZE runs
+	writers   writers
 
 	continuing serial // tasks whose next request is to be submitted
 	blocking   serial // tasks whose execution may block
@@ -78,6 +79,7 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 	u.exponent = byte(bits.TrailingZeros(uint(max(o.PhysicalBlock, u.blockSize)))) - byte(u.shift)
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.size.Store(dev.Size())
+	u.writers.none = make(chan struct{}, 1)
 	u.continuing.f = u.submitNext
 	u.blocking.f = func(t *Task) { t.execute(u.ctx) }
 	u.set(readOnly, o.ReadOnly || info.ReadOnly)

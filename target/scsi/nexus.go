@@ -195,8 +195,12 @@ func (t *Task) Start() Verdict {
 		return Done
 	}
 	blocks := t.cmd.traits&mayBlock != 0
+	if t.cmd.traits&writes != 0 && t.cmd.op != opSanitize && !t.enter(t.lu) {
+		return Done
+	}
 	switch {
 	case t.cmd.start(t):
+		t.leave()
 		return Done
 	case blocks:
 		return Pending
@@ -206,16 +210,20 @@ func (t *Task) Start() Verdict {
 
 // Step takes the completion of t.Req. It returns true when the task is done; otherwise the LU goes on with it.
 func (t *Task) Step() bool {
-	if t.Req.Err == nil && t.cmd.step == nil {
-		return true
+	if !t.advance() {
+		t.lu.continuing.add(t)
+		return false
 	}
-	if t.cmd.step == nil {
+	t.leave()
+	return true
+}
+
+func (t *Task) advance() (done bool) {
+	switch {
+	case t.cmd.step != nil:
+		return t.cmd.step(t)
+	case t.Req.Err != nil:
 		t.deviceError()
-		return true
 	}
-	if t.cmd.step(t) {
-		return true
-	}
-	t.lu.continuing.add(t)
-	return false
+	return true
 }

@@ -20,7 +20,7 @@ func sanitizeCommands() []command {
 }
 
 // prepareSanitize: there is no parameter list. IMMED and AUSE are the only further bits that may be set; IMMED is not honoured, so
-// that GOOD always means done.
+// that GOOD always means done: were the target's process to end before, nobody would know that the medium is not sanitized.
 func prepareSanitize(t *Task) {
 	switch {
 	case t.CDB[1]&^(flagImmediate|0x20|serviceActionField) != 0:
@@ -47,32 +47,29 @@ func startErase(t *Task) bool {
 	return false
 }
 
-// sanitizingSense says that the medium is being erased, and how far.
-func (u *LU) sanitizingSense() sense {
-	return sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: uint16(u.erased.Load())}
-}
-
 // await completes one request at a time.
 type await chan struct{}
 
 // Complete implements block.Completer.
 func (a await) Complete([]*block.Request) { a <- struct{}{} }
 
-// erase discards everything and completes the command. A device that fails leaves the unit in failure mode.
+// erase discards everything and completes the command. What was at the device before ends first, lest it writes what was just erased. A device that
+// fails leaves the unit in failure mode.
 func (u *LU) erase(t *Task) {
+	u.writers.await()
 	done := make(await, 1)
 	size := u.inBytes(u.capacity())
 	var err error
 	for at := int64(0); at < size && err == nil; at += erasePiece {
 		r := &block.Request{Op: block.Discard, Offset: at, Length: min(erasePiece, size-at), Done: done}
 		err = u.wait(r, done)
-		u.erased.Store(uint32(float64(at+r.Length) / float64(size) * (1<<16 - 1)))
+		u.sanitized.Store(uint32(float64(at+r.Length) / float64(size) * (1<<16 - 1)))
 	}
 	if err == nil {
 		err = u.wait(&block.Request{Op: block.Flush, Done: done}, done)
 	}
 	u.set(sanitizeFailed, err != nil)
-	u.erased.Store(0)
+	u.sanitized.Store(0)
 	u.set(sanitizing, false)
 	if err != nil {
 		t.fail(keyMedium, ascSanitizeFailed)
@@ -84,6 +81,11 @@ func (u *LU) wait(r *block.Request, done await) error {
 	u.dev.Submit([]*block.Request{r})
 	<-done
 	return r.Err
+}
+
+// sanitizingSense says that the medium is being erased, and how far.
+func (u *LU) sanitizingSense() sense {
+	return sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: uint16(u.sanitized.Load())}
 }
 
 func startExitFailure(t *Task) bool {

@@ -40,10 +40,12 @@ type Task struct {
 	scratch []byte
 	copy    *copying // EXTENDED COPY
 	peer    *LU      // whose device takes the next request; nil: lu's
+	writing *LU      // that counts the task among its writers
 }
 
 // Reset makes the task ready for the next command. It keeps Req.Done and Req.Owner.
 func (t *Task) Reset() {
+	t.leave()
 	t.CDB = [16]byte{}
 	t.CDBLen, t.InMax, t.OutMax = 0, 0, 0
 	t.OutLen, t.BufLen, t.Buf = 0, 0, nil
@@ -57,6 +59,7 @@ func (t *Task) Reset() {
 
 // Release gives up what a finished task holds, until its next Reset.
 func (t *Task) Release() {
+	t.leave()
 	t.Buf, t.copy, t.peer = nil, nil, nil
 	t.Req.Data, t.Req.Compare = nil, nil
 	t.freeScratch()
