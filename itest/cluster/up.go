@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"context"
+	"fmt"
+	"os/exec"
+	"slices"
 	"strings"
 
 	"pstorage/itest/ports"
@@ -28,8 +31,25 @@ func StartUp(ctx context.Context, binary, dir string, args ...string) (*Up, erro
 
 // Again starts it anew on the same folder.
 func (u *Up) Again(ctx context.Context) (err error) {
-	u.Process, err = Start(ctx, "up", u.Dir+".log", nil, u.args...)
+	u.Process, err = Start(ctx, "up", u.Log(), nil, u.args...)
+	if at := slices.Index(u.args, "--metrics"); at >= 0 && u.Process != nil {
+		u.metrics = u.args[at+1]
+	}
 	return err
+}
+
+// Log is the file that it logs to.
+func (u *Up) Log() string { return u.Dir + ".log" }
+
+// Run runs one of pstorage's commands on the cluster, with something to read, and returns what it printed.
+func (u *Up) Run(ctx context.Context, input string, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, u.Binary, append([]string{"-b", u.mds}, args...)...)
+	command.Stdin = strings.NewReader(input)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("pstorage %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
 }
 
 // MDS is the address of the metadata server.

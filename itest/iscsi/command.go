@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Command sends a SCSI command and returns its tag. Data-out goes with it, so it has to fit the first burst; room is how much
-// data-in is taken.
+// Command sends a SCSI command and returns its tag. Data-out goes with it as far as the first burst has room; Receive sends the
+// rest when the target asks for it. room is how much data-in is taken.
 func (s *Session) Command(lun int, cdb []byte, out []byte, room int) (tag uint32, err error) {
 	h := make([]byte, headerSize)
 	h[0], h[1] = 0x01, 0x80
@@ -22,6 +22,10 @@ func (s *Session) Command(lun int, cdb []byte, out []byte, room int) (tag uint32
 	binary.BigEndian.PutUint32(h[20:], uint32(length))
 	copy(h[32:], cdb)
 	s.cmdSN++
+	if len(out) > firstBurst {
+		s.owed[s.tag] = out
+		out = out[:firstBurst]
+	}
 	return s.tag, s.send(h, out)
 }
 
@@ -35,8 +39,12 @@ func (s *Session) address(h []byte, lun int) {
 
 // Task management functions.
 const (
-	AbortTask = 1
-	ResetLUN  = 5
+	AbortTask    = 1
+	AbortTaskSet = 2
+	ClearTaskSet = 4
+	ResetLUN     = 5
+	ResetWarm    = 6 // of the target
+	ResetCold    = 7
 )
 
 // Manage sends a task management request, immediate, and returns its tag.
@@ -130,6 +138,15 @@ func cdb16(op byte, lba uint64, blocks uint32) []byte {
 	binary.BigEndian.PutUint64(b[2:], lba)
 	binary.BigEndian.PutUint32(b[10:], blocks)
 	return b
+}
+
+// Unmap makes CDB and parameter list for one range.
+func Unmap(lba uint64, blocks uint32) (cdb, list []byte) {
+	list = make([]byte, 24)
+	list[1], list[3] = 22, 16
+	binary.BigEndian.PutUint64(list[8:], lba)
+	binary.BigEndian.PutUint32(list[16:], blocks)
+	return []byte{0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0}, list
 }
 
 // CompareAndWrite makes the CDB for one block.

@@ -3,6 +3,7 @@
 package iscsi
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -27,10 +28,13 @@ type Options struct {
 // Session is a logged-in connection. It is for one goroutine.
 type Session struct {
 	conn         net.Conn
+	in           *bufio.Reader
 	o            Options
 	header, data bool // digests, since the login
 	cmdSN, tag   uint32
 	statSN       uint32
+	owed         map[uint32][]byte // by tag: data of commands that did not fit the first burst
+	stop         *stop             // nil: the login goes on to its end
 }
 
 // Errors of a login and of a command.
@@ -43,12 +47,26 @@ const (
 	headerSize = 48
 	login      = 0x43 // immediate
 	reserved   = 0xffffffff
+	readBuffer = 16 << 10
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
 
 // Login connects and logs in.
 func Login(ctx context.Context, address string, o Options) (*Session, error) {
+	s, err := dial(ctx, address, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.login(); err != nil {
+		_ = s.conn.Close()
+		return nil, err
+	}
+	s.header, s.data = o.HeaderDigest, o.DataDigest
+	return s, nil
+}
+
+func dial(ctx context.Context, address string, o Options) (*Session, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
@@ -56,13 +74,7 @@ func Login(ctx context.Context, address string, o Options) (*Session, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = conn.SetDeadline(deadline)
 	}
-	s := &Session{conn: conn, o: o, cmdSN: 1}
-	if err := s.login(); err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	s.header, s.data = o.HeaderDigest, o.DataDigest
-	return s, nil
+	return &Session{conn: conn, in: bufio.NewReaderSize(conn, readBuffer), o: o, cmdSN: 1, owed: map[uint32][]byte{}}, nil
 }
 
 // Close ends the connection without a logout.
@@ -104,7 +116,13 @@ func (s *Session) step(current, next int, keys []string) (map[string]string, err
 	}
 	copy(h[8:], []byte{0x80, 0, 0, 0, 0, s.o.ISID})
 	binary.BigEndian.PutUint32(h[24:], s.cmdSN)
-	if err := s.send(h, []byte(strings.Join(keys, "\x00")+"\x00")); err != nil {
+	text := []byte(strings.Join(keys, "\x00") + "\x00")
+	if s.stop != nil {
+		if err := s.stop.before(s, h, text); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.send(h, text); err != nil {
 		return nil, err
 	}
 	p, err := s.Receive()
@@ -142,6 +160,12 @@ func (p PDU) word(at int) uint32 { return binary.BigEndian.Uint32(p.Header[at:])
 func pad(n int) int { return (n + 3) &^ 3 }
 
 func (s *Session) send(h, data []byte) error {
+	_, err := s.conn.Write(s.encode(h, data))
+	return err
+}
+
+// encode makes a PDU with its lengths, digests and ExpStatSN.
+func (s *Session) encode(h, data []byte) []byte {
 	h[5], h[6], h[7] = byte(len(data)>>16), byte(len(data)>>8), byte(len(data))
 	if h[0] != login {
 		binary.BigEndian.PutUint32(h[28:], s.statSN+1)
@@ -157,33 +181,49 @@ func (s *Session) send(h, data []byte) error {
 			b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(padded, table))
 		}
 	}
-	_, err := s.conn.Write(b)
-	return err
+	return b
 }
 
 var errDigest = errors.New("digest does not match")
 
-// Receive reads a PDU and checks its digests. Pings of the target are answered.
+// Receive reads a PDU and checks its digests. Pings of the target are answered, and data it asks for is sent.
 func (s *Session) Receive() (PDU, error) {
 	for {
-		p, err := s.receive()
-		if err != nil || p.Opcode() != 0x20 || p.Tag() != reserved {
-			return p, err
-		}
-		h := make([]byte, headerSize)
-		h[0], h[1] = 0x40, 0x80
-		binary.BigEndian.PutUint32(h[16:], reserved)
-		copy(h[20:24], p.Header[20:24])
-		binary.BigEndian.PutUint32(h[24:], s.cmdSN)
-		if err := s.send(h, nil); err != nil {
+		if p, ours, err := s.Next(); err != nil || ours {
 			return p, err
 		}
 	}
 }
 
+// Next is Receive of one PDU; not ours: it was a ping or asked for data.
+func (s *Session) Next() (p PDU, ours bool, err error) {
+	if p, err = s.receive(); err != nil {
+		return p, false, err
+	}
+	switch {
+	case p.Opcode() == opReadyToTransfer:
+		return p, false, s.supply(p)
+	case p.Opcode() == 0x20 && p.Tag() == reserved:
+		return p, false, s.pong(p)
+	case p.Opcode() == 0x21:
+		delete(s.owed, p.Tag())
+	}
+	return p, true, nil
+}
+
+// pong answers a ping.
+func (s *Session) pong(p PDU) error {
+	h := make([]byte, headerSize)
+	h[0], h[1] = 0x40, 0x80
+	binary.BigEndian.PutUint32(h[16:], reserved)
+	copy(h[20:24], p.Header[20:24])
+	binary.BigEndian.PutUint32(h[24:], s.cmdSN)
+	return s.send(h, nil)
+}
+
 func (s *Session) receive() (p PDU, err error) {
 	p.Header = make([]byte, headerSize)
-	if _, err = io.ReadFull(s.conn, p.Header); err != nil {
+	if _, err = io.ReadFull(s.in, p.Header); err != nil {
 		return p, err
 	}
 	if s.header && !s.verify(p.Header) {
@@ -191,14 +231,14 @@ func (s *Session) receive() (p PDU, err error) {
 	}
 	n := int(p.Header[5])<<16 | int(p.Header[6])<<8 | int(p.Header[7])
 	p.Data = make([]byte, pad(n))
-	if _, err = io.ReadFull(s.conn, p.Data); err != nil {
+	if _, err = io.ReadFull(s.in, p.Data); err != nil {
 		return p, err
 	}
 	if s.data && n > 0 && !s.verify(p.Data) {
 		return p, errDigest
 	}
 	p.Data = p.Data[:n]
-	if op := p.Opcode(); op != 0x31 && (op != 0x25 || p.Header[1]&1 != 0) && (op != 0x20 || p.Tag() != reserved) {
+	if op := p.Opcode(); op != opReadyToTransfer && (op != 0x25 || p.Header[1]&1 != 0) && (op != 0x20 || p.Tag() != reserved) {
 		s.statSN = p.word(24)
 	}
 	return p, nil
@@ -207,6 +247,6 @@ func (s *Session) receive() (p PDU, err error) {
 // verify reads a digest and compares it.
 func (s *Session) verify(data []byte) bool {
 	var d [4]byte
-	_, err := io.ReadFull(s.conn, d[:])
+	_, err := io.ReadFull(s.in, d[:])
 	return err == nil && binary.LittleEndian.Uint32(d[:]) == crc32.Checksum(data, table)
 }

@@ -39,6 +39,10 @@ type judge struct {
 	faultHold time.Duration
 	kinds     string
 	journal   int // MB
+
+	cycles    int // of logins
+	abuseTime time.Duration
+	raced     string // the program with the race detector; empty: it is built
 }
 
 // trial is one acceptance run. What it returns is said behind its name.
@@ -60,6 +64,8 @@ var trials = []trial{
 	{"conformance", (*judge).conformance},
 	{"guest-iscsi", (*judge).guestISCSI},
 	{"guest-nbd", (*judge).guestNBD},
+	{"logins", (*judge).logins},
+	{"abuse", (*judge).abuse},
 }
 
 func main() { os.Exit(run()) }
@@ -80,6 +86,9 @@ func run() int {
 	written := flag.String("written", "64M", "bytes written while a chunk server is away")
 	flag.DurationVar(&j.away, "away", time.Minute, "how long it is away")
 	recovered := flag.String("recovered", "4G", "bytes that are recovered")
+	flag.IntVar(&j.cycles, "logins", 10_000, "logins of the trial logins")
+	flag.DurationVar(&j.abuseTime, "abuse", 10*time.Minute, "how long the trial abuse lasts")
+	flag.StringVar(&j.raced, "raced", "", "the program built with the race detector, for logins and abuse (default: build it, which needs a C compiler)")
 	flag.Uint64Var(&j.seed, "seed", uint64(time.Now().UnixNano()), "of what is random")
 	flag.Parse()
 	if err := j.complete(map[*int64]string{&j.bytes: *fio, &j.copied: *copied, &j.written: *written, &j.recovered: *recovered}); err != nil {
