@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ const benchVolume = "memory"
 func (a *app) benchTargetCommand() *cobra.Command {
 	var sizeText, metrics string
 	var nbd, iscsi []string
+	var latency time.Duration
 	cmd := &cobra.Command{
 		Use: "bench-target", Short: "Serve a volume in memory, to measure the front ends alone", Hidden: true,
 		Example: "  pstorage bench-target --size 1G --nbd 127.0.0.1:0",
@@ -34,7 +36,7 @@ func (a *app) benchTargetCommand() *cobra.Command {
 			d := daemonCommand{app: a, services: 2 + int(bytes>>26), metrics: metrics}
 			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
 				server, err := target.Start(ctx, target.Config{
-					Catalog: newMemoryCatalog(int64(bytes)), NBD: nbd, ISCSI: iscsi, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure,
+					Catalog: newMemoryCatalog(int64(bytes), latency), NBD: nbd, ISCSI: iscsi, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure,
 				})
 				if err != nil {
 					return nil, err
@@ -47,6 +49,7 @@ func (a *app) benchTargetCommand() *cobra.Command {
 	cmd.Flags().StringVarP(&sizeText, "size", "s", "1G", "`SIZE` of the volume")
 	cmd.Flags().StringSliceVar(&nbd, "nbd", nil, "`ADDR` for NBD, HOST:PORT or unix:PATH")
 	cmd.Flags().StringSliceVar(&iscsi, "iscsi", nil, "`ADDR` for iSCSI, HOST:PORT")
+	cmd.Flags().DurationVar(&latency, "latency", 0, "how long each request takes at least")
 	metricsFlag(cmd, &metrics)
 	a.daemonFlags(cmd)
 	return cmd
@@ -54,12 +57,13 @@ func (a *app) benchTargetCommand() *cobra.Command {
 
 // memoryCatalog has one volume, in memory.
 type memoryCatalog struct {
-	device *block.Memory
-	info   block.VolumeInfo
+	device  *block.Memory
+	latency time.Duration
+	info    block.VolumeInfo
 }
 
-func newMemoryCatalog(bytes int64) *memoryCatalog {
-	return &memoryCatalog{block.NewMemory(bytes), block.VolumeInfo{Name: benchVolume, Size: bytes, ID: [16]byte{1}}}
+func newMemoryCatalog(bytes int64, latency time.Duration) *memoryCatalog {
+	return &memoryCatalog{block.NewMemory(bytes), latency, block.VolumeInfo{Name: benchVolume, Size: bytes, ID: [16]byte{1}}}
 }
 
 func (c *memoryCatalog) List(context.Context) ([]block.VolumeInfo, error) {
@@ -70,6 +74,9 @@ func (c *memoryCatalog) Open(_ context.Context, name string) (block.Device, bloc
 	if name != benchVolume && name != "" {
 		return nil, block.VolumeInfo{}, block.ErrNotFound
 	}
+	if c.latency > 0 {
+		return slow{shared{c.device}, c.latency}, c.info, nil
+	}
 	return shared{c.device}, c.info, nil
 }
 
@@ -78,3 +85,15 @@ type shared struct{ *block.Memory }
 
 // Close implements block.Device.
 func (shared) Close() error { return nil }
+
+// slow begins with requests some time after they came; it has any number of them under way.
+type slow struct {
+	shared
+	latency time.Duration
+}
+
+// Submit implements block.Device.
+func (s slow) Submit(batch []*block.Request) {
+	batch = slices.Clone(batch)
+	time.AfterFunc(s.latency, func() { s.shared.Submit(batch) })
+}

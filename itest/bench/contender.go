@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,6 +121,9 @@ func (c *contender) await() error {
 
 // fill writes the whole volume once, so that reads find something and writes allocate nothing.
 func (c *contender) fill() error {
+	if strings.HasPrefix(c.uri, "iscsi://") {
+		return c.fillISCSI()
+	}
 	client, err := nbd.Connect(c.uri)
 	if err != nil {
 		return err

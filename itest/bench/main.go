@@ -1,13 +1,14 @@
 // Command bench measures speed side by side with peers: in one run, interleaved, medians of several rounds, with what the
 // servers used of the machine.
 //
-//	go run ./itest/bench [-time 3s] [-rounds 3] [-only REGEX] [-suite front,cluster,fio] [-binary bin/pstorage]
+//	go run ./itest/bench [-time 3s] [-rounds 3] [-only REGEX] [-suite front,cluster,fio,iscsi] [-binary bin/pstorage]
 //
 // Suites:
 //
 //	front    the NBD front end alone, on a volume in memory, against nbdkit and qemu-nbd on memory
 //	fio      the same through fio, whose own cost limits it
 //	cluster  three replicas on three chunk servers, each a process of its own; memory idle and under load
+//	iscsi    one replica over iSCSI, through libiscsi, against Debian's tgt on a file; and how a slow volume scales with depth
 //
 // # DESIGN
 //
@@ -54,7 +55,7 @@ func run() (err error) {
 	flag.StringVar(&c.binary, "binary", "bin/pstorage", "the program to measure")
 	flag.DurationVar(&c.time, "time", 3*time.Second, "length of each measurement")
 	flag.IntVar(&c.rounds, "rounds", 3, "measurements of each workload")
-	flag.StringVar(&c.suites, "suite", "front,fio,cluster", "what to measure")
+	flag.StringVar(&c.suites, "suite", "front,fio,cluster,iscsi", "what to measure")
 	flag.Parse()
 	if c.only, err = regexp.Compile(*only); err != nil {
 		return err
@@ -67,7 +68,7 @@ func run() (err error) {
 	defer stop()
 	var errs []error
 	for _, suite := range strings.Split(c.suites, ",") {
-		f := map[string]func(context.Context, config) error{"front": front, "fio": throughFio, "cluster": clusterSuite}[suite]
+		f := map[string]func(context.Context, config) error{"front": front, "fio": throughFio, "cluster": clusterSuite, "iscsi": iscsiSuite}[suite]
 		if f == nil {
 			return fmt.Errorf("there is no suite %q", suite)
 		}
@@ -98,6 +99,7 @@ type floor struct {
 	perSecond float64 // requests
 	micros    int     // median
 	mbPerSec  float64 // 10^6 bytes
+	times     float64 // of the second contender's requests a second
 }
 
 func (w workload) sequential() bool { return w.pattern.Sequential }

@@ -117,7 +117,7 @@ func table(title string, contenders []*contender, medians map[string]map[string]
 			row := []string{w.name, who.name, fmt.Sprintf("%.0f", s.perSecond), fmt.Sprintf("%.0f", s.megabytes(w)), fmt.Sprintf("%.0f", s.p50), fmt.Sprintf("%.0f", s.p99),
 				fmt.Sprintf("%.3f", s.cpu), fmt.Sprintf("%.2f", s.client), size.Format(s.rss), "", ""}
 			if i == 0 {
-				row[10] = verdict(w, ours, floors[w.name])
+				row[10] = verdict(w, ours, all[contenders[min(1, len(contenders)-1)].name], floors[w.name])
 			} else {
 				row[0], row[9] = "", fmt.Sprintf("%.2fx", ours.perSecond/s.perSecond)
 			}
@@ -128,7 +128,7 @@ func table(title string, contenders []*contender, medians map[string]map[string]
 }
 
 // verdict compares with what is expected.
-func verdict(w workload, s sample, f floor) string {
+func verdict(w workload, s, other sample, f floor) string {
 	var parts []string
 	check := func(good bool, format string, value any) {
 		word := "ok"
@@ -145,6 +145,9 @@ func verdict(w workload, s sample, f floor) string {
 	}
 	if f.mbPerSec > 0 {
 		check(s.megabytes(w) >= f.mbPerSec, "%v MB/s", f.mbPerSec)
+	}
+	if f.times > 0 {
+		check(s.perSecond >= f.times*other.perSecond, "%vx", f.times)
 	}
 	return strings.Join(parts, ", ")
 }
