@@ -81,9 +81,15 @@ func runConformanceTest(ctx context.Context, paths []string, test string) (out, 
 // summaryLine: total, ran, passed, failed, inactive.
 var summaryLine = regexp.MustCompile(`tests\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)`)
 
+// spoilt fails by its own fault with every target, and has damaged its memory by then: about every other time its process is aborted for that.
+const spoilt = "ALL.iSCSITMF.LUNResetSimpleAsync"
+
 func (c *Conformance) count(test, out, status string) {
 	counts := summaryLine.FindStringSubmatch(out)
 	switch {
+	case test == spoilt && status == "crash":
+		c.Failed++
+		c.note("failed", test, out)
 	case status != "" || counts == nil:
 		c.Crashed++
 		c.note("crashed", test, out+"\n"+status)
