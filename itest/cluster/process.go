@@ -6,7 +6,7 @@
 // the kernel kills them (parent-death signal). Everything lives in one folder. Daemons are on free ports of the loopback, or each in a place of
 // its own (a network namespace of itest/hosts).
 //
-// Goroutines: per process one that copies its standard output and one that waits for it.
+// Goroutines: per process one that copies its standard output (of a Shell to Do, too) and then waits for its end.
 package cluster
 
 import (
@@ -36,33 +36,47 @@ type Process struct {
 	Name string
 	Ways []string // the lines it printed before "ready"
 
-	metrics string // address of its page, or empty
-	command *exec.Cmd
-	done    chan struct{} // closed when it has ended
-	err     error         // of Wait, valid after done
-	log     *os.File
+	metrics  string // address of its page, or empty
+	command  *exec.Cmd
+	patience time.Duration     // how long it may take until it is ready
+	heard    func(line string) // is given each line after "ready", unless nil
+	done     chan struct{}     // closed when it has ended
+	err      error             // of Wait, valid after done
+	log      *os.File
 }
 
 // Start runs a command and waits for it to be ready. What it logs goes to logPath.
 func Start(ctx context.Context, name, logPath string, env []string, command ...string) (*Process, error) {
+	p, err := prepare(name, logPath, env, command...)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.begin(ctx)
+}
+
+func prepare(name, logPath string, env []string, command ...string) (*Process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Name: name, log: log, done: make(chan struct{}), command: exec.Command(command[0], command[1:]...)}
+	p := &Process{Name: name, log: log, patience: readyTime, done: make(chan struct{}), command: exec.Command(command[0], command[1:]...)}
 	p.command.Env = append(os.Environ(), env...)
 	p.command.Stderr = log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return p, nil
+}
+
+func (p *Process) begin(ctx context.Context) error {
 	out, err := p.command.StdoutPipe()
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = p.command.Start()
 	}
-	if err := p.command.Start(); err != nil {
-		return nil, errors.Join(err, log.Close())
+	if err != nil {
+		return errors.Join(err, p.log.Close())
 	}
 	ready := make(chan bool, 1)
 	go p.read(out, ready)
-	return p, p.waitReady(ctx, ready)
+	return p.waitReady(ctx, ready)
 }
 
 // read collects lines until "ready", copies the rest into the log, and then waits for the end.
@@ -77,6 +91,9 @@ func (p *Process) read(out io.Reader, ready chan<- bool) {
 	}
 	for lines.Scan() {
 		fmt.Fprintln(p.log, lines.Text())
+		if p.heard != nil {
+			p.heard(lines.Text())
+		}
 	}
 	p.err = p.command.Wait()
 	_ = p.log.Close()
@@ -84,7 +101,7 @@ func (p *Process) read(out io.Reader, ready chan<- bool) {
 }
 
 func (p *Process) waitReady(ctx context.Context, ready <-chan bool) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	select {
 	case <-ready:

@@ -66,6 +66,7 @@ var trials = []trial{
 	{"guest-nbd", (*judge).guestNBD},
 	{"logins", (*judge).logins},
 	{"abuse", (*judge).abuse},
+	{"guest-multipath", (*judge).guestMultipath},
 }
 
 func main() { os.Exit(run()) }
