@@ -67,6 +67,7 @@ var trials = []trial{
 	{"logins", (*judge).logins},
 	{"abuse", (*judge).abuse},
 	{"guest-multipath", (*judge).guestMultipath},
+	{"guest-reservations", (*judge).guestReservations},
 }
 
 func main() { os.Exit(run()) }
