@@ -157,6 +157,8 @@ func (f *flusher) heed(c *call) {
 func (f *flusher) complete(b *batch) {
 	if f.err == nil {
 		f.err = f.succeed()
+	} else {
+		f.v.losses.failed(f.number)
 	}
 	for _, r := range f.round {
 		if r.Err = f.err; r.Err != nil {
@@ -173,8 +175,7 @@ func (f *flusher) complete(b *batch) {
 // succeed ends a round whose writes are on stable storage, or lost: then it fails.
 func (f *flusher) succeed() error {
 	f.since, f.shaken = f.base, false
-	f.v.losses.flushed.Store(f.number)
-	if f.number <= f.v.losses.lost.Load() {
+	if f.v.losses.succeeded(f.number) {
 		return f.v.named(block.ErrLostWrites)
 	}
 	return nil

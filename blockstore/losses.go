@@ -16,10 +16,12 @@ import (
 // with that server begins. A round of flushes need not ask if ends is what it was when the last round that succeeded began: the writes that this
 // round has to cover were acknowledged later, by sessions that last still.
 //
-// Rounds are numbered. A write is covered by the rounds that begin after it was acknowledged: by those from begun+1 on.
+// Rounds are numbered. A write is covered by the rounds that begin after it was acknowledged: by those from begun+1 on. The first of them that ends
+// without another error tells of its loss: one that has failed has vouched for nothing, and the next is to.
 type losses struct {
 	begun   atomic.Uint64 // the last round's number
-	flushed atomic.Uint64 // that of the last that has succeeded
+	flushed atomic.Uint64 // that of the last that has succeeded, or told of losses
+	ended   atomic.Uint64 // that of the last that has ended, in whatever way
 	doubt   atomic.Uint64 // rounds up to this one ask
 	lost    atomic.Uint64 // rounds up to this one, of those that have not ended, cover writes that are lost
 	untold  atomic.Bool   // one that watchers have not been told of
@@ -42,6 +44,29 @@ func (v *Volume) acknowledge(ch *chunkState, p *piece) {
 	}
 }
 
+// note takes it that writes are lost which a round is the first to cover.
+func (l *losses) note(round uint64) {
+	raiseTo(&l.lost, round)
+	if ended := l.ended.Load(); round <= ended && l.flushed.Load() < round { // it has failed meanwhile
+		raiseTo(&l.lost, ended+1)
+	}
+}
+
+// failed ends a round with an error of another kind.
+func (l *losses) failed(round uint64) {
+	l.ended.Store(round)
+	if round <= l.lost.Load() {
+		raiseTo(&l.lost, round+1)
+	}
+}
+
+// succeeded ends a round whose writes are on stable storage, or lost: then it is to tell.
+func (l *losses) succeeded(round uint64) (told bool) {
+	l.flushed.Store(round)
+	l.ended.Store(round)
+	return round <= l.lost.Load()
+}
+
 func raiseTo(n *atomic.Uint64, to uint64) {
 	for old := n.Load(); old < to && !n.CompareAndSwap(old, to); old = n.Load() {
 	}
@@ -58,7 +83,7 @@ func (v *Volume) compareLosses(ch *chunkState, m *metapb.Chunk) {
 	}
 	v.log.Error("writes that were not flushed are lost: all replicas have lost power", "chunk", ch.index)
 	v.metrics.losses.Add(1)
-	raiseTo(&v.losses.lost, ch.unflushed)
+	v.losses.note(ch.unflushed)
 	v.losses.untold.Store(true)
 }
 

@@ -297,3 +297,85 @@ func TestAClosePastALossIsClean(t *testing.T) {
 		}
 	})
 }
+
+// A flush that fails for another reason vouches for nothing: when its writes are lost later, the next one tells, whatever comes in between.
+func TestALossIsToldAfterAFlushThatHasFailed(t *testing.T) {
+	for name, lose := range map[string]func(k *cluster){
+		"after it": func(k *cluster) {},
+		"before and after it": func(k *cluster) {
+			k.servers[0].kill(true)
+			k.back(k.servers[0])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newCluster(1, testSize, 1, 1)
+				v := k.open(t, OpenOptions{})
+				defer k.end(v)
+				if err := errors.Join(write(v, 0, 1), flush(v), write(v, 0, 2)); err != nil {
+					t.Fatal(err)
+				}
+				only := k.servers[0]
+				only.set(func() {
+					only.fail = func(w *wire.Call) wire.Status {
+						if w.Op == wire.OpFlush {
+							return wire.IOError
+						}
+						return wire.OK
+					}
+				})
+				lose(k)
+				for range 3 {
+					if err := flush(v); !errors.Is(err, block.ErrIO) {
+						t.Fatalf("a disk that cannot sync: %v", err)
+					}
+				}
+				only.set(func() { only.fail = nil })
+				only.kill(true)
+				k.back(only)
+				if err := flush(v); !errors.Is(err, block.ErrLostWrites) {
+					t.Errorf("the writes are lost, and a flush ends with %v", err)
+				}
+				if err := errors.Join(flush(v), holds(v, 0, 1)); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestEveryLossIsToldOnce plays all orders of a round's end and the news of a loss.
+func TestEveryLossIsToldOnce(t *testing.T) {
+	for name, events := range map[string]string{ // n: news of a loss that round 1 is the first to cover; f: a round fails; s: it ends well
+		"known first":      "ns",
+		"failed first":     "fns",
+		"failed after":     "nfs",
+		"twice":            "nffs",
+		"before and after": "fnfs",
+	} {
+		var l losses
+		told, round := 0, uint64(0)
+		for _, e := range events + "ss" {
+			switch e {
+			case 'n':
+				l.note(1)
+			case 'f':
+				round++
+				l.failed(round)
+			case 's':
+				if round++; l.succeeded(round) {
+					told++
+				}
+			}
+		}
+		if told != 1 {
+			t.Errorf("%s: told %d times", name, told)
+		}
+	}
+	var l losses
+	l.succeeded(1)
+	l.note(1) // what was flushed is not lost
+	if l.succeeded(2) {
+		t.Error("told of writes that were flushed")
+	}
+}
