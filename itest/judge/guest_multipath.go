@@ -138,7 +138,7 @@ func (m *multipath) cut(ctx context.Context, portals []string) error {
 	}
 	left, began := len(m.portals)-len(portals), time.Now()
 	if err == nil {
-		_, err = m.wait(ctx, "active_paths", left)
+		_, err = m.wait(ctx, "failed_paths", len(portals))
 	}
 	if err == nil && left > 0 {
 		err = m.more(ctx)

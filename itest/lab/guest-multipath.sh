@@ -24,8 +24,9 @@ timers() {
     echo $sum
 }
 
-# How many paths both device-mapper and multipathd's checker take for good.
+# How many paths both device-mapper and multipathd's checker take for good; how many device-mapper has given up.
 active_paths() { multipathd show paths raw format '%t %T' | grep -c '^active ready'; true; }
+failed_paths() { multipathd show paths raw format '%t %T' | grep -c '^failed'; true; }
 
 device() { echo /dev/mapper/$(multipathd show maps raw format %n); }
 
