@@ -39,8 +39,11 @@ func NewGuest(lab, dir, script string, diskBytes int64, options ...string) (*Gue
 
 // Boot switches it on and waits until it is ready. enter is what the command line begins with.
 func (g *Guest) Boot(ctx context.Context, enter ...string) (err error) {
-	g.Process, err = Start(ctx, "guest", filepath.Join(g.dir, "log"), nil, append(enter, g.line...)...)
-	if err != nil {
+	if g.Process, err = prepare("guest", filepath.Join(g.dir, "log"), nil, append(enter, g.line...)...); err != nil {
+		return err
+	}
+	g.patience = bootTime
+	if err := g.begin(ctx); err != nil {
 		console, _ := os.ReadFile(filepath.Join(g.dir, "console"))
 		return fmt.Errorf("%w\n%s", err, console)
 	}
