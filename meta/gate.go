@@ -99,7 +99,7 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return g.untilFree(in, out, func() error {
+	return untilFree(in, out, func() error {
 		return g.pass(func() error { return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) }) })
 	})
 }
@@ -108,11 +108,11 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 // missed its leader itself, which it does a moment later; Raft asks once in each election. Of two servers that are left, only the one whose
 // log is longer can be elected: refused by chance because it was first, it would lose one to two seconds. A pre-vote binds nobody; an answer that
 // comes when the election is over is not looked at.
-func (g *gate) untilFree(in *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse, ask func() error) error {
+func untilFree(in *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse, ask func() error) error {
 	for began := time.Now(); ; time.Sleep(preVotePause) {
 		*out = raft.RequestPreVoteResponse{}
 		err := ask()
-		if err != nil || out.Granted || out.Term > in.Term || g.closed.Load() || time.Since(began) >= electionTimeout {
+		if err != nil || out.Granted || out.Term > in.Term || time.Since(began) >= electionTimeout {
 			return err
 		}
 	}
