@@ -42,9 +42,14 @@ func (g *Guest) Boot(ctx context.Context, enter ...string) (err error) {
 	if g.Process, err = prepare("guest", filepath.Join(g.dir, "log"), nil, append(enter, g.line...)...); err != nil {
 		return err
 	}
-	g.patience = bootTime
-	if err := g.begin(ctx); err != nil {
-		console, _ := os.ReadFile(filepath.Join(g.dir, "console"))
+	return g.Process.boot(ctx, g.dir)
+}
+
+// boot begins a guest that keeps its things in a folder, and waits until it is ready; what its console shows comes with an error.
+func (p *Process) boot(ctx context.Context, dir string) error {
+	p.patience = bootTime
+	if err := p.begin(ctx); err != nil {
+		console, _ := os.ReadFile(filepath.Join(dir, "console"))
 		return fmt.Errorf("%w\n%s", err, console)
 	}
 	return nil

@@ -45,13 +45,12 @@ func BootShell(ctx context.Context, enter []string, lab, dir, script string, opt
 		return nil, err
 	}
 	s := &Shell{Process: p, answers: make(chan answer, 1)}
-	p.heard, p.patience = s.hear, bootTime
+	p.heard = s.hear
 	if s.in, err = p.command.StdinPipe(); err != nil {
 		return nil, err
 	}
-	if err := p.begin(ctx); err != nil {
-		console, _ := os.ReadFile(filepath.Join(dir, "console"))
-		return nil, fmt.Errorf("%w\n%s", err, console)
+	if err := p.boot(ctx, dir); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

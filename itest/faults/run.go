@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"pstorage/itest/scenario"
 )
 
 // Plan is what is to be done to a cluster.
@@ -63,13 +65,13 @@ func (l *Lab) strike(ctx context.Context, p Plan, kind Kind, dice func(int) int)
 		p.Say(fmt.Sprintf("%s: %s", kind.Name, v.name()))
 	}
 	err = kind.do(ctx, l, v)
-	pause(ctx, p.Hold)
+	_ = scenario.Wait(ctx, p.Hold) // if the context ends, the fault is undone sooner
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	if err = errors.Join(err, kind.undo(undo, l, v)); err != nil {
 		return s, fmt.Errorf("%s: %s: %w", kind.Name, v.name(), err)
 	}
-	pause(ctx, time.Until(s.At.Add(p.Every)))
+	_ = scenario.Wait(ctx, time.Until(s.At.Add(p.Every)))
 	return s, errors.Join(ctx.Err(), l.allRun())
 }
 
@@ -81,13 +83,4 @@ func (l *Lab) allRun() (err error) {
 		}
 	}
 	return err
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

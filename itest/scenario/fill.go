@@ -73,8 +73,8 @@ func Scatter(uri string, bytes int64, writes int, seed uint64) error {
 	return client.Flush()
 }
 
-// wait pauses, unless the context ends first.
-func wait(ctx context.Context, d time.Duration) error {
+// Wait pauses, unless the context ends first.
+func Wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

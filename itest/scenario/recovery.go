@@ -143,7 +143,7 @@ func timeRecovery(ctx context.Context, c *cluster.Cluster) (time.Duration, error
 		if !began.IsZero() && state.Chunks.Degraded+state.Chunks.Blocked+state.Chunks.Replicating == 0 {
 			return time.Since(began), nil
 		}
-		if err := wait(ctx, 50*time.Millisecond); err != nil {
+		if err := Wait(ctx, 50*time.Millisecond); err != nil {
 			return 0, fmt.Errorf("%s recovered, %+v: %w", size.Format(uint64(moved)), state.Chunks, err)
 		}
 	}

@@ -35,7 +35,7 @@ func Resync(ctx context.Context, c *cluster.Cluster, bytes, written int64, away 
 	if err := Scatter(c.NBD("v"), bytes, int(written/4096), seed); err != nil {
 		return r, err
 	}
-	if err := wait(ctx, time.Until(back)); err != nil {
+	if err := Wait(ctx, time.Until(back)); err != nil {
 		return r, err
 	}
 	began := time.Now()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pstorage/itest/iscsi"
+	"pstorage/itest/scenario"
 )
 
 // How a LUN is divided. The last LUN is scratch: what is written there is not verified.
@@ -81,7 +82,7 @@ func (b *bully) run(ctx context.Context, bout func(*bully, context.Context) erro
 		if err := bout(b, ctx); err != nil {
 			return err
 		}
-		if pause(ctx, rand.N(300*time.Millisecond)) != nil {
+		if scenario.Wait(ctx, rand.N(300*time.Millisecond)) != nil {
 			return nil
 		}
 	}
@@ -147,7 +148,7 @@ func (b *bully) crawl(ctx context.Context) error {
 		}
 	}
 	for range b.random.IntN(100) {
-		if _, err := s.Take(make([]byte, 100)); err != nil || pause(ctx, 20*time.Millisecond) != nil {
+		if _, err := s.Take(make([]byte, 100)); err != nil || scenario.Wait(ctx, 20*time.Millisecond) != nil {
 			return nil
 		}
 	}

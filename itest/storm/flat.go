@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pstorage/itest/cluster"
+	"pstorage/itest/scenario"
 )
 
 // What a process may hold more than before and be called flat: what its own timers and caches come to. A leak of one thing in each of
@@ -46,7 +47,7 @@ func (l *Lab) Settled(ctx context.Context) (now cluster.Held, err error) {
 		if same(last, now) || time.Now().After(limit) {
 			return now, nil
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := scenario.Wait(ctx, time.Second); err != nil {
 			return now, err
 		}
 	}
@@ -69,20 +70,8 @@ func (l *Lab) AwaitFlat(ctx context.Context, before cluster.Held) (now cluster.H
 		if time.Now().After(limit) {
 			return now, fmt.Errorf("%s did not come back: %v before, %v after", what, before, now)
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := scenario.Wait(ctx, time.Second); err != nil {
 			return now, err
 		}
-	}
-}
-
-// pause waits, but not longer than the context.
-func pause(ctx context.Context, t time.Duration) error {
-	timer := time.NewTimer(t)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }

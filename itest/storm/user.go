@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pstorage/itest/iscsi"
+	"pstorage/itest/scenario"
 )
 
 const (
@@ -132,7 +133,7 @@ func (l *Lab) enter(ctx context.Context, name string) (*iscsi.Session, error) {
 		if err == nil || !gone(err) || time.Now().After(limit) {
 			return s, err
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := scenario.Wait(ctx, 10*time.Millisecond); err != nil {
 			return nil, fmt.Errorf("%w: %w", errEnd, err)
 		}
 	}
