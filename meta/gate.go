@@ -2,9 +2,9 @@ package meta
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -19,34 +19,46 @@ var errShut = errors.New("this metadata server has failed and sends nothing")
 // gate is a transport that can be shut: then nothing is sent any more. A leader whose disk hangs goes on sending heartbeats, from
 // goroutines that need no disk; shut, it is a leader no longer for the others, whatever its own goroutines wait for.
 //
-// Shutting it also ends the pipelines: Raft waits without end for one whose answers nobody takes any more, also when it is to shut down.
+// Shutting it also ends what is under way: Raft, when it is to shut down, waits for each of its requests, which to a silent server last as long as
+// the transport has patience, and without end for a pipeline whose answers nobody takes any more.
 type gate struct {
 	raft.Transport
-	closed atomic.Bool
+	shutting sync.Once
+	closed   chan struct{}
 
 	mu        sync.Mutex
 	pipelines map[*gatedPipeline]bool
 }
 
+func newGate(t raft.Transport) *gate {
+	return &gate{Transport: t, closed: make(chan struct{}), pipelines: map[*gatedPipeline]bool{}}
+}
+
 func (g *gate) shut() {
-	g.closed.Store(true)
+	g.shutting.Do(func() { close(g.closed) })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for p := range g.pipelines {
 		_ = p.AppendPipeline.Close() // it has no errors
 	}
-	g.pipelines = nil
+	clear(g.pipelines)
+}
+
+func (g *gate) isShut() bool {
+	select {
+	case <-g.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // enter notes a pipeline, unless the gate has been shut.
 func (g *gate) enter(p *gatedPipeline) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed.Load() {
+	if g.isShut() {
 		return false
-	}
-	if g.pipelines == nil {
-		g.pipelines = map[*gatedPipeline]bool{}
 	}
 	g.pipelines[p] = true
 	return true
@@ -58,21 +70,30 @@ func (g *gate) leave(p *gatedPipeline) {
 	delete(g.pipelines, p)
 }
 
-func (g *gate) pass(f func() error) error {
-	if g.closed.Load() {
+// pass gives the answer of one request, or errShut as soon as the gate is shut.
+func pass[T any](g *gate, out *T, ask func(out *T) error) error {
+	if g.isShut() {
 		return errShut
 	}
-	return f()
+	own, asked := new(T), make(chan error, 1) // of its own: the request may end after its caller has gone on
+	go func() { asked <- ask(own) }()
+	select {
+	case err := <-asked:
+		*out = *own
+		return err
+	case <-g.closed:
+		return errShut
+	}
 }
 
 // AppendEntries is the transport's.
 func (g *gate) AppendEntries(id raft.ServerID, at raft.ServerAddress, in *raft.AppendEntriesRequest, out *raft.AppendEntriesResponse) error {
-	return g.pass(func() error { return g.Transport.AppendEntries(id, at, in, out) })
+	return pass(g, out, func(out *raft.AppendEntriesResponse) error { return g.Transport.AppendEntries(id, at, in, out) })
 }
 
 // AppendEntriesPipeline is the transport's.
 func (g *gate) AppendEntriesPipeline(id raft.ServerID, at raft.ServerAddress) (raft.AppendPipeline, error) {
-	if g.closed.Load() {
+	if g.isShut() {
 		return nil, errShut
 	}
 	p, err := g.Transport.AppendEntriesPipeline(id, at)
@@ -86,9 +107,16 @@ func (g *gate) AppendEntriesPipeline(id raft.ServerID, at raft.ServerAddress) (r
 	return gated, nil
 }
 
+// InstallSnapshot is the transport's.
+func (g *gate) InstallSnapshot(id raft.ServerID, at raft.ServerAddress, in *raft.InstallSnapshotRequest, out *raft.InstallSnapshotResponse, data io.Reader) error {
+	return pass(g, out, func(out *raft.InstallSnapshotResponse) error {
+		return g.Transport.InstallSnapshot(id, at, in, out, data)
+	})
+}
+
 // RequestVote is the transport's.
 func (g *gate) RequestVote(id raft.ServerID, at raft.ServerAddress, in *raft.RequestVoteRequest, out *raft.RequestVoteResponse) error {
-	return g.pass(func() error {
+	return pass(g, out, func(out *raft.RequestVoteResponse) error {
 		return onLiveConnection(func() error { return g.Transport.RequestVote(id, at, in, out) })
 	})
 }
@@ -99,8 +127,10 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 	if !ok {
 		return errors.ErrUnsupported
 	}
-	return untilFree(in, out, func() error {
-		return g.pass(func() error { return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) }) })
+	return pass(g, out, func(out *raft.RequestPreVoteResponse) error {
+		return g.untilFree(in, out, func() error {
+			return onLiveConnection(func() error { return t.RequestPreVote(id, at, in, out) })
+		})
 	})
 }
 
@@ -108,12 +138,17 @@ func (g *gate) RequestPreVote(id raft.ServerID, at raft.ServerAddress, in *raft.
 // missed its leader itself, which it does a moment later; Raft asks once in each election. Of two servers that are left, only the one whose
 // log is longer can be elected: refused by chance because it was first, it would lose one to two seconds. A pre-vote binds nobody; an answer that
 // comes when the election is over is not looked at.
-func untilFree(in *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse, ask func() error) error {
-	for began := time.Now(); ; time.Sleep(preVotePause) {
+func (g *gate) untilFree(in *raft.RequestPreVoteRequest, out *raft.RequestPreVoteResponse, ask func() error) error {
+	for began := time.Now(); ; {
 		*out = raft.RequestPreVoteResponse{}
 		err := ask()
 		if err != nil || out.Granted || out.Term > in.Term || time.Since(began) >= electionTimeout {
 			return err
+		}
+		select {
+		case <-time.After(preVotePause):
+		case <-g.closed:
+			return errShut
 		}
 	}
 }
@@ -135,7 +170,7 @@ func onLiveConnection(ask func() error) (err error) {
 
 // TimeoutNow is the transport's.
 func (g *gate) TimeoutNow(id raft.ServerID, at raft.ServerAddress, in *raft.TimeoutNowRequest, out *raft.TimeoutNowResponse) error {
-	return g.pass(func() error { return g.Transport.TimeoutNow(id, at, in, out) })
+	return pass(g, out, func(out *raft.TimeoutNowResponse) error { return g.Transport.TimeoutNow(id, at, in, out) })
 }
 
 // Close is the transport's.
@@ -153,9 +188,11 @@ type gatedPipeline struct {
 }
 
 // AppendEntries is the pipeline's.
-func (p *gatedPipeline) AppendEntries(in *raft.AppendEntriesRequest, out *raft.AppendEntriesResponse) (f raft.AppendFuture, err error) {
-	err = p.gate.pass(func() (err error) { f, err = p.AppendPipeline.AppendEntries(in, out); return err })
-	return f, err
+func (p *gatedPipeline) AppendEntries(in *raft.AppendEntriesRequest, out *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.gate.isShut() {
+		return nil, errShut
+	}
+	return p.AppendPipeline.AppendEntries(in, out)
 }
 
 // Close is the pipeline's.

@@ -108,6 +108,7 @@ func (c *nodes) close() {
 			c.t.Error(err)
 		}
 	}
+	time.Sleep(raftTimeout) // a node does not wait for its last requests, the bubble does
 }
 
 // leader waits until somebody other than those leads, and tells how long that took.
@@ -261,7 +262,7 @@ func (t *stuckTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress
 
 func TestAGateThatIsShutEndsItsPipelines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gate{Transport: &stuckTransport{}}
+		g := newGate(&stuckTransport{})
 		stuck, err := g.AppendEntriesPipeline("2", "two")
 		if err != nil {
 			t.Fatal(err)

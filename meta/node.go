@@ -88,7 +88,7 @@ type disk struct {
 // startNode starts Raft on a folder. trouble is told when the disk that the log is on fails or hangs.
 func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, left rules.Set,
 	trouble func(*node, error)) (n *node, err error) {
-	n = &node{id: serverID(id.Node), transport: &gate{Transport: transport}}
+	n = &node{id: serverID(id.Node), transport: newGate(transport)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())

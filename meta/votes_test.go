@@ -2,6 +2,7 @@ package meta
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func TestARestartedServerIsAskedForItsVoteAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer own.Close()
-	g := &gate{Transport: own}
+	g := newGate(own)
 	old := newRestartable(t, "127.0.0.1:0", raftConnections)
 	address := old.LocalAddr()
 	ask := func() error {
@@ -104,7 +105,7 @@ func TestAPreVoteIsAskedForUntilTheOtherHasMissedTheLeaderToo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c.other.began = time.Now()
-				g := &gate{Transport: &c.other}
+				g := newGate(&c.other)
 				var out raft.RequestPreVoteResponse
 				err := g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{Term: 5}, &out)
 				if after := time.Since(c.other.began); !errors.Is(err, c.other.fails) || out.Granted != c.granted || after != c.after || c.other.asked != c.asked {
@@ -119,11 +120,75 @@ func TestAPreVoteIsAskedForUntilTheOtherHasMissedTheLeaderToo(t *testing.T) {
 func TestAShutServerAsksForNoMorePreVotes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		other := &undecided{term: 5, refuses: time.Hour, began: time.Now()}
-		g := &gate{Transport: other}
+		g := newGate(other)
 		time.AfterFunc(3*preVotePause-1, g.shut)
 		var out raft.RequestPreVoteResponse
-		if err := g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{Term: 5}, &out); !errors.Is(err, errShut) || time.Since(other.began) != 3*preVotePause {
+		if err := g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{Term: 5}, &out); !errors.Is(err, errShut) || time.Since(other.began) != 3*preVotePause-1 {
 			t.Errorf("after %v: %v", time.Since(other.began), err)
 		}
 	})
+}
+
+// silent is a transport to servers that take requests and never answer.
+type silent struct {
+	raft.Transport
+	end chan struct{}
+}
+
+func (s silent) never() error { <-s.end; return io.EOF }
+
+func (s silent) AppendEntries(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
+	return s.never()
+}
+
+func (s silent) RequestVote(raft.ServerID, raft.ServerAddress, *raft.RequestVoteRequest, *raft.RequestVoteResponse) error {
+	return s.never()
+}
+
+func (s silent) RequestPreVote(raft.ServerID, raft.ServerAddress, *raft.RequestPreVoteRequest, *raft.RequestPreVoteResponse) error {
+	return s.never()
+}
+
+func (s silent) InstallSnapshot(raft.ServerID, raft.ServerAddress, *raft.InstallSnapshotRequest, *raft.InstallSnapshotResponse, io.Reader) error {
+	return s.never()
+}
+
+func (s silent) TimeoutNow(raft.ServerID, raft.ServerAddress, *raft.TimeoutNowRequest, *raft.TimeoutNowResponse) error {
+	return s.never()
+}
+
+// Raft waits for its requests before it has shut down: those to a server that was stopped in the middle of an election must not hold it up.
+func TestAShutGateWaitsForNoSilentServer(t *testing.T) {
+	for name, ask := range map[string]func(g *gate) error{
+		"entries": func(g *gate) error {
+			return g.AppendEntries("2", "other", &raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{})
+		},
+		"vote": func(g *gate) error {
+			return g.RequestVote("2", "other", &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{})
+		},
+		"pre-vote": func(g *gate) error {
+			return g.RequestPreVote("2", "other", &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{})
+		},
+		"snapshot": func(g *gate) error {
+			return g.InstallSnapshot("2", "other", &raft.InstallSnapshotRequest{}, &raft.InstallSnapshotResponse{}, nil)
+		},
+		"timeout": func(g *gate) error {
+			return g.TimeoutNow("2", "other", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				other := silent{end: make(chan struct{})}
+				defer close(other.end)
+				g, began := newGate(other), time.Now()
+				time.AfterFunc(time.Second, g.shut)
+				if err := ask(g); !errors.Is(err, errShut) || time.Since(began) != time.Second {
+					t.Errorf("after %v: %v", time.Since(began), err)
+				}
+				if err := ask(g); !errors.Is(err, errShut) {
+					t.Errorf("asked through a gate that is shut: %v", err)
+				}
+			})
+		})
+	}
 }
