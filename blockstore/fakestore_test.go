@@ -186,7 +186,7 @@ func (s *fakeServer) copyBlocks(w *wire.Call, r *fakeReplica) wire.Status {
 		no := w.Offset/block.Size + uint32(i)
 		r.open = true
 		r.mark(no)
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			delete(r.blocks, no)
 			continue
 		}

@@ -164,7 +164,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 func pack(codes []uint32, data []byte) []byte {
 	to := 0
 	for i, code := range codes {
-		if code > chunk.Zeros {
+		if chunk.HasData(code) {
 			copy(data[to:], data[i*block.Size:][:block.Size])
 			to += block.Size
 		}

@@ -107,7 +107,7 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 		switch {
 		case c.Err != nil:
 			return nil, false
-		case c.Status == wire.OK && c.Codes[0] > chunk.Zeros:
+		case c.Status == wire.OK && chunk.HasData(c.Codes[0]):
 			return c.Dst, true
 		case c.Status == wire.OK || c.Status == wire.Corrupt:
 			return nil, true

@@ -224,7 +224,7 @@ func (p *puller) outcome(c *wire.Call) error {
 func pack(data []byte, codes []uint32) []byte {
 	n := 0
 	for i, code := range codes {
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			continue
 		}
 		if from := i * chunk.BlockSize; from != n {

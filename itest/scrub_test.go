@@ -56,7 +56,7 @@ func rot(t *testing.T, name string, n int) uint32 {
 	}
 	chunk.DecodeCodes(codes, raw)
 	for block, code := range codes {
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			continue
 		}
 		if n--; n >= 0 {

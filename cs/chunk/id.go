@@ -14,6 +14,9 @@ const (
 	Zeros  uint32 = 1 // present and zero: no space is used
 )
 
+// HasData tells whether a block with this code has data, which the code is the sum of.
+func HasData(code uint32) bool { return code > Zeros }
+
 // ID names a chunk: the file it belongs to (numbers are never used twice) and its place in it.
 type ID struct {
 	File  uint64
@@ -46,7 +49,7 @@ func seed(id ID, block uint32) uint32 {
 func Verify(id ID, block, code uint32, data []byte) bool { return BlockSum(id, block, data) == code }
 
 func sumWith(seed uint32, data []byte) uint32 {
-	if s := crc32.Update(seed, castagnoli, data); s > Zeros {
+	if s := crc32.Update(seed, castagnoli, data); HasData(s) {
 		return s
 	}
 	return 2

@@ -178,7 +178,7 @@ func decodeHead(p []byte, seed uint32) (r Record, err error) {
 		chunk.DecodeCodes(r.Sums, p[recordFixed:])
 	}
 	for _, sum := range r.Sums {
-		if sum <= chunk.Zeros {
+		if !chunk.HasData(sum) {
 			return r, fmt.Errorf("%w: block with data has the code %d", ErrFormat, sum)
 		}
 	}

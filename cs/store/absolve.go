@@ -95,7 +95,7 @@ type absolving struct {
 
 func (w *absolving) absolve(block uint32) error {
 	code := binary.LittleEndian.Uint32(w.table[block*chunk.CodeSize:])
-	if code <= chunk.Zeros {
+	if !chunk.HasData(code) {
 		return nil
 	}
 	off := chunk.DataOffset(w.r.blocks, block)

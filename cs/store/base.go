@@ -67,7 +67,7 @@ func (s *Store) verifyBlocks(l *layer, first, n uint32, seen bool) error {
 			prog.unseen.remove(block)
 		}
 		code := l.code(block)
-		if code <= chunk.Zeros || prog.written.has(block) || prog.pulled.has(block) || prog.sound.has(block) {
+		if !chunk.HasData(code) || prog.written.has(block) || prog.pulled.has(block) || prog.sound.has(block) {
 			continue
 		}
 		_, err := l.f.ReadAt(w.block[:], chunk.DataOffset(l.r.blocks, block))
@@ -160,7 +160,7 @@ func (s *Store) layKept(r *replica) error {
 }
 
 func (s *Store) lay(r *replica, l *layer, block uint32, o *overlay) error {
-	if _, code := find(r.chain(l.num), block); code <= chunk.Zeros && o.zero {
+	if _, code := find(r.chain(l.num), block); !chunk.HasData(code) && o.zero {
 		return s.clear(l, block, 1, chunk.Zeros)
 	}
 	w := scratches.Get().(*scratch)

@@ -173,7 +173,7 @@ func (c *checker) layer(h chunk.Header, bad Severity) {
 		switch {
 		case code == chunk.Zeros:
 			c.sum.Zeros++
-		case code > chunk.Zeros:
+		case chunk.HasData(code):
 			c.sum.Blocks++
 			if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil {
 				c.problem(whole, h.ID, h.Layer, uint32(i), err.Error())
@@ -233,7 +233,7 @@ func readLayer(f disk.File) (h chunk.Header, codes []uint32, err error) {
 func badBlocks(f disk.File, h chunk.Header, codes []uint32) (bad []uint32) {
 	block := make([]byte, chunk.BlockSize)
 	for i, code := range codes {
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			continue
 		}
 		if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil || !chunk.Verify(h.ID, uint32(i), code, block) {

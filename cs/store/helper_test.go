@@ -172,7 +172,7 @@ func readAll(s *Store, id chunk.ID, a Access, off, length uint32) ([]byte, error
 func unpack(id chunk.ID, off uint32, codes []uint32, packed []byte) ([]byte, error) {
 	out := make([]byte, len(codes)*bs)
 	for i, c := range codes {
-		if c <= chunk.Zeros {
+		if !chunk.HasData(c) {
 			continue
 		}
 		block := off/bs + uint32(i)

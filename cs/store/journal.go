@@ -109,7 +109,7 @@ func (s *Store) release(n int64) {
 func roomForCodes(codes []uint32) (n int64) {
 	for len(codes) > 0 {
 		run := runLength(codes)
-		if n += journal.RoomForCode; codes[0] > chunk.Zeros {
+		if n += journal.RoomForCode; chunk.HasData(codes[0]) {
 			n += journal.RoomFor(run)
 		}
 		codes = codes[run:]

@@ -110,7 +110,7 @@ func (s *Store) store(l *layer, first uint32, data []byte, sums []uint32) error 
 	n := uint32(len(data) / chunk.BlockSize)
 	var fresh int64
 	for i := range n {
-		if l.code(first+i) <= chunk.Zeros {
+		if !chunk.HasData(l.code(first + i)) {
 			fresh++
 		}
 	}
@@ -143,7 +143,7 @@ func (s *Store) storeSums(l *layer, first uint32, data []byte, sums []uint32) er
 // replica has failed.
 func (s *Store) storedPart(l *layer, first uint32, done []byte, sums []uint32, cause error) error {
 	n := uint32(len(done) / chunk.BlockSize)
-	torn := len(done)%chunk.BlockSize != 0 && l.code(first+n) > chunk.Zeros
+	torn := len(done)%chunk.BlockSize != 0 && chunk.HasData(l.code(first+n))
 	s.markDirty(l)
 	if n > 0 {
 		if err := s.storeSums(l, first, done[:n*chunk.BlockSize], sums[:n]); err != nil {
@@ -174,7 +174,7 @@ func (s *Store) writeTable(l *layer, first, n uint32) error {
 // allBelowSums tells whether a part of a table names no data.
 func allBelowSums(part []byte) bool {
 	for ; len(part) > 0; part = part[chunk.CodeSize:] {
-		if binary.LittleEndian.Uint32(part) > chunk.Zeros {
+		if chunk.HasData(binary.LittleEndian.Uint32(part)) {
 			return false
 		}
 	}
@@ -188,7 +188,7 @@ func (s *Store) clear(l *layer, first, n, code uint32) error {
 	changed := false
 	for i := range n {
 		old := l.code(first + i)
-		if old > chunk.Zeros {
+		if chunk.HasData(old) {
 			had++
 		}
 		changed = changed || old != code

@@ -69,7 +69,7 @@ func (v *verifying) mendBlock(l *layer, block uint32, good []byte) error {
 		_, err := l.f.WriteAt(good, chunk.DataOffset(v.blocks, block))
 		return v.written(l, err)
 	}
-	if code <= chunk.Zeros {
+	if !chunk.HasData(code) {
 		return nil // it has been discarded meanwhile
 	}
 	if _, err := l.f.ReadAt(v.block, chunk.DataOffset(v.blocks, block)); err != nil {

@@ -24,7 +24,7 @@ func from(s *Store) Other {
 	return func(layer, block uint32) []byte {
 		codes := make([]uint32, 1)
 		data, err := s.ReadLayer(idA, Access{Version: 1, Layer: layer, Peer: true}, block*bs, bs, codes, nil)
-		if err != nil || codes[0] <= chunk.Zeros || !chunk.Verify(idA, block, codes[0], data) {
+		if err != nil || !chunk.HasData(codes[0]) || !chunk.Verify(idA, block, codes[0], data) {
 			return nil
 		}
 		return data

@@ -140,7 +140,7 @@ func (s *Store) readChain(r *replica, chain []*layer, p span, codes []uint32, ds
 	for i := range n {
 		l, c := find(chain, first+i)
 		codes[i] = c
-		if c <= chunk.Zeros || !m.data {
+		if !chunk.HasData(c) || !m.data {
 			l = nil
 		}
 		if l == run {

@@ -246,7 +246,7 @@ func pullRun(p *progress, b *rebuild, layer, first uint32, codes []uint32) (n, b
 		if n > 0 && (kept || p.written.has(block) != p.written.has(first)) {
 			break
 		}
-		if codes[n] > chunk.Zeros {
+		if chunk.HasData(codes[n]) {
 			bytes += chunk.BlockSize
 		}
 		n++

@@ -249,7 +249,7 @@ func headerOf(f disk.File, want chunk.Header) (foreign, broken bool) {
 
 // proven tells whether a file has data, and all of it matches its sums, which are the chunk's own.
 func proven(f disk.File, h chunk.Header, codes []uint32) bool {
-	some := slices.ContainsFunc(codes, func(c uint32) bool { return c > chunk.Zeros })
+	some := slices.ContainsFunc(codes, chunk.HasData)
 	return some && len(badBlocks(f, h, codes)) == 0
 }
 

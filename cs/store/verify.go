@@ -157,12 +157,12 @@ func (v *verifying) page(l *layer, raw disk.Raw, first, n uint32) error {
 		}
 	}
 	for i := uint32(0); i < n; {
-		if v.codes[i] <= chunk.Zeros {
+		if !chunk.HasData(v.codes[i]) {
 			i++
 			continue
 		}
 		run := uint32(1)
-		for run < verifyRun && i+run < n && v.codes[i+run] > chunk.Zeros {
+		for run < verifyRun && i+run < n && chunk.HasData(v.codes[i+run]) {
 			run++
 		}
 		if err := v.run(l, raw, first+i, v.codes[i:i+run]); err != nil {
@@ -288,7 +288,7 @@ func (v *verifying) blockAgain(l *layer, raw disk.Raw, block uint32) error {
 // matches tells whether a block has no data, or such that match; readErr is what reading it has come to. The caller holds r.mu exclusively.
 func (v *verifying) matches(l *layer, raw disk.Raw, block uint32, readErr error) bool {
 	code := l.code(block)
-	if code <= chunk.Zeros {
+	if !chunk.HasData(code) {
 		return true
 	}
 	if readErr == nil {

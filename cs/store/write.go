@@ -165,7 +165,7 @@ func (s *Store) zeroPart(r *replica, l *layer, block, at, n uint32) error {
 			return err
 		}
 	}
-	if _, code := find(r.chain(l.num), block); code <= chunk.Zeros {
+	if _, code := find(r.chain(l.num), block); !chunk.HasData(code) {
 		return s.clear(l, block, 1, chunk.Zeros)
 	}
 	return s.merge(r, l, block, at, zeros[:n])
@@ -205,7 +205,7 @@ func blocksOf(id chunk.ID, off uint32, codes []uint32, data []byte) (span, error
 	}
 	p := span{off, uint32(len(codes)) * chunk.BlockSize}
 	for i, c := range codes {
-		if c <= chunk.Zeros {
+		if !chunk.HasData(c) {
 			continue
 		}
 		if len(data) < chunk.BlockSize {
@@ -227,7 +227,7 @@ func (s *Store) putBlocks(l *layer, first uint32, codes []uint32, data []byte) (
 	for len(codes) > 0 {
 		n := runLength(codes)
 		switch c := codes[0]; {
-		case c > chunk.Zeros:
+		case chunk.HasData(c):
 			err = s.store(l, first, data[:n*chunk.BlockSize], codes[:n])
 			written += n * chunk.BlockSize
 			data = data[n*chunk.BlockSize:]
@@ -245,7 +245,7 @@ func (s *Store) putBlocks(l *layer, first uint32, codes []uint32, data []byte) (
 // runLength returns how many codes at the beginning are of one kind: with data, or the same without.
 func runLength(codes []uint32) int {
 	n := 1
-	for n < len(codes) && (codes[n] == codes[0] || codes[n] > chunk.Zeros && codes[0] > chunk.Zeros) {
+	for n < len(codes) && (codes[n] == codes[0] || chunk.HasData(codes[n]) && chunk.HasData(codes[0])) {
 		n++
 	}
 	return n

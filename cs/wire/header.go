@@ -133,7 +133,7 @@ func getSums(list []uint32, b []byte, n int) []uint32 {
 // dataBlocks counts the codes whose block has data.
 func dataBlocks(codes []uint32) (n int) {
 	for _, c := range codes {
-		if c > chunk.Zeros {
+		if chunk.HasData(c) {
 			n++
 		}
 	}

@@ -7,7 +7,7 @@ func scatter(call *Call, data []byte) {
 	first := call.Offset / chunk.BlockSize
 	for i, code := range call.Codes {
 		dst := call.Dst[i*chunk.BlockSize:][:chunk.BlockSize]
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			clear(dst)
 			continue
 		}
@@ -23,7 +23,7 @@ func spread(call *Call) {
 	from := dataBlocks(call.Codes)
 	for i := len(call.Codes) - 1; i >= 0; i-- {
 		dst := call.Dst[i*chunk.BlockSize:][:chunk.BlockSize]
-		if call.Codes[i] <= chunk.Zeros {
+		if !chunk.HasData(call.Codes[i]) {
 			clear(dst)
 			continue
 		}

@@ -304,7 +304,7 @@ func (c *chunkServer) contents(k fsm.ChunkKey, version uint64) (*contents, error
 	}
 	rest := out.data
 	for i, code := range out.codes {
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			continue
 		}
 		if sum := chunk.BlockSum(id, uint32(i), rest[:block.Size]); sum != code {

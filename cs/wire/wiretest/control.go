@@ -169,7 +169,7 @@ func (e *Engine) Absolve(id chunk.ID, version uint64, other func(layer, block ui
 	for layer, blocks := range r.blocks {
 		for i := range blocks {
 			n, b := uint32(i), &blocks[i]
-			if b.code <= chunk.Zeros || chunk.BlockSum(id, n, b.data) == b.code {
+			if !chunk.HasData(b.code) || chunk.BlockSum(id, n, b.data) == b.code {
 				continue
 			}
 			if data := other(layer, n); data != nil {

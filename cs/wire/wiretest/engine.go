@@ -123,7 +123,7 @@ func (r *replica) put(id chunk.ID, layer, n, at uint32, part []byte, sum uint32)
 		b.data = make([]byte, chunk.BlockSize)
 	}
 	if len(part) < chunk.BlockSize {
-		if code <= chunk.Zeros {
+		if !chunk.HasData(code) {
 			clear(b.data)
 		} else {
 			copy(b.data, below)
@@ -183,7 +183,7 @@ func (r *replica) store(id chunk.ID, layer, off uint32, codes []uint32, data []b
 		at := off/chunk.BlockSize + uint32(i)
 		b := &r.blocks[layer][at]
 		var own []byte
-		if code > chunk.Zeros {
+		if chunk.HasData(code) {
 			own, data = data[:chunk.BlockSize], data[chunk.BlockSize:]
 			if chunk.BlockSum(id, at, own) != code {
 				return n, fail(id, store.ErrBadSum)
@@ -222,7 +222,7 @@ func (e *Engine) read(id chunk.ID, a store.Access, off, length uint32, codes []u
 	}
 	for i := range codes {
 		data, code := r.look(a.Layer, off/chunk.BlockSize+uint32(i), alone)
-		if codes[i] = code; code > chunk.Zeros {
+		if codes[i] = code; chunk.HasData(code) {
 			dst = append(dst, data...)
 		}
 	}
@@ -247,7 +247,7 @@ func (e *Engine) Table(id chunk.ID, a store.Access, off, length uint32, codes []
 	}
 	for i := range codes {
 		n := off/chunk.BlockSize + uint32(i)
-		if b := &r.blocks[a.Layer][n]; a.Peer && alone && r.State == store.Syncing && b.code > chunk.Zeros && chunk.BlockSum(id, n, b.data) != b.code {
+		if b := &r.blocks[a.Layer][n]; a.Peer && alone && r.State == store.Syncing && chunk.HasData(b.code) && chunk.BlockSum(id, n, b.data) != b.code {
 			b.code = chunk.Absent
 		}
 		_, codes[i] = r.look(a.Layer, n, alone)

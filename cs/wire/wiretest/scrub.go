@@ -34,7 +34,7 @@ func (e *Engine) Verify(id chunk.ID, pace func(int) error, other store.Other) (v
 		for i, b := range blocks {
 			n := uint32(i)
 			switch {
-			case b.code <= chunk.Zeros:
+			case !chunk.HasData(b.code):
 			case chunk.Verify(id, n, b.code, b.data):
 				v.Blocks++
 			default:
