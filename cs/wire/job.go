@@ -1,8 +1,5 @@
 package wire
 
-// keepScratch is the most memory that a job waiting to be used again keeps.
-const keepScratch = 64 << 10
-
 // job is a request with a worker: a copy of it, then its reply, until that has left.
 type job struct {
 	sc      *serverConn
@@ -27,7 +24,8 @@ func (sc *serverConn) delegate(r *request, payload []byte, here bool) error {
 		}
 	}
 	j.req = *r
-	j.payload = append(j.payload[:0], payload...)
+	j.payload = append(roomFor(j.payload, len(payload)), payload...)
+	j.w.out = roomFor(j.w.out, replySpace(r))
 	if here && j.sole {
 		return sc.here(j)
 	}
@@ -87,13 +85,7 @@ func (j *job) finish() {
 // left gives the job's memory back: its reply has left, or never will.
 func (j *job) left() {
 	sc := j.sc
-	if cap(j.w.out) > keepScratch {
-		j.w.out = nil
-	}
-	if cap(j.payload) > keepScratch {
-		j.payload = nil
-	}
-	j.w.out = j.w.out[:0]
+	j.w.out, j.payload = kept(j.w.out), kept(j.payload)
 	sc.mu.Lock()
 	sc.held -= j.held
 	if len(sc.free) < maxJobs {

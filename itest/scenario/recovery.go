@@ -54,6 +54,9 @@ const (
 	aloneTime = 5 * time.Second
 	// recoveryTime bounds each recovery.
 	recoveryTime = 10 * time.Minute
+	// beginLook is how often it is looked whether a recovery has begun, endLook whether it is over: more rarely, as each time a command is run,
+	// which takes from what is measured.
+	beginLook, endLook = 50 * time.Millisecond, 250 * time.Millisecond
 )
 
 // Recovery loses one of two chunk servers with all that is on it, twice, and lets a new one take its place: first with nothing else going on,
@@ -128,6 +131,7 @@ func timeRecovery(ctx context.Context, c *cluster.Cluster) (time.Duration, error
 	ctx, cancel := context.WithTimeout(ctx, recoveryTime)
 	defer cancel()
 	var began time.Time
+	look := beginLook
 	for {
 		moved, err := c.CS[len(c.CS)-1].Metric(ctx, pulledBytes)
 		if err != nil {
@@ -138,12 +142,12 @@ func timeRecovery(ctx context.Context, c *cluster.Cluster) (time.Duration, error
 			return 0, err
 		}
 		if began.IsZero() && (moved > 0 || state.Chunks.Replicating > 0) {
-			began = time.Now()
+			began, look = time.Now(), endLook
 		}
 		if !began.IsZero() && state.Chunks.Degraded+state.Chunks.Blocked+state.Chunks.Replicating == 0 {
 			return time.Since(began), nil
 		}
-		if err := Wait(ctx, 50*time.Millisecond); err != nil {
+		if err := Wait(ctx, look); err != nil {
 			return 0, fmt.Errorf("%s recovered, %+v: %w", size.Format(uint64(moved)), state.Chunks, err)
 		}
 	}
