@@ -9,14 +9,14 @@ import (
 
 // BenchmarkTurn is what the server does for a request between its system calls, the device's copying included.
 func BenchmarkTurn(b *testing.B) {
-	for _, size := range []uint32{4 << 10, 128 << 10} {
+	for _, size := range []uint64{4 << 10, 128 << 10} {
 		for cmd, name := range []string{cmdRead: "read", cmdWrite: "write"} {
 			b.Run(fmt.Sprintf("%s/%dk", name, size>>10), func(b *testing.B) { benchmarkTurn(b, uint16(cmd), size) })
 		}
 	}
 }
 
-func benchmarkTurn(b *testing.B, cmd uint16, size uint32) {
+func benchmarkTurn(b *testing.B, cmd uint16, size uint64) {
 	var batch []byte
 	for i := range uint64(32) {
 		batch = append(batch, encodeRequest(header{cmd: cmd, cookie: i, offset: i * 128 << 10, length: size}, nil)...)

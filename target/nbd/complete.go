@@ -29,10 +29,10 @@ func (c *conn) finish(r *request, now int64) {
 	} else {
 		c.finishOK(r)
 	}
-	if r.payload != nil {
-		r.payload.release(1)
+	if r.source != nil {
+		r.source.release(1)
 	}
-	r.space, r.payload, r.Data, r.State = nil, nil, nil, nil
+	r.space, r.source, r.Data, r.State = nil, nil, nil, nil
 	c.returned = append(c.returned, r)
 	c.inflight--
 	c.changed.Broadcast()
@@ -43,8 +43,9 @@ func (c *conn) finishOK(r *request) {
 	switch {
 	case r.cmd == cmdBlockStatus: // complete already
 	case r.cmd == cmdRead && c.structured:
-		putChunk(b, replyTypeOffsetData, r.cookie, len(b)-structuredSize)
-		binary.BigEndian.PutUint64(b[structuredSize:], r.offset)
+		binary.BigEndian.PutUint64(c.putChunk(b, replyTypeOffsetData, &r.header), r.offset)
+	case c.extended:
+		c.putChunk(b, replyTypeNone, &r.header)
 	default:
 		putSimple(b, nbdOK, r.cookie)
 	}
@@ -58,7 +59,7 @@ func (c *conn) finishError(r *request) {
 		if r.space != nil {
 			r.space.release(1)
 		}
-		c.enqueue(errorPiece(r.cookie, code, text))
+		c.enqueue(c.errorPiece(&r.header, code, text))
 		return
 	}
 	putSimple(r.space.data[r.from:], code, r.cookie)
@@ -66,12 +67,12 @@ func (c *conn) finishError(r *request) {
 }
 
 // errorPiece makes an error chunk in memory of its own.
-func errorPiece(cookie uint64, code errno, text string) piece {
-	b := make([]byte, structuredSize+6+len(text))
-	putChunk(b, replyTypeError, cookie, 6+len(text))
-	binary.BigEndian.PutUint32(b[structuredSize:], uint32(code))
-	binary.BigEndian.PutUint16(b[structuredSize+4:], uint16(len(text)))
-	copy(b[structuredSize+6:], text)
+func (t terms) errorPiece(h *header, code errno, text string) piece {
+	b := make([]byte, t.chunkSize()+6+len(text))
+	payload := t.putChunk(b, replyTypeError, h)
+	binary.BigEndian.PutUint32(payload, uint32(code))
+	binary.BigEndian.PutUint16(payload[4:], uint16(len(text)))
+	copy(payload[6:], text)
 	return piece{buffer: &buffer{data: b}, to: len(b)}
 }
 
@@ -82,12 +83,19 @@ func putSimple(b []byte, code errno, cookie uint64) {
 	binary.BigEndian.PutUint64(b[8:], cookie)
 }
 
-// putChunk begins the only chunk of a structured reply.
-func putChunk(b []byte, kind uint16, cookie uint64, length int) {
-	_ = b[structuredSize-1]
-	binary.BigEndian.PutUint32(b, magicStructured)
+// putChunk begins b, the only chunk of a structured or extended reply, and returns the place of its payload.
+func (t terms) putChunk(b []byte, kind uint16, h *header) (payload []byte) {
+	payload = b[t.chunkSize():]
 	binary.BigEndian.PutUint16(b[4:], replyFlagDone)
 	binary.BigEndian.PutUint16(b[6:], kind)
-	binary.BigEndian.PutUint64(b[8:], cookie)
-	binary.BigEndian.PutUint32(b[16:], uint32(length))
+	binary.BigEndian.PutUint64(b[8:], h.cookie)
+	if t.extended {
+		binary.BigEndian.PutUint32(b, magicExtendedReply)
+		binary.BigEndian.PutUint64(b[16:], h.offset)
+		binary.BigEndian.PutUint64(b[24:], uint64(len(payload)))
+	} else {
+		binary.BigEndian.PutUint32(b, magicStructured)
+		binary.BigEndian.PutUint32(b[16:], uint32(len(payload)))
+	}
+	return payload
 }

@@ -68,6 +68,13 @@ const (
 	maxQueue = 4096
 	// maxExtents in the reply to one BLOCK_STATUS.
 	maxExtents = 4096
+	// maxStatus is how far one BLOCK_STATUS looks: the device may have to read tables of all of that.
+	maxStatus = 64 << 30
+	// partBytes is what a device is asked to trim or to zero at once: it may cut it into pieces.
+	partBytes = 4 << 30
+	// maxCache is how much of what one CACHE asks for is read, cachePart at a time.
+	maxCache  = block.MaxTransfer
+	cachePart = 1 << 20
 )
 
 func (l Limits) withDefaults() Limits {

@@ -27,8 +27,8 @@ type conn struct {
 	changed  sync.Cond  // requests completed, replies sent, or broken
 	inflight int        // requests read and not completed
 	returned []*request // completed: the receiver's to use again
-	statuses []*request // BLOCK_STATUS to answer
-	asking   bool       // a goroutine answers them
+	errands  []*request // requests that may have to be waited for
+	running  bool       // a goroutine does them
 	corked   bool       // the receiver is submitting and will send what is completed meanwhile
 	sending  bool       // the token: somebody sends
 	broken   bool       // the link is closed
@@ -38,7 +38,8 @@ type conn struct {
 
 	outbox // the holder of the token's
 
-	lossy atomic.Bool // ended since the volume has lost writes
+	lossy  atomic.Bool // ended since the volume has lost writes
+	ending atomic.Bool // nothing is received any more
 
 	// Since when the sender and the receiver (in the middle of a request) have waited for the client; 0: they do not.
 	sendStalled, readStalled atomic.Int64
@@ -57,6 +58,7 @@ func newConn(s *Server, e *export, t terms, d block.Device, l link) *conn {
 // it ended; nil: the client was done.
 func (c *conn) serve() error {
 	err := c.receive()
+	c.ending.Store(true)
 	c.link.limitWrite(c.server.limits.Drain) // or replies that nobody takes could hold up what is waited for
 	c.awaitDevice()
 	c.link.limitWrite(c.server.limits.Drain)

@@ -1,6 +1,6 @@
 // Package nbd serves the volumes of a catalog over the Network Block Device protocol: fixed newstyle negotiation, simple
-// and structured replies, the base:allocation metadata context. The standard is doc/proto.md of the NBD project; the
-// names here are its names.
+// and structured replies, extended headers, the base:allocation metadata context. The standard is doc/proto.md of the NBD
+// project, for extended headers that of its branch extension-ext-header; the names here are its names.
 //
 // # Format (big endian)
 //
@@ -12,6 +12,11 @@
 //	request     C: 4 0x25609513  2 flags  2 type  8 cookie  8 offset  4 length  (WRITE: length bytes)
 //	simple      S: 4 0x67446698  4 error  8 cookie                              (READ: length bytes)
 //	structured  S: 4 0x668e33ef  2 flags  2 type  8 cookie  4 length  payload
+//
+// With extended headers, these take the place of the last three:
+//
+//	request     C: 4 0x21e41c71  2 flags  2 type  8 cookie  8 offset  8 length  (flag PAYLOAD_LEN: length bytes)
+//	reply       S: 4 0x6e8a278c  2 flags  2 type  8 cookie  8 offset  8 length  payload
 //
 // # DESIGN
 //
@@ -29,8 +34,11 @@
 // carved, header and data together, out of one buffer, in order (carve.go): the replies of a batch that the device completed at once lie
 // side by side and leave with one write. Replies completed later leave from the completer's goroutine (outbox.go).
 //
+// BLOCK_STATUS and CACHE, which have to be waited for, and ranges so long that the device gets them in parts are done by a goroutine
+// for such (errand.go), one after the other.
+//
 // Goroutines: one per listener in Serve; one per connection (negotiation, then receiving), one more per connection while
-// its socket takes no more (sendBlocked), and one from the first BLOCK_STATUS on, as the device may wait to answer that.
+// its socket takes no more (sendBlocked), and one while there are errands.
 //
 // Locks, in their order: Server.mu (connections, what ended ones counted), conn.mu (requests, queue of replies, counters),
 // account.mu (memory). No lock is held over a system call or a call of the device. The right to send on a

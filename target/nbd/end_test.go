@@ -73,7 +73,7 @@ func TestSoftDisconnectAnswersQuestionsForStatus(t *testing.T) {
 		p := connect(t, path, "demo", true)
 		status := encodeRequest(header{cmd: cmdBlockStatus, cookie: 3, length: 4096}, nil)
 		p.write(append(status, encodeRequest(header{cmd: cmdDisc}, nil)...))
-		if b := p.read(structuredSize + 4 + extentSize); binary.BigEndian.Uint16(b[6:]) != replyTypeBlockStatus {
+		if b := p.read(structuredSize + 4 + 8); binary.BigEndian.Uint16(b[6:]) != replyTypeBlockStatus {
 			t.Fatalf("%x", b)
 		}
 		p.wantEnd()

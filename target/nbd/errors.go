@@ -28,6 +28,9 @@ var (
 	errTooLong        = errors.New("length is over the maximum payload")
 	errReserved       = errors.New("offset and length must be zero")
 	errNoContext      = errors.New("no metadata context negotiated")
+	errNoPayload      = errors.New("a write needs a payload")
+	errFilter         = errors.New("payload does not name the metadata context negotiated")
+	errNotFast        = errors.New("zeroing less than a block is not faster than writing it")
 )
 
 // errno is an error on the wire.
@@ -39,6 +42,7 @@ const (
 	nbdEIO       errno = 5
 	nbdEINVAL    errno = 22
 	nbdENOSPC    errno = 28
+	nbdENOTSUP   errno = 95
 	nbdESHUTDOWN errno = 108
 )
 
@@ -74,6 +78,9 @@ var wireErrors = [...]struct {
 	{errTooLong, nbdEINVAL},
 	{errReserved, nbdEINVAL},
 	{errNoContext, nbdEINVAL},
+	{errNoPayload, nbdEINVAL},
+	{errFilter, nbdEINVAL},
+	{errNotFast, nbdENOTSUP},
 	{block.ErrClosed, nbdESHUTDOWN},
 	{block.ErrLostLease, nbdESHUTDOWN},
 	{errShutdown, nbdESHUTDOWN},

@@ -25,6 +25,9 @@ func FuzzNegotiation(f *testing.F) {
 	}
 	add(3, encodeOption(optStructuredReply, nil), encodeOption(optSetMetaContext, queriesFor("demo", contextAllocation)),
 		encodeOption(optGo, infoFor("demo", infoBlockSize, infoName)))
+	add(3, encodeOption(optExtendedHeaders, nil), encodeOption(optStructuredReply, nil), encodeOption(optSetMetaContext, queriesFor("demo", contextAllocation)),
+		encodeOption(optGo, infoFor("demo")))
+	add(3, encodeOption(optExtendedHeaders, []byte("x")), encodeOption(optExtendedHeaders, nil), encodeOption(optExportName, []byte("demo")))
 	add(1, encodeOption(optList, nil), encodeOption(optExportName, []byte("fixed")))
 	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
 	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
@@ -63,26 +66,55 @@ func checkReplies(t *testing.T, b []byte) {
 
 func FuzzRequests(f *testing.F) {
 	data := make([]byte, 80<<10)
-	f.Add(encodeRequest(header{cmd: cmdRead, offset: 512, length: 4096}, nil), true, uint16(10))
-	f.Add(encodeRequest(header{cmd: cmdWrite, length: 80 << 10}, data), false, uint16(9000))
-	f.Add(append(encodeRequest(header{cmd: cmdWrite, length: 3}, data[:3]), encodeRequest(header{cmd: cmdBlockStatus, length: 1 << 20}, nil)...), true, uint16(1))
-	f.Add(encodeRequest(header{cmd: cmdWriteZeroes, flags: 3, length: 1 << 31}, nil), true, uint16(0))
+	filter := append(binary.BigEndian.AppendUint64(nil, 4096), 0, 0, 0, contextAllocationID)
+	for kind := range uint8(3) {
+		encode := kindOfFuzz(kind).encode
+		f.Add(encode(header{cmd: cmdRead, offset: 512, length: 4096}, nil), kind, uint16(10))
+		f.Add(encode(header{cmd: cmdWrite, length: 80 << 10}, data), kind, uint16(9000))
+		f.Add(append(encode(header{cmd: cmdWrite, length: 3}, data[:3]), encode(header{cmd: cmdBlockStatus, length: 1 << 20}, nil)...), kind, uint16(1))
+		f.Add(encode(header{cmd: cmdWriteZeroes, flags: 3, length: 1 << 31}, nil), kind, uint16(0))
+		f.Add(append(encode(header{cmd: cmdBlockStatus, length: filterSize}, filter), encode(header{cmd: cmdCache, length: 1 << 20}, nil)...), kind, uint16(40))
+		f.Add(encode(header{cmd: cmdTrim, offset: 1 << 63, length: 1 << 63}, nil), kind, uint16(3))
+	}
 	server := New(Config{Catalog: newShelf()})
-	f.Fuzz(func(t *testing.T, in []byte, structured bool, split uint16) {
+	f.Fuzz(func(t *testing.T, in []byte, kind uint8, split uint16) {
+		terms := kindOfFuzz(kind)
 		l := newReel(frames(in, int(split)))
 		l.keep = true
-		c := newConn(server, server.export("demo"), terms{structured: structured, allocation: structured}, block.NewMemory(1<<20), l)
+		c := newConn(server, server.export("demo"), terms, block.NewMemory(1<<20), l)
 		if err := c.serve(); err != nil && !errors.Is(err, errProtocol) {
 			t.Fatal(err)
 		}
 		if c.account.held != 0 || c.inflight != 0 {
 			t.Fatalf("%d bytes and %d requests left", c.account.held, c.inflight)
 		}
-		if !structured { // how long a reply is cannot be told without the requests
+		if !terms.structured { // how long a reply is cannot be told without the requests
 			return
 		}
-		checkChunks(t, l.out)
+		if terms.extended {
+			checkExtended(t, l.out)
+		} else {
+			checkChunks(t, l.out)
+		}
 	})
+}
+
+// kindOfFuzz makes terms of a number: simple, structured, extended.
+func kindOfFuzz(kind uint8) terms {
+	return terms{structured: kind%3 > 0, extended: kind%3 == 2, allocation: kind%3 > 0}
+}
+
+func checkExtended(t *testing.T, b []byte) {
+	for len(b) > 0 {
+		if len(b) < extendedSize || binary.BigEndian.Uint32(b) != magicExtendedReply {
+			t.Fatalf("not a reply: %x", b[:min(len(b), 40)])
+		}
+		n := binary.BigEndian.Uint64(b[24:])
+		if n > uint64(len(b)-extendedSize) {
+			t.Fatalf("payload of %d bytes in %d sent", n, len(b)-extendedSize)
+		}
+		b = b[extendedSize+n:]
+	}
 }
 
 func frames(in []byte, size int) (out [][]byte) {

@@ -148,11 +148,29 @@ func dial(t testing.TB, path string) *peer {
 // connect enters transmission on an export.
 func connect(t testing.TB, path, export string, structured bool) *peer {
 	t.Helper()
+	return connectWith(t, path, export, terms{structured: structured})
+}
+
+func connectWith(t testing.TB, path, export string, terms terms) *peer {
+	t.Helper()
 	p := dial(t, path)
 	p.greet(flagFixedNewstyle | flagNoZeroes)
-	if structured {
-		p.option(optStructuredReply, nil)
-		p.wantReply(optStructuredReply, repAck)
+	p.enter(export, terms)
+	return p
+}
+
+// enter negotiates the terms and enters transmission.
+func (p *peer) enter(export string, terms terms) {
+	p.t.Helper()
+	if terms.extended {
+		p.option(optExtendedHeaders, nil)
+		p.wantReply(optExtendedHeaders, repAck)
+	}
+	if terms.structured {
+		if !terms.extended {
+			p.option(optStructuredReply, nil)
+			p.wantReply(optStructuredReply, repAck)
+		}
 		p.option(optSetMetaContext, queriesFor(export, contextAllocation))
 		p.wantReply(optSetMetaContext, repMetaContext)
 		p.wantReply(optSetMetaContext, repAck)
@@ -160,7 +178,6 @@ func connect(t testing.TB, path, export string, structured bool) *peer {
 	p.option(optGo, infoFor(export))
 	p.wantReply(optGo, repInfo)
 	p.wantReply(optGo, repAck)
-	return p
 }
 
 func (p *peer) greet(flags uint32) {
@@ -250,8 +267,29 @@ func encodeRequest(h header, data []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, h.cmd)
 	b = binary.BigEndian.AppendUint64(b, h.cookie)
 	b = binary.BigEndian.AppendUint64(b, h.offset)
-	b = binary.BigEndian.AppendUint32(b, h.length)
+	b = binary.BigEndian.AppendUint32(b, uint32(h.length))
 	return append(b, data...)
+}
+
+func encodeExtended(h header, data []byte) []byte {
+	if len(data) > 0 {
+		h.flags |= cmdFlagPayload
+	}
+	b := binary.BigEndian.AppendUint32(nil, magicExtendedRequest)
+	b = binary.BigEndian.AppendUint16(b, h.flags)
+	b = binary.BigEndian.AppendUint16(b, h.cmd)
+	b = binary.BigEndian.AppendUint64(b, h.cookie)
+	b = binary.BigEndian.AppendUint64(b, h.offset)
+	b = binary.BigEndian.AppendUint64(b, h.length)
+	return append(b, data...)
+}
+
+// encode is encodeRequest with the headers agreed on.
+func (t terms) encode(h header, data []byte) []byte {
+	if t.extended {
+		return encodeExtended(h, data)
+	}
+	return encodeRequest(h, data)
 }
 
 func (p *peer) request(h header, data []byte) {

@@ -121,7 +121,7 @@ func TestDisconnectRightAfterExportName(t *testing.T) {
 // TestClientThatNeverReadsIsNotReadFrom: what it makes the server hold is bounded, and others are served.
 func TestClientThatNeverReadsIsNotReadFrom(t *testing.T) {
 	server, path := start(t, demo(t), Limits{})
-	for _, size := range []uint32{512, 128 << 10} {
+	for _, size := range []uint64{512, 128 << 10} {
 		p := connect(t, path, "demo", false)
 		go func() { // ends when the peer is closed
 			many := bytes.Repeat(encodeRequest(header{cmd: cmdRead, length: size}, nil), 1000)

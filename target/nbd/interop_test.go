@@ -83,7 +83,7 @@ func TestNbdinfoSeesTheVolume(t *testing.T) {
 	e := info.Exports[0]
 	for key, want := range map[string]any{
 		"export-name": "demo", "export-size": 8.0 * (1 << 20), "is_read_only": false, "can_fua": true, "can_flush": true,
-		"can_multi_conn": true, "can_trim": true, "can_zero": true, "can_df": true, "can_fast_zero": false,
+		"can_multi_conn": true, "can_trim": true, "can_zero": true, "can_df": true, "can_fast_zero": true, "can_cache": true,
 		"block_size_minimum": 512.0, "block_size_preferred": 4096.0, "block_size_maximum": 33554432.0,
 	} {
 		if e[key] != want {

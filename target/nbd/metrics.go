@@ -18,7 +18,7 @@ const (
 
 // commands are those counted, by their number on the wire.
 var commands = [...]string{
-	cmdRead: "read", cmdWrite: "write", cmdFlush: "flush", cmdTrim: "trim", cmdWriteZeroes: "write_zeroes",
+	cmdRead: "read", cmdWrite: "write", cmdFlush: "flush", cmdTrim: "trim", cmdCache: "cache", cmdWriteZeroes: "write_zeroes",
 	cmdBlockStatus: "block_status",
 }
 
@@ -65,7 +65,7 @@ func (t *counters) count(r *request, latency int64) {
 	if r.Err != nil {
 		c.errors++
 	} else {
-		c.bytes += uint64(r.length)
+		c.bytes += r.length
 	}
 }
 

@@ -19,6 +19,7 @@ type negotiation struct {
 
 	noZeroes   bool
 	structured bool
+	extended   bool
 	contextOf  string // the export base:allocation was selected for
 	selected   bool
 }
@@ -109,6 +110,8 @@ func (n *negotiation) answer(data []byte) (*agreement, error) {
 		return nil, n.list(data)
 	case optStructuredReply:
 		n.structuredReply(data)
+	case optExtendedHeaders:
+		n.extendedHeaders(data)
 	case optListMetaContext:
 		n.listContexts(data)
 	case optSetMetaContext:

@@ -19,7 +19,7 @@ type lookuper interface {
 
 // exportName enters transmission without a chance to say why it cannot.
 func (n *negotiation) exportName(data []byte) (*agreement, error) {
-	if !validName(data) {
+	if !validName(data) || n.extended { // who knows extended headers has no use for this option, says the standard
 		return nil, fmt.Errorf("name of an export: %w", errProtocol)
 	}
 	a, err := n.open(string(data))
@@ -77,6 +77,7 @@ func (n *negotiation) open(name string) (*agreement, error) {
 func (n *negotiation) termsOf(name string, v block.VolumeInfo) terms {
 	return terms{
 		structured: n.structured,
+		extended:   n.extended,
 		allocation: n.structured && n.selected && n.contextOf == name,
 		readOnly:   v.ReadOnly,
 	}
@@ -154,11 +155,23 @@ func (n *negotiation) list(data []byte) error {
 }
 
 func (n *negotiation) structuredReply(data []byte) {
+	switch {
+	case len(data) > 0:
+		n.refuse(repErrInvalid, "option takes no data")
+	case n.extended:
+		n.refuse(repErrExtended, "extended headers have been negotiated")
+	default:
+		n.structured = true
+		n.reply(repAck, nil)
+	}
+}
+
+func (n *negotiation) extendedHeaders(data []byte) {
 	if len(data) > 0 {
 		n.refuse(repErrInvalid, "option takes no data")
 		return
 	}
-	n.structured = true
+	n.structured, n.extended = true, true
 	n.reply(repAck, nil)
 }
 
@@ -195,12 +208,15 @@ func validName(b []byte) bool {
 }
 
 func transmissionFlags(t terms) uint16 {
-	f := uint16(flagHasFlags | flagSendFlush | flagSendFUA | flagSendTrim | flagSendWriteZeroes | flagCanMultiConn)
+	f := uint16(flagHasFlags | flagSendFlush | flagSendFUA | flagSendTrim | flagSendWriteZeroes | flagCanMultiConn | flagSendCache | flagSendFastZero)
 	if t.readOnly {
 		f |= flagReadOnly
 	}
 	if t.structured {
 		f |= flagSendDF
+	}
+	if t.extended && t.allocation {
+		f |= flagStatusPayload
 	}
 	return f
 }

@@ -1,6 +1,10 @@
 package nbd
 
-import "fmt"
+import (
+	"fmt"
+
+	"pstorage/blockstore/block"
+)
 
 // parseAll makes requests of all that is complete.
 func (c *conn) parseAll() error {
@@ -15,20 +19,37 @@ func (c *conn) parseAll() error {
 		if c.skip > 0 && !c.skipped() {
 			return nil
 		}
-		if c.w-c.r < requestSize {
+		if c.w-c.r < c.requestSize() {
 			return nil
 		}
-		h := parseHeader(c.in.data[c.r:])
-		if h.magic != magicRequest {
-			return fmt.Errorf("request begins with %#x: %w", h.magic, errProtocol)
+		var h header
+		if err := c.readHeader(&h); err != nil {
+			return err
 		}
-		if h.cmd == cmdDisc {
-			return errDisconnect
-		}
-		if more, err := c.parse(h); !more || err != nil {
+		if more, err := c.parse(&h); !more || err != nil {
 			return err
 		}
 	}
+}
+
+// readHeader decodes the request at c.r. It fails if the connection cannot go on.
+func (c *conn) readHeader(h *header) error {
+	magic := uint32(magicRequest)
+	if c.extended {
+		h.parseExtended(c.in.data[c.r:])
+		magic = magicExtendedRequest
+	} else {
+		h.parse(c.in.data[c.r:])
+	}
+	switch {
+	case h.magic != magic:
+		return fmt.Errorf("request begins with %#x: %w", h.magic, errProtocol)
+	case h.cmd == cmdDisc:
+		return errDisconnect
+	case c.extended && h.payload > block.MaxTransfer:
+		return fmt.Errorf("payload of %d bytes: %w", h.payload, errProtocol)
+	}
+	return nil
 }
 
 // skipped drops the payload of a refused write, and answers it when all has come.
@@ -44,45 +65,53 @@ func (c *conn) skipped() bool {
 }
 
 // parse makes a request of the header at c.r and what follows it. It reports false when that is not all there yet.
-func (c *conn) parse(h header) (more bool, err error) {
-	refusal := validate(&h, c.terms, c.size)
-	have := c.w - c.r - requestSize
-	if h.cmd == cmdWrite && refusal == nil && have < int(h.length) && h.length < bigPayload {
+func (c *conn) parse(h *header) (more bool, err error) {
+	refusal := validate(h, c.terms, c.size)
+	have := c.w - c.r - c.requestSize()
+	if refusal == nil && have < int(h.payload) && h.payload < bigPayload {
 		return false, nil
+	}
+	if h.cmd == cmdBlockStatus && refusal == nil && h.payload > 0 {
+		refusal = validateFilter(h, c.in.data[c.r+c.requestSize():], c.size)
 	}
 	r, err := c.request()
 	if err != nil {
 		return false, err
 	}
-	r.header, r.started = h, c.now
+	r.header, r.started = *h, c.now
 	r.operation()
-	c.r += requestSize
+	c.r += c.requestSize()
 	switch {
 	case refusal != nil:
 		return true, c.refuseRequest(r, refusal)
 	case h.cmd == cmdWrite:
 		return true, c.takePayload(r, have)
-	case h.cmd == cmdBlockStatus:
-		c.askStatus(r)
-		return true, nil
 	case h.cmd == cmdRead:
 		return true, c.addRead(r)
+	case h.cmd == cmdBlockStatus:
+		c.r += int(h.payload)
+		c.run(r)
+		return true, nil
 	}
-	if err := c.carve(r, simpleSize); err != nil {
+	if err := c.carve(r, c.replySize()); err != nil {
 		return false, err
 	}
-	c.add(r)
+	if h.cmd == cmdCache || h.length > partBytes {
+		c.run(r)
+	} else {
+		c.add(r)
+	}
 	return true, nil
 }
 
 // refuseRequest answers r with the refusal, after the payload that follows it.
 func (c *conn) refuseRequest(r *request, refusal error) error {
 	r.Err = refusal
-	if err := c.carve(r, simpleSize); err != nil {
+	if err := c.carve(r, c.replySize()); err != nil {
 		return err
 	}
-	if r.cmd == cmdWrite && r.length > 0 {
-		c.refuse, c.skip = r, int64(r.length)
+	if r.payload > 0 {
+		c.refuse, c.skip = r, int64(r.payload)
 		return nil
 	}
 	c.answer(r)
@@ -91,12 +120,12 @@ func (c *conn) refuseRequest(r *request, refusal error) error {
 
 // takePayload finds the data of a write: where they are, if they are there, else in a buffer of their own.
 func (c *conn) takePayload(r *request, have int) error {
-	if err := c.carve(r, simpleSize); err != nil {
+	if err := c.carve(r, c.replySize()); err != nil {
 		return err
 	}
 	length := int(r.length)
 	if have >= length {
-		r.Data, r.payload = c.in.data[c.r:c.r+length:c.r+length], c.in
+		r.Data, r.source = c.in.data[c.r:c.r+length:c.r+length], c.in
 		c.in.retain()
 		c.r += length
 		c.add(r)
@@ -107,7 +136,7 @@ func (c *conn) takePayload(r *request, have int) error {
 		r.space.release(1)
 		return err
 	}
-	r.Data, r.payload = own.data[:length:length], own
+	r.Data, r.source = own.data[:length:length], own
 	c.bigAt = copy(r.Data, c.in.data[c.r:c.w])
 	c.r = c.w
 	c.big = r
@@ -118,7 +147,7 @@ func (c *conn) takePayload(r *request, have int) error {
 func (c *conn) addRead(r *request) error {
 	head := simpleSize
 	if c.structured {
-		head = offsetDataSize
+		head = c.chunkSize() + offsetSize
 	}
 	if c.bytes >= batchBytes {
 		c.flush()

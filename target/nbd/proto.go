@@ -8,6 +8,9 @@ const (
 	magicRequest    = 0x25609513
 	magicSimple     = 0x67446698
 	magicStructured = 0x668e33ef
+
+	magicExtendedRequest = 0x21e41c71
+	magicExtendedReply   = 0x6e8a278c
 )
 
 // Handshake flags, and the client's answer, which has the same bits.
@@ -26,6 +29,9 @@ const (
 	flagSendWriteZeroes = 1 << 6
 	flagSendDF          = 1 << 7
 	flagCanMultiConn    = 1 << 8
+	flagSendCache       = 1 << 10
+	flagSendFastZero    = 1 << 11
+	flagStatusPayload   = 1 << 12 // BLOCK_STATUS_PAYLOAD
 )
 
 // Options.
@@ -39,6 +45,7 @@ const (
 	optStructuredReply = 8
 	optListMetaContext = 9
 	optSetMetaContext  = 10
+	optExtendedHeaders = 11
 )
 
 // Types of option replies.
@@ -54,6 +61,7 @@ const (
 	repErrUnknown  = repErr | 6
 	repErrShutdown = repErr | 7
 	repErrTooBig   = repErr | 9
+	repErrExtended = repErr | 10 // EXT_HEADER_REQD
 )
 
 // Information types.
@@ -70,24 +78,29 @@ const (
 	cmdDisc        = 2
 	cmdFlush       = 3
 	cmdTrim        = 4
+	cmdCache       = 5
 	cmdWriteZeroes = 6
 	cmdBlockStatus = 7
 )
 
 // Command flags.
 const (
-	cmdFlagFUA    = 1 << 0
-	cmdFlagNoHole = 1 << 1
-	cmdFlagDF     = 1 << 2
-	cmdFlagReqOne = 1 << 3
+	cmdFlagFUA      = 1 << 0
+	cmdFlagNoHole   = 1 << 1
+	cmdFlagDF       = 1 << 2
+	cmdFlagReqOne   = 1 << 3
+	cmdFlagFastZero = 1 << 4
+	cmdFlagPayload  = 1 << 5 // PAYLOAD_LEN
 )
 
-// Structured replies.
+// Structured and extended replies.
 const (
-	replyFlagDone        = 1 << 0
-	replyTypeOffsetData  = 1
-	replyTypeBlockStatus = 5
-	replyTypeError       = 1<<15 | 1
+	replyFlagDone           = 1 << 0
+	replyTypeNone           = 0
+	replyTypeOffsetData     = 1
+	replyTypeBlockStatus    = 5
+	replyTypeBlockStatusExt = 6
+	replyTypeError          = 1<<15 | 1
 )
 
 // Block status of base:allocation.
@@ -103,7 +116,9 @@ const (
 	requestSize     = 28
 	simpleSize      = 16
 	structuredSize  = 20
-	offsetDataSize  = structuredSize + 8 // with the offset that the data begin with
+	extendedSize    = 32 // of requests and replies
+	offsetSize      = 8  // that the data of a read begin with, structured
+	filterSize      = 12 // of a BLOCK_STATUS for one context: effect length, number of the context
 	optionSize      = 16
 	optionReplySize = 20
 	maxString       = 4096 // of names and messages

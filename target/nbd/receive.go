@@ -184,8 +184,8 @@ func (c *conn) dropReceived() {
 			continue
 		}
 		r.space.release(1)
-		if r.payload != nil {
-			r.payload.release(1)
+		if r.source != nil {
+			r.source.release(1)
 		}
 	}
 	for _, b := range [...]*buffer{c.in, c.space} {

@@ -8,25 +8,49 @@ import (
 
 // header is a request as it came.
 type header struct {
-	magic  uint32
-	flags  uint16
-	cmd    uint16
-	cookie uint64
-	offset uint64
-	length uint32
+	magic   uint32
+	flags   uint16
+	cmd     uint16
+	cookie  uint64
+	offset  uint64
+	length  uint64 // of the range
+	payload uint64 // bytes that follow
 }
 
-// parseHeader decodes the first requestSize bytes of b.
-func parseHeader(b []byte) header {
+// parse decodes the first requestSize bytes of b.
+func (h *header) parse(b []byte) {
 	_ = b[requestSize-1]
-	return header{
-		magic:  binary.BigEndian.Uint32(b),
-		flags:  binary.BigEndian.Uint16(b[4:]),
-		cmd:    binary.BigEndian.Uint16(b[6:]),
-		cookie: binary.BigEndian.Uint64(b[8:]),
-		offset: binary.BigEndian.Uint64(b[16:]),
-		length: binary.BigEndian.Uint32(b[24:]),
+	h.begin(b)
+	h.length, h.payload = uint64(binary.BigEndian.Uint32(b[24:])), 0
+	if h.cmd == cmdWrite {
+		h.payload = h.length
 	}
+}
+
+// parseExtended decodes the first extendedSize bytes of b, where a flag says whether something follows.
+func (h *header) parseExtended(b []byte) {
+	_ = b[extendedSize-1]
+	h.begin(b)
+	h.length, h.payload = binary.BigEndian.Uint64(b[24:]), 0
+	if h.flags&cmdFlagPayload != 0 {
+		h.payload = h.length
+	}
+}
+
+// begin decodes what both have in common.
+func (h *header) begin(b []byte) {
+	_ = b[23]
+	h.magic = binary.BigEndian.Uint32(b)
+	h.flags = binary.BigEndian.Uint16(b[4:])
+	h.cmd = binary.BigEndian.Uint16(b[6:])
+	h.cookie = binary.BigEndian.Uint64(b[8:])
+	h.offset = binary.BigEndian.Uint64(b[16:])
+}
+
+// parseFilter decodes the payload of a BLOCK_STATUS, filterSize bytes: its range's length, and the context it is about.
+func (h *header) parseFilter(b []byte) (context uint32) {
+	h.length = binary.BigEndian.Uint64(b)
+	return binary.BigEndian.Uint32(b[8:])
 }
 
 // request is one command, from its parsing until its reply is queued. Connections reuse theirs.
@@ -35,7 +59,7 @@ type request struct {
 	header
 	space    *buffer // where the reply goes: header and, of a read, data
 	from, to int     // its place there
-	payload  *buffer // that Data is in, of a write
+	source   *buffer // that Data is in, of a write
 	started  int64   // when it was read, nanoseconds of the server's clock
 }
 

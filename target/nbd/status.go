@@ -7,43 +7,19 @@ import (
 	"pstorage/blockstore/block"
 )
 
-// extentSize is one extent in a reply.
-const extentSize = 8
-
-// askStatus hands a BLOCK_STATUS to the goroutine that asks the device, which may wait for the answer; the receiver may not.
-func (c *conn) askStatus(r *request) {
-	c.mu.Lock()
-	c.inflight++
-	c.statuses = append(c.statuses, r)
-	start := !c.asking
-	c.asking = true
-	c.mu.Unlock()
-	if start {
-		go c.answerStatuses()
-	}
+// statusLayout is how a reply to BLOCK_STATUS says where which status is: after the number of the context, 32-bit lengths
+// and flags, or, with extended headers, how many extents there are, and 64-bit ones.
+type statusLayout struct {
+	kind   uint16
+	head   int // before the extents
+	extent int
 }
 
-func (c *conn) answerStatuses() {
-	for {
-		r := c.nextStatus()
-		if r == nil {
-			return
-		}
-		r.Err = c.status(r)
-		c.Complete([]*block.Request{&r.Request})
+func (t terms) statusLayout() statusLayout {
+	if t.extended {
+		return statusLayout{kind: replyTypeBlockStatusExt, head: 8, extent: 16}
 	}
-}
-
-func (c *conn) nextStatus() *request {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.statuses) == 0 {
-		c.asking = false
-		return nil
-	}
-	r := c.statuses[0]
-	c.statuses = c.statuses[1:]
-	return r
+	return statusLayout{kind: replyTypeBlockStatus, head: 4, extent: 8}
 }
 
 // status encodes the reply to r.
@@ -52,42 +28,64 @@ func (c *conn) status(r *request) error {
 	if r.flags&cmdFlagReqOne != 0 {
 		most = 1
 	}
-	extents, err := c.device.Extents(c.ctx, r.Offset, r.Length, most)
+	extents, err := c.device.Extents(c.ctx, r.Offset, min(r.Length, maxStatus), most)
 	if err != nil {
 		return err
 	}
 	if len(extents) == 0 || len(extents) > most {
 		return block.ErrIO
 	}
-	b, err := c.account.get(c.ctx, structuredSize+4+len(extents)*extentSize)
+	l := c.statusLayout()
+	b, err := c.account.get(c.ctx, c.chunkSize()+l.head+len(extents)*l.extent)
 	if err != nil {
 		return err
 	}
-	r.space, r.from, r.to = b, 0, putStatus(b.data, r, extents)
+	r.space, r.from, r.to = b, 0, c.putStatus(b.data, r, extents)
 	return nil
 }
 
 // putStatus encodes extents, which begin at the request's offset; neighbours of one status become one.
-func putStatus(b []byte, r *request, extents []block.Extent) int {
-	binary.BigEndian.PutUint32(b[structuredSize:], contextAllocationID)
-	n, left := structuredSize+4, r.Length
+func (t terms) putStatus(b []byte, r *request, extents []block.Extent) int {
+	l := t.statusLayout()
+	first := t.chunkSize() + l.head
+	n, left := first, r.Length
 	before := uint32(math.MaxUint32) // no status
 	for _, e := range extents {
-		length, state := uint32(min(e.Length, left)), stateOf(e)
+		length, state := min(e.Length, left), stateOf(e)
 		if length == 0 {
 			break
 		}
-		left -= int64(length)
+		left -= length
 		if state == before {
-			n -= extentSize
-			length += binary.BigEndian.Uint32(b[n:])
+			n -= l.extent
+			length += l.length(b[n:])
 		}
-		binary.BigEndian.PutUint32(b[n:], length)
-		binary.BigEndian.PutUint32(b[n+4:], state)
-		n, before = n+extentSize, state
+		l.put(b[n:], length, state)
+		n, before = n+l.extent, state
 	}
-	putChunk(b, replyTypeBlockStatus, r.cookie, n-structuredSize)
+	head := t.putChunk(b[:n], l.kind, &r.header)
+	binary.BigEndian.PutUint32(head, contextAllocationID)
+	if t.extended {
+		binary.BigEndian.PutUint32(head[4:], uint32((n-first)/l.extent))
+	}
 	return n
+}
+
+func (l statusLayout) put(b []byte, length int64, state uint32) {
+	if l.extent == 16 {
+		binary.BigEndian.PutUint64(b, uint64(length))
+		binary.BigEndian.PutUint64(b[8:], uint64(state))
+		return
+	}
+	binary.BigEndian.PutUint32(b, uint32(length))
+	binary.BigEndian.PutUint32(b[4:], state)
+}
+
+func (l statusLayout) length(b []byte) int64 {
+	if l.extent == 16 {
+		return int64(binary.BigEndian.Uint64(b))
+	}
+	return int64(binary.BigEndian.Uint32(b))
 }
 
 func stateOf(e block.Extent) uint32 {

@@ -48,7 +48,7 @@ func TestStructuredErrorsNameNoPartOfTheCluster(t *testing.T) {
 func TestPayloadOverTheMaximumIsSkipped(t *testing.T) {
 	_, path := start(t, demo(t), Limits{})
 	p := connect(t, path, "demo", false)
-	length := uint32(block.MaxTransfer + 512)
+	length := uint64(block.MaxTransfer + 512)
 	p.request(header{cmd: cmdWrite, cookie: 1, length: length}, make([]byte, length))
 	p.wantSimple(nbdEINVAL, 1)
 	p.alive()
@@ -76,13 +76,13 @@ func TestLargestRequestsWork(t *testing.T) {
 // TestEveryRequestIsAnsweredOnce sends a mix of requests in pieces of any length, while the device completes what it has
 // in any order from other goroutines, and checks what is read against what was written.
 func TestEveryRequestIsAnsweredOnce(t *testing.T) {
-	for _, structured := range []bool{false, true} {
-		t.Run(fmt.Sprintf("structured=%v", structured), func(t *testing.T) {
+	for _, terms := range []terms{{}, {structured: true}, {structured: true, extended: true}} {
+		t.Run(fmt.Sprintf("structured=%v,extended=%v", terms.structured, terms.extended), func(t *testing.T) {
 			g := newGate(block.NewMemory(64 << 20))
 			_, path := start(t, newShelf().add("demo", g, false), Limits{Requests: 24})
 			stop := completeAtRandom(g)
 			defer stop()
-			mixedLoad(t, connect(t, path, "demo", structured), structured)
+			mixedLoad(t, connectWith(t, path, "demo", terms), terms)
 		})
 	}
 }
@@ -117,16 +117,16 @@ const (
 )
 
 // mixedLoad gives each slot of the volume one request at a time: writes of known bytes, then reads of them.
-func mixedLoad(t *testing.T, p *peer, structured bool) {
+func mixedLoad(t *testing.T, p *peer, terms terms) {
 	free := make(chan uint64, mixSlots)
 	var slots [mixSlots]header
 	for i := range slots {
 		free <- uint64(i)
 	}
 	sent := make(chan error, 1)
-	go func() { sent <- sendMix(p, &slots, free) }()
+	go func() { sent <- sendMix(p, terms, &slots, free) }()
 	for range mixRequests {
-		slot := readMix(t, p, &slots, structured)
+		slot := readMix(t, p, &slots, terms)
 		free <- slot
 	}
 	if err := <-sent; err != nil {
@@ -134,7 +134,7 @@ func mixedLoad(t *testing.T, p *peer, structured bool) {
 	}
 }
 
-func sendMix(p *peer, slots *[mixSlots]header, free chan uint64) error {
+func sendMix(p *peer, terms terms, slots *[mixSlots]header, free chan uint64) error {
 	var buf []byte
 	for k := range mixRequests {
 		i := <-free
@@ -143,16 +143,16 @@ func sendMix(p *peer, slots *[mixSlots]header, free chan uint64) error {
 		if h.cmd == cmdWrite && h.length > 0 {
 			h.cmd = cmdRead // of what was written before
 		} else {
-			h.cmd, h.offset, h.length = cmdWrite, i*mixSlotSize+512*rand.Uint64N(8), 512*(1+rand.Uint32N(16))
+			h.cmd, h.offset, h.length = cmdWrite, i*mixSlotSize+512*rand.Uint64N(8), 512*(1+rand.Uint64N(16))
 			if k%16 == 0 {
-				h.length = 512 * (1 + rand.Uint32N(700))
+				h.length = 512 * (1 + rand.Uint64N(700))
 			}
 		}
 		var data []byte
 		if h.cmd == cmdWrite {
 			data = bytes.Repeat([]byte{mixByte(*h)}, int(h.length))
 		}
-		buf = append(buf, encodeRequest(*h, data)...)
+		buf = append(buf, terms.encode(*h, data)...)
 		for len(buf) > 0 && (rand.Uint32N(4) == 0 || len(free) == 0 || k == mixRequests-1) {
 			n := 1 + rand.IntN(len(buf))
 			if len(free) == 0 || k == mixRequests-1 {
@@ -167,9 +167,9 @@ func sendMix(p *peer, slots *[mixSlots]header, free chan uint64) error {
 	return nil
 }
 
-func mixByte(h header) byte { return byte(h.offset/512*7 + uint64(h.length)/512) }
+func mixByte(h header) byte { return byte(h.offset/512*7 + h.length/512) }
 
-func readMix(t *testing.T, p *peer, slots *[mixSlots]header, structured bool) uint64 {
+func readMix(t *testing.T, p *peer, slots *[mixSlots]header, terms terms) uint64 {
 	t.Helper()
 	b := p.read(simpleSize)
 	cookie := binary.BigEndian.Uint64(b[8:])
@@ -177,9 +177,11 @@ func readMix(t *testing.T, p *peer, slots *[mixSlots]header, structured bool) ui
 		t.Fatalf("cookie %d", cookie)
 	}
 	h := slots[cookie]
-	if magic := binary.BigEndian.Uint32(b); structured && h.cmd == cmdRead {
+	if magic := binary.BigEndian.Uint32(b); terms.extended {
+		wantExtended(t, p, b, &h)
+	} else if terms.structured && h.cmd == cmdRead {
 		rest := p.read(12)
-		if magic != magicStructured || binary.BigEndian.Uint32(rest) != h.length+8 || binary.BigEndian.Uint64(rest[4:]) != h.offset {
+		if magic != magicStructured || uint64(binary.BigEndian.Uint32(rest)) != h.length+8 || binary.BigEndian.Uint64(rest[4:]) != h.offset {
 			t.Fatalf("reply %x%x to %+v", b, rest, h)
 		}
 	} else if magic != magicSimple || binary.BigEndian.Uint32(b[4:]) != 0 {
@@ -191,6 +193,27 @@ func readMix(t *testing.T, p *peer, slots *[mixSlots]header, structured bool) ui
 		}
 	}
 	return cookie
+}
+
+// wantExtended reads the rest of a reply that begins with b, up to the data, and checks it against the request.
+func wantExtended(t *testing.T, p *peer, b []byte, h *header) {
+	t.Helper()
+	kind, length := uint16(replyTypeNone), uint64(0)
+	if h.cmd == cmdRead {
+		kind, length = replyTypeOffsetData, h.length+offsetSize
+	}
+	want := binary.BigEndian.AppendUint32(nil, magicExtendedReply)
+	want = binary.BigEndian.AppendUint16(want, replyFlagDone)
+	want = binary.BigEndian.AppendUint16(want, kind)
+	want = binary.BigEndian.AppendUint64(want, h.cookie)
+	want = binary.BigEndian.AppendUint64(want, h.offset)
+	want = binary.BigEndian.AppendUint64(want, length)
+	if h.cmd == cmdRead {
+		want = binary.BigEndian.AppendUint64(want, h.offset)
+	}
+	if b = append(b, p.read(len(want)-len(b))...); !bytes.Equal(b, want) {
+		t.Fatalf("reply %x to %+v", b, *h)
+	}
 }
 
 func TestRepliesOfOneBatchLieSideBySide(t *testing.T) {
@@ -214,33 +237,40 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("not with the race detector")
 	}
-	for _, size := range []uint32{4096, 128 << 10} {
-		for _, cmd := range []uint16{cmdRead, cmdWrite} {
-			var in []byte
-			for i := range uint64(32) {
-				in = append(in, encodeRequest(header{cmd: cmd, cookie: i, offset: i * 128 << 10, length: size}, nil)...)
-				if cmd == cmdWrite {
-					in = append(in, make([]byte, size)...)
+	for _, terms := range []terms{{}, {structured: true, extended: true}} {
+		for _, size := range []uint64{4096, 128 << 10} {
+			for _, cmd := range []uint16{cmdRead, cmdWrite} {
+				if n := allocationsPerTurn(t, terms, cmd, size); n > 0 {
+					t.Errorf("%+v, command %d of %d bytes: %v allocations a turn", terms, cmd, size, n)
 				}
 			}
-			l := newReel(nil)
-			l.repeat = in
-			c := reelConn(t, l, block.NewMemory(8<<20), terms{})
-			if err := c.begin(); err != nil {
-				t.Fatal(err)
-			}
-			round := func() {
-				if err := c.turn(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			for range 200 {
-				round()
-			}
-			if n := testing.AllocsPerRun(200, round); n > 0 {
-				t.Errorf("command %d of %d bytes: %v allocations a turn", cmd, size, n)
-			}
-			c.dropReceived()
 		}
 	}
+}
+
+func allocationsPerTurn(t *testing.T, terms terms, cmd uint16, size uint64) float64 {
+	var in []byte
+	for i := range uint64(32) {
+		var data []byte
+		if cmd == cmdWrite {
+			data = make([]byte, size)
+		}
+		in = append(in, terms.encode(header{cmd: cmd, cookie: i, offset: i * 128 << 10, length: size}, data)...)
+	}
+	l := newReel(nil)
+	l.repeat = in
+	c := reelConn(t, l, block.NewMemory(8<<20), terms)
+	if err := c.begin(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.dropReceived()
+	round := func() {
+		if err := c.turn(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 200 {
+		round()
+	}
+	return testing.AllocsPerRun(200, round)
 }

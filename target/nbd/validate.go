@@ -4,29 +4,55 @@ import "pstorage/blockstore/block"
 
 // terms are what a connection negotiated, as far as they decide which requests are valid.
 type terms struct {
-	structured bool
+	structured bool // replies
+	extended   bool // headers; replies are structured then
 	allocation bool // base:allocation may be asked for
 	readOnly   bool
+}
+
+// requestSize is that of a request's header.
+func (t terms) requestSize() int {
+	if t.extended {
+		return extendedSize
+	}
+	return requestSize
+}
+
+// replySize is that of a reply without data.
+func (t terms) replySize() int {
+	if t.extended {
+		return extendedSize
+	}
+	return simpleSize
+}
+
+// chunkSize is that of the header of a structured reply.
+func (t terms) chunkSize() int {
+	if t.extended {
+		return extendedSize
+	}
+	return structuredSize
 }
 
 // validFlags are the flags that each command may carry. FUA is accepted with every one, as the standard wants.
 var validFlags = [...]uint16{
 	cmdRead:        cmdFlagFUA | cmdFlagDF,
-	cmdWrite:       cmdFlagFUA,
+	cmdWrite:       cmdFlagFUA | cmdFlagPayload,
 	cmdFlush:       cmdFlagFUA,
 	cmdTrim:        cmdFlagFUA,
-	cmdWriteZeroes: cmdFlagFUA | cmdFlagNoHole,
-	cmdBlockStatus: cmdFlagFUA | cmdFlagReqOne,
+	cmdCache:       cmdFlagFUA,
+	cmdWriteZeroes: cmdFlagFUA | cmdFlagNoHole | cmdFlagFastZero,
+	cmdBlockStatus: cmdFlagFUA | cmdFlagReqOne | cmdFlagPayload,
 }
 
 // validate judges a request before anything acts on it. size is that of the device now.
 func validate(h *header, t terms, size int64) error {
 	switch h.cmd {
-	case cmdRead, cmdWrite, cmdFlush, cmdTrim, cmdWriteZeroes, cmdBlockStatus:
+	case cmdRead, cmdWrite, cmdFlush, cmdTrim, cmdCache, cmdWriteZeroes, cmdBlockStatus:
 	default:
 		return errUnknownCommand
 	}
-	if h.flags&^validFlags[h.cmd] != 0 || h.flags&cmdFlagDF != 0 && !t.structured {
+	if h.flags&^validFlags[h.cmd] != 0 || h.flags&cmdFlagDF != 0 && !t.structured || h.flags&cmdFlagPayload != 0 && !t.extended {
 		return errUnknownFlag
 	}
 	switch h.cmd {
@@ -39,12 +65,45 @@ func validate(h *header, t terms, size int64) error {
 		if t.readOnly {
 			return block.ErrReadOnly
 		}
+		if t.extended && h.cmd == cmdWrite && h.flags&cmdFlagPayload == 0 {
+			return errNoPayload
+		}
 	case cmdBlockStatus:
 		if !t.allocation {
 			return errNoContext
 		}
+		if h.flags&cmdFlagPayload != 0 {
+			return validateFilterSize(h)
+		}
+	}
+	if err := validateRange(h, size); err != nil || h.flags&cmdFlagFastZero == 0 {
+		return err
+	}
+	return validateFast(h)
+}
+
+// validateFilterSize: as there is one context only, no other number of contexts than one is right.
+func validateFilterSize(h *header) error {
+	if h.payload != filterSize {
+		return errFilter
+	}
+	return nil
+}
+
+// validateFilter judges a BLOCK_STATUS by its payload, which begins b, and takes its length from there.
+func validateFilter(h *header, b []byte, size int64) error {
+	if h.parseFilter(b) != contextAllocationID {
+		return errFilter
 	}
 	return validateRange(h, size)
+}
+
+// validateFast: to zero whole blocks is to note that they are zero; parts of blocks have to be written.
+func validateFast(h *header) error {
+	if first := (h.offset + block.Size - 1) / block.Size; first >= (h.offset+h.length)/block.Size {
+		return errNotFast
+	}
+	return nil
 }
 
 func validateRange(h *header, size int64) error {

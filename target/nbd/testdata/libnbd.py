@@ -46,8 +46,13 @@ def exercise(structured):
     fails(errno.EINVAL, h.trim, 512, size)
     fails(errno.EINVAL, h.pwrite, bytes(100), 0)
     fails(errno.EINVAL, h.pread, 0, 0)
-    fails(errno.EINVAL, h.cache, 512, 0)
-    fails(errno.EINVAL, h.zero, 512, 0, nbd.CMD_FLAG_FAST_ZERO)
+    fails(errno.ENOTSUP, h.zero, 512, 0, nbd.CMD_FLAG_FAST_ZERO)
+    assert h.can_fast_zero() and h.can_cache() and h.can_df() == structured
+    h.pwrite(data, 3 << 20)
+    h.zero(4096, 3 << 20, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_NO_HOLE)
+    assert h.pread(4096, 3 << 20) == bytes(4096)
+    h.cache(64 << 20, 0)
+    fails(errno.EINVAL, h.cache, 512, size)
 
     # Many at once, completed in any order.
     buffers = [nbd.Buffer.from_bytearray(bytearray([i] * 4096)) for i in range(200)]
