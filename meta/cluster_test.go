@@ -24,6 +24,7 @@ type servers struct {
 	dirs     []string
 	address  []string
 	running  []*Server // nil: stopped
+	level    uint64    // of those that are started next
 }
 
 // found makes a cluster of so many servers, all of which vote. Without a password: comparing those takes its time.
@@ -66,7 +67,7 @@ func (c *servers) place() int {
 
 func (c *servers) start(i int) *Server {
 	c.t.Helper()
-	s, err := Start(within(c.t), Config{Dir: c.dirs[i]})
+	s, err := Start(within(c.t), Config{Dir: c.dirs[i], Level: c.level})
 	if err != nil {
 		c.t.Fatal(err)
 	}

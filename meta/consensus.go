@@ -42,6 +42,9 @@ func (t *term) TakeOver() leader.TakeOver { return t.config.TakeOver }
 
 // Propose commits a command in this term.
 func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
+	if err := t.allowed(c); err != nil {
+		return nil, err
+	}
 	c.Term = t.number
 	data, err := proto.Marshal(c)
 	if err != nil {

@@ -19,6 +19,7 @@ type State struct {
 	Raft       StateRaft         `json:"raft"`
 	Problem    string            `json:"problem,omitempty"` // what could not be read
 	Recoveries uint64            `json:"recoveries"`        // how often a lost majority was given up
+	Level      uint64            `json:"level"`             // of the newest commands that all metadata servers know
 	Members    []json.RawMessage `json:"metadata_servers"`  // records as they are: fsmpb.Member,
 	Servers    []json.RawMessage `json:"chunk_servers"`     // fsmpb.Server
 	Config     map[string]string `json:"config"`
@@ -114,7 +115,7 @@ func (o *offline) describe() *State {
 }
 
 func (s *State) read(v *fsm.View, chunks bool) error {
-	s.Recoveries, s.Config = v.Recoveries(), v.Config()
+	s.Recoveries, s.Level, s.Config = v.Recoveries(), v.Level(), v.Config()
 	for _, m := range v.MetadataServers() {
 		s.Members = append(s.Members, record(m))
 	}

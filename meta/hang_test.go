@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 	"pstorage/meta/raftstore"
@@ -83,7 +84,7 @@ func startNodes(t *testing.T, count int) *nodes {
 		}
 		h := newHanging()
 		id := &identity{Node: uint64(i + 1)}
-		n, err := startNode(dir, id, transports[i], hclog.NewNullLogger(), disk{wrap: h.wrap}, 0, func(n *node, err error) {
+		n, err := startNode(dir, id, transports[i], hclog.NewNullLogger(), disk{wrap: h.wrap}, func(*fsm.Machine) {}, func(n *node, err error) {
 			n.transport.shut()
 			c.mu.Lock()
 			defer c.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"pstorage/meta/client"
 	"pstorage/meta/discovery"
+	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
 	"pstorage/meta/raftstore"
 )
@@ -46,7 +47,7 @@ func Join(ctx context.Context, dir string, o JoinOptions) (number uint64, err er
 		return 0, err
 	}
 	defer c.Close()
-	in := &metapb.JoinMdsRequest{Cluster: o.Cluster, Password: o.Password, Address: o.Address, ClientAddress: clientAddress, Version: Version,
+	in := &metapb.JoinMdsRequest{Cluster: o.Cluster, Password: o.Password, Address: o.Address, ClientAddress: clientAddress, Version: Version, Level: fsm.Level,
 		Nonce: make([]byte, nonceSize)}
 	if _, err := rand.Read(in.Nonce); err != nil {
 		return 0, err

@@ -24,7 +24,7 @@ func (s *Server) listen() error {
 		transport, address = t, string(t.LocalAddr())
 	}
 	var err error
-	if s.node, err = startNode(s.config.Dir, s.identity, transport, log, s.config.disk, s.config.LeftOut, s.trouble); err != nil {
+	if s.node, err = startNode(s.config.Dir, s.identity, transport, log, s.config.disk, s.prepare, s.trouble); err != nil {
 		return err
 	}
 	if s.listener = s.config.Listener; s.listener != nil {

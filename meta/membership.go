@@ -80,10 +80,9 @@ func (m *membership) present(ctx context.Context, in *metapb.PresentMdsRequest) 
 	case err != nil:
 		return nil, leader.Status(err)
 	}
-	if have.ClientAddress != in.ClientAddress || have.Version != in.Version {
-		have.ClientAddress, have.Version = in.ClientAddress, in.Version
+	if have.ClientAddress != in.ClientAddress || have.Version != in.Version || have.Level != in.Level {
 		_, err := m.t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: &fsmpb.SetMember{
-			Id: have.Id, Address: have.Address, ClientAddress: in.ClientAddress, Version: in.Version}}})
+			Id: have.Id, Address: have.Address, ClientAddress: in.ClientAddress, Version: in.Version, Level: in.Level}}})
 		if err != nil {
 			return nil, leader.Status(err)
 		}
@@ -134,7 +133,7 @@ func (m *membership) join(ctx context.Context, in *metapb.JoinMdsRequest) (*meta
 	if err := m.admissible(in); err != nil {
 		return nil, err
 	}
-	c := &fsmpb.JoinMember{Address: in.Address, ClientAddress: in.ClientAddress, Version: in.Version, Nonce: in.Nonce, Replaces: m.neverRun(in.Address)}
+	c := &fsmpb.JoinMember{Address: in.Address, ClientAddress: in.ClientAddress, Version: in.Version, Level: in.Level, Nonce: in.Nonce, Replaces: m.neverRun(in.Address)}
 	r, err := m.t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_JoinMember{JoinMember: c}})
 	if err != nil {
 		return nil, leader.Status(err)

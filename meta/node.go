@@ -14,7 +14,6 @@ import (
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/raftstore"
-	"pstorage/meta/rules"
 )
 
 // Raft's times and sizes.
@@ -85,8 +84,8 @@ type disk struct {
 	hang time.Duration                             // 0: hangLimit
 }
 
-// startNode starts Raft on a folder. trouble is told when the disk that the log is on fails or hangs.
-func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, left rules.Set,
+// startNode starts Raft on a folder, with a state machine that has been prepared. trouble is told when the disk that the log is on fails or hangs.
+func startNode(dir string, id *identity, transport raft.Transport, log hclog.Logger, d disk, prepare func(*fsm.Machine),
 	trouble func(*node, error)) (n *node, err error) {
 	n = &node{id: serverID(id.Node), transport: newGate(transport)}
 	defer func() {
@@ -106,7 +105,7 @@ func startNode(dir string, id *identity, transport raft.Transport, log hclog.Log
 	if n.machine, err = fsm.New(filepath.Join(dir, machineFile)); err != nil {
 		return n, err
 	}
-	n.machine.LeaveOut(left)
+	prepare(n.machine)
 	servers, err := configurationIn(n.store, snapshots)
 	if err != nil {
 		return n, err
@@ -138,7 +137,7 @@ func (n *node) start(servers []raft.Server, snapshots raft.SnapshotStore, log hc
 		config.ElectionTimeout++
 	}
 	if n.raft, err = raft.NewRaft(config, n.machine, cache, n.watched, snapshots, n.transport); err != nil {
-		return fmt.Errorf("start raft: %w", err)
+		return errors.Join(fmt.Errorf("start raft: %w", err), n.machine.Broken())
 	}
 	n.started.Store(true)
 	if !alone {

@@ -38,8 +38,8 @@ func (s *Server) presence(ctx context.Context) {
 				s.log.Warn("the addresses of the other metadata servers cannot be kept", "error", err)
 			}
 		}
-		if s.node.machine.Broken() {
-			s.breakDown(fmt.Errorf("metadata server %d: %w", s.identity.Node, fsm.ErrBroken))
+		if err := s.node.machine.Broken(); err != nil {
+			s.breakDown(fmt.Errorf("metadata server %d: %w", s.identity.Node, err))
 		}
 		if c != nil && !s.Leading() {
 			s.present(ctx, c)
@@ -73,7 +73,7 @@ func (s *Server) present(ctx context.Context, c *client.Client) {
 	ctx, cancel := context.WithTimeout(ctx, presentTimeout)
 	defer cancel()
 	in := &metapb.PresentMdsRequest{
-		Id: s.identity.Node, ClusterId: s.identity.ClusterID[:], Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version,
+		Id: s.identity.Node, ClusterId: s.identity.ClusterID[:], Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version, Level: s.level(),
 		Applied: s.node.raft.AppliedIndex(), Load: s.load.measure(),
 	}
 	s.key.offer(in)

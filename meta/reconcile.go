@@ -152,6 +152,7 @@ func (m *membership) run() {
 		}
 		for m.alive.Err() == nil && m.step() {
 		}
+		m.raise()
 	}
 }
 

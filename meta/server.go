@@ -80,6 +80,7 @@ type Config struct {
 	Transport raft.Transport
 	Reach     []client.Option // of the other metadata servers' listeners for clients
 	LeftOut   rules.Set
+	Level     uint64 // what a server of another version would know; 0: fsm.Level
 	disk      disk
 }
 
@@ -321,21 +322,21 @@ func (s *Server) handOver() {
 // introduce commits the cluster's name, once, and where clients reach this server, when that is new.
 func (s *Server) introduce(ctx context.Context, t *term) error {
 	var named, known, removed bool
-	me := &fsmpb.SetMember{Id: string(s.node.id), Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version}
+	me := &fsmpb.SetMember{Id: string(s.node.id), Address: s.config.Address, ClientAddress: s.ClientAddr(), Version: Version, Level: s.level()}
 	err := t.View(func(v *fsm.View) error {
 		_, id := v.Cluster()
 		named = id != nil
 		_, err := v.Member(s.identity.Node)
 		removed = isRemoved(err)
 		for _, m := range v.MetadataServers() {
-			known = known || m.Id == me.Id && m.Address == me.Address && m.ClientAddress == me.ClientAddress && m.Version == me.Version
+			known = known || m.Id == me.Id && m.Address == me.Address && m.ClientAddress == me.ClientAddress && m.Version == me.Version && m.Level == me.Level
 		}
 		return nil
 	})
 	if err == nil && !named {
 		i := s.identity
 		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: i.Cluster, ClusterId: i.ClusterID[:],
-			PasswordSalt: i.PasswordSalt, PasswordHash: i.PasswordHash, PasswordRounds: i.PasswordRounds}}})
+			PasswordSalt: i.PasswordSalt, PasswordHash: i.PasswordHash, PasswordRounds: i.PasswordRounds, Level: s.level()}}})
 	}
 	if err == nil && !known && !removed {
 		_, err = t.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_SetMember{SetMember: me}})

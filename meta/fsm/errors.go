@@ -35,8 +35,10 @@ var (
 	ErrRevision = errors.New("changed meanwhile by somebody else")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
-	// ErrCommand: an entry of the log that cannot be decoded.
-	ErrCommand = errors.New("unknown command")
+	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.
+	ErrNewer = errors.New("it is of a newer version than this metadata server: install the version that the others have")
+	// ErrLevel: not all metadata servers know the command.
+	ErrLevel = errors.New("not before all metadata servers have the new version (list-services -M shows which they have)")
 	// ErrBroken: the database has failed; this server can apply nothing more until it is started anew.
 	ErrBroken = errors.New("the metadata database has failed")
 	// ErrCorrupt: a record cannot be decoded.

@@ -55,13 +55,15 @@ var (
 	idKey         = []byte("id")
 	passwordKey   = []byte("password")
 	lastTargetKey = []byte("last-target")
+	levelKey      = []byte("level")
 	keyKey        = []byte("key")
 )
 
 // Machine is the state machine. Apply, ApplyBatch, Snapshot and Restore are Raft's to call.
 type Machine struct {
 	path   string
-	broken atomic.Bool
+	knows  uint64                // Level, but for tests
+	broken atomic.Pointer[error] // why, if it is
 	left   rules.Set
 
 	mu sync.RWMutex
@@ -83,7 +85,7 @@ func New(path string) (*Machine, error) {
 	if err := db.Update(format); err != nil {
 		return nil, errors.Join(fmt.Errorf("metadata database %s: %w", path, err), db.Close())
 	}
-	return &Machine{path: path, db: db}, nil
+	return &Machine{path: path, db: db, knows: Level}, nil
 }
 
 func openDatabase(path string) (*bolt.DB, error) {
@@ -122,8 +124,19 @@ func (m *Machine) Close() error {
 	return m.db.Close()
 }
 
-// Broken tells whether the database has failed.
-func (m *Machine) Broken() bool { return m.broken.Load() }
+// Broken returns why nothing more can be applied: the database has failed, or the log is of a newer version; nil if it can.
+func (m *Machine) Broken() error {
+	if why := m.broken.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+func (m *Machine) breakDown(why error) error {
+	why = fmt.Errorf("%w: %w", ErrBroken, why)
+	m.broken.Store(&why)
+	return why
+}
 
 // View calls read with the state after some entry. What it gets is valid only until it returns.
 func (m *Machine) View(read func(*View) error) error {
@@ -141,6 +154,9 @@ func (m *Machine) View(read func(*View) error) error {
 // LeaveOut leaves rules out, for a test of the whole system: on all its metadata servers alike.
 func (m *Machine) LeaveOut(left rules.Set) { m.left = left }
 
+// Know makes it one that knows another level than this version, for a test of upgrades.
+func (m *Machine) Know(level uint64) { m.knows = level }
+
 // Apply applies one entry.
 func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
@@ -149,20 +165,22 @@ func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
 	responses := make([]any, len(logs))
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	err := error(ErrBroken)
-	if !m.broken.Load() {
-		err = m.db.Update(func(btx *bolt.Tx) error { return open(btx).without(m.left).applyAll(logs, responses) })
+	why := m.Broken()
+	if why == nil {
+		err := m.db.Update(func(btx *bolt.Tx) error { return open(btx).without(m.left).applyAll(logs, responses, m.knows) })
+		if err != nil {
+			why = m.breakDown(err)
+		}
 	}
-	if err != nil {
-		m.broken.Store(true)
-		for i := range responses {
-			responses[i] = fmt.Errorf("%w: %w", ErrBroken, err)
+	for i := range responses {
+		if why != nil {
+			responses[i] = why
 		}
 	}
 	return responses
 }
 
-func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
+func (tx *txn) applyAll(logs []*raft.Log, responses []any, knows uint64) error {
 	applied := number(tx.cluster.Get(appliedKey))
 	for i, l := range logs {
 		if l.Index <= applied {
@@ -183,13 +201,17 @@ func (tx *txn) applyAll(logs []*raft.Log, responses []any) error {
 	tx.storeCounts()
 	tx.storeBlocks()
 	tx.put(tx.cluster, appliedKey, nodeKey(applied))
-	return tx.err
+	return errors.Join(tx.err, tx.checkKnown(knows))
 }
 
 func (tx *txn) apply(l *raft.Log) (any, error) {
 	var c fsmpb.Command
-	if err := proto.Unmarshal(l.Data, &c); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrCommand, err)
+	if err := proto.Unmarshal(l.Data, &c); err != nil || c.Command == nil || !known(c.ProtoReflect()) {
+		tx.err = errors.Join(ErrNewer, err)
+		return nil, tx.err
+	}
+	if err := tx.checkLevel(&c); err != nil {
+		return nil, err
 	}
 	if c.Term != 0 && c.Term != l.Term {
 		return nil, fmt.Errorf("judged in term %d, proposed in %d: %w", c.Term, l.Term, ErrTerm)
@@ -233,6 +255,8 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.removeMember(c.RemoveMember)
 	case *fsmpb.Command_Recovered:
 		return nil, tx.recovered(c.Recovered)
+	case *fsmpb.Command_RaiseLevel:
+		return nil, tx.raiseLevel(c.RaiseLevel)
 	case *fsmpb.Command_ReleaseServer:
 		return nil, tx.releaseServer(c.ReleaseServer)
 	case *fsmpb.Command_DropServer:
@@ -265,5 +289,6 @@ func (tx *txn) applyTargets(c *fsmpb.Command) (any, error) {
 	case *fsmpb.Command_SetKey:
 		return tx.setKey(c.SetKey)
 	}
-	return nil, ErrCommand
+	tx.err = ErrNewer
+	return nil, tx.err
 }

@@ -83,7 +83,7 @@ func (tx *txn) setMember(c *fsmpb.SetMember) error {
 		tx.put(tx.cluster, lastMemberKey, nodeKey(n))
 	}
 	tx.putMessage(tx.members, memberKey(n),
-		&fsmpb.Member{Id: c.Id, Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version, Nonce: have.GetNonce()})
+		&fsmpb.Member{Id: c.Id, Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version, Nonce: have.GetNonce(), Level: c.Level})
 	return nil
 }
 
@@ -91,6 +91,9 @@ func (tx *txn) setMember(c *fsmpb.SetMember) error {
 func (tx *txn) joinMember(c *fsmpb.JoinMember) (*fsmpb.Member, error) {
 	if c.Address == "" || max(len(c.Address), len(c.ClientAddress), len(c.Version)) > MaxHost || len(c.Nonce) == 0 || len(c.Nonce) > maxNonce {
 		return nil, fmt.Errorf("metadata server at %q: %w", shorten(c.Address), ErrInvalid)
+	}
+	if have := tx.level(); max(FirstLevel, c.Level) < have {
+		return nil, fmt.Errorf("metadata server at %q knows level %d, the cluster has %d: %w", shorten(c.Address), c.Level, have, ErrNewer)
 	}
 	all := tx.memberList()
 	for _, m := range all {
@@ -113,7 +116,7 @@ func (tx *txn) joinMember(c *fsmpb.JoinMember) (*fsmpb.Member, error) {
 	}
 	n++
 	tx.put(tx.cluster, lastMemberKey, nodeKey(n))
-	m := &fsmpb.Member{Id: string(memberKey(n)), Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version, Nonce: c.Nonce}
+	m := &fsmpb.Member{Id: string(memberKey(n)), Address: c.Address, ClientAddress: c.ClientAddress, Version: c.Version, Nonce: c.Nonce, Level: c.Level}
 	tx.putMessage(tx.members, memberKey(n), m)
 	return m, nil
 }

@@ -23,6 +23,9 @@ func (tx *txn) init(c *fsmpb.Init) error {
 	}
 	tx.put(tx.cluster, nameKey, []byte(c.Cluster))
 	tx.put(tx.cluster, idKey, c.ClusterId)
+	if c.Level > FirstLevel {
+		tx.setLevel(c.Level)
+	}
 	tx.putMessage(tx.cluster, passwordKey, &fsmpb.Init{PasswordSalt: c.PasswordSalt, PasswordHash: c.PasswordHash, PasswordRounds: c.PasswordRounds})
 	return nil
 }

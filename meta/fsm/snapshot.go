@@ -15,8 +15,8 @@ import (
 func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if m.broken.Load() {
-		return nil, ErrBroken
+	if err := m.Broken(); err != nil {
+		return nil, err
 	}
 	tx, err := m.db.Begin(false)
 	if err != nil {
@@ -45,22 +45,24 @@ func (m *Machine) Restore(from io.ReadCloser) error {
 	if err := writeAll(next, from); err != nil {
 		return fmt.Errorf("restore the metadata: %w", err)
 	}
-	if err := checkFormat(next); err != nil {
-		return errors.Join(fmt.Errorf("restore the metadata: %w", err), os.Remove(next))
+	if err := checkFormat(next, m.knows); err != nil {
+		err = errors.Join(fmt.Errorf("restore the metadata: %w", err), os.Remove(next))
+		if errors.Is(err, ErrNewer) { // nothing that follows can be applied
+			return m.breakDown(err)
+		}
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := errors.Join(m.db.Close(), os.Rename(next, m.path)); err != nil {
-		m.broken.Store(true)
-		return fmt.Errorf("restore the metadata: %w", err)
+		return m.breakDown(fmt.Errorf("restore the metadata: %w", err))
 	}
 	db, err := openDatabase(m.path)
 	if err != nil {
-		m.broken.Store(true)
-		return err
+		return m.breakDown(err)
 	}
 	m.db = db
-	m.broken.Store(false)
+	m.broken.Store(nil)
 	return nil
 }
 
@@ -74,7 +76,7 @@ func writeAll(path string, from io.Reader) error {
 }
 
 // checkFormat makes what is missing of snapshots that earlier versions have made, and refuses what is none.
-func checkFormat(path string) error {
+func checkFormat(path string, knows uint64) error {
 	db, err := openDatabase(path)
 	if err != nil {
 		return err
@@ -94,7 +96,7 @@ func checkFormat(path string) error {
 		if len(v) != 8 || binary.BigEndian.Uint64(v) != FormatVersion {
 			return fmt.Errorf("version %x: %w", v, ErrFormat)
 		}
-		return nil
+		return open(tx).checkKnown(knows)
 	})
 	return errors.Join(err, db.Close())
 }

@@ -46,6 +46,8 @@ var statusCodes = []struct {
 	{fsm.ErrUnknownMember, codes.NotFound},
 	{fsm.ErrRemoved, codes.NotFound},
 	{fsm.ErrLastMember, codes.FailedPrecondition},
+	{fsm.ErrLevel, codes.FailedPrecondition},
+	{fsm.ErrNewer, codes.FailedPrecondition},
 	{fsm.ErrNotHolder, codes.FailedPrecondition},
 	{fsm.ErrNotEmpty, codes.FailedPrecondition},
 	{errOld, codes.FailedPrecondition},

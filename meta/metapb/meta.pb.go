@@ -3019,6 +3019,7 @@ type JoinMdsRequest struct {
 	ClientAddress string                 `protobuf:"bytes,4,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Nonce         []byte                 `protobuf:"bytes,6,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Level         uint64                 `protobuf:"varint,7,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3093,6 +3094,13 @@ func (x *JoinMdsRequest) GetNonce() []byte {
 		return x.Nonce
 	}
 	return nil
+}
+
+func (x *JoinMdsRequest) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 type JoinMdsReply struct {
@@ -3172,6 +3180,7 @@ type PresentMdsRequest struct {
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Applied       uint64                 `protobuf:"varint,6,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry applied
 	Load          *MdsLoad               `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	Level         uint64                 `protobuf:"varint,8,opt,name=level,proto3" json:"level,omitempty"`                    // of the newest commands of the log that it knows
 	KeyMark       []byte                 `protobuf:"bytes,40,opt,name=key_mark,json=keyMark,proto3" json:"key_mark,omitempty"` // of the cluster's key, if the server has it
 	Key           []byte                 `protobuf:"bytes,41,opt,name=key,proto3" json:"key,omitempty"`                        // the key, if the leader has said that it lacks it
 	unknownFields protoimpl.UnknownFields
@@ -3255,6 +3264,13 @@ func (x *PresentMdsRequest) GetLoad() *MdsLoad {
 		return x.Load
 	}
 	return nil
+}
+
+func (x *PresentMdsRequest) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 func (x *PresentMdsRequest) GetKeyMark() []byte {
@@ -5991,20 +6007,21 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xb7\x01\n" +
+	"cluster_id\x18\x04 \x01(\fR\tclusterId\"\xcd\x01\n" +
 	"\x0eJoinMdsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05nonce\x18\x06 \x01(\fR\x05nonce\"z\n" +
+	"\x05nonce\x18\x06 \x01(\fR\x05nonce\x12\x14\n" +
+	"\x05level\x18\a \x01(\x04R\x05level\"z\n" +
 	"\fJoinMdsReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12)\n" +
 	"\x10client_addresses\x18\x03 \x03(\tR\x0fclientAddresses\x12\x10\n" +
-	"\x03key\x18( \x01(\fR\x03key\"\x93\x02\n" +
+	"\x03key\x18( \x01(\fR\x03key\"\xa9\x02\n" +
 	"\x11PresentMdsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
 	"\n" +
@@ -6013,7 +6030,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0eclient_address\x18\x04 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
 	"\aapplied\x18\x06 \x01(\x04R\aapplied\x12-\n" +
-	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\x12\x19\n" +
+	"\x04load\x18\a \x01(\v2\x19.pstorage.meta.v1.MdsLoadR\x04load\x12\x14\n" +
+	"\x05level\x18\b \x01(\x04R\x05level\x12\x19\n" +
 	"\bkey_mark\x18( \x01(\fR\akeyMark\x12\x10\n" +
 	"\x03key\x18) \x01(\fR\x03key\"Z\n" +
 	"\x0fPresentMdsReply\x12\x18\n" +

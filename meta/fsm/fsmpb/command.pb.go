@@ -50,6 +50,7 @@ type Command struct {
 	//	*Command_JoinMember
 	//	*Command_RemoveMember
 	//	*Command_Recovered
+	//	*Command_RaiseLevel
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -282,6 +283,15 @@ func (x *Command) GetRecovered() *Recovered {
 	return nil
 }
 
+func (x *Command) GetRaiseLevel() *RaiseLevel {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RaiseLevel); ok {
+			return x.RaiseLevel
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -470,6 +480,10 @@ type Command_Recovered struct {
 	Recovered *Recovered `protobuf:"bytes,42,opt,name=recovered,proto3,oneof"`
 }
 
+type Command_RaiseLevel struct {
+	RaiseLevel *RaiseLevel `protobuf:"bytes,43,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -556,6 +570,8 @@ func (*Command_RemoveMember) isCommand_Command() {}
 
 func (*Command_Recovered) isCommand_Command() {}
 
+func (*Command_RaiseLevel) isCommand_Command() {}
+
 func (*Command_ReleaseServer) isCommand_Command() {}
 
 func (*Command_DropServer) isCommand_Command() {}
@@ -588,6 +604,7 @@ type Init struct {
 	PasswordSalt   []byte                 `protobuf:"bytes,3,opt,name=password_salt,json=passwordSalt,proto3" json:"password_salt,omitempty"`
 	PasswordHash   []byte                 `protobuf:"bytes,4,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
 	PasswordRounds uint32                 `protobuf:"varint,5,opt,name=password_rounds,json=passwordRounds,proto3" json:"password_rounds,omitempty"`
+	Level          uint64                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -653,6 +670,13 @@ func (x *Init) GetPasswordHash() []byte {
 func (x *Init) GetPasswordRounds() uint32 {
 	if x != nil {
 		return x.PasswordRounds
+	}
+	return 0
+}
+
+func (x *Init) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -1968,6 +1992,7 @@ type JoinMember struct {
 	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	Nonce         []byte                 `protobuf:"bytes,4,opt,name=nonce,proto3" json:"nonce,omitempty"`
 	Replaces      uint64                 `protobuf:"varint,5,opt,name=replaces,proto3" json:"replaces,omitempty"`
+	Level         uint64                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2033,6 +2058,13 @@ func (x *JoinMember) GetNonce() []byte {
 func (x *JoinMember) GetReplaces() uint64 {
 	if x != nil {
 		return x.Replaces
+	}
+	return 0
+}
+
+func (x *JoinMember) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
 	}
 	return 0
 }
@@ -2126,6 +2158,51 @@ func (x *Recovered) GetId() uint64 {
 	return 0
 }
 
+// RaiseLevel: all metadata servers know the commands of this level.
+type RaiseLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint64                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseLevel) Reset() {
+	*x = RaiseLevel{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseLevel) ProtoMessage() {}
+
+func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
+func (*RaiseLevel) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RaiseLevel) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
 type ReleaseServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2137,7 +2214,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2149,7 +2226,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[26]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2162,7 +2239,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{26}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -2190,7 +2267,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2202,7 +2279,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2215,7 +2292,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -2242,7 +2319,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2331,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2344,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -2287,7 +2364,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2376,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2389,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -2340,7 +2417,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2352,7 +2429,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2365,7 +2442,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -2405,7 +2482,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2417,7 +2494,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2430,7 +2507,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AddLun) GetName() string {
@@ -2501,7 +2578,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2590,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2603,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -2569,7 +2646,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2581,7 +2658,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2594,7 +2671,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GrowLun) GetName() string {
@@ -2635,7 +2712,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2724,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2737,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -2689,7 +2766,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2701,7 +2778,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2714,7 +2791,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -2754,7 +2831,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2843,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2856,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -2803,7 +2880,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2815,7 +2892,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2828,7 +2905,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -2876,7 +2953,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2888,7 +2965,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2901,7 +2978,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -2917,13 +2994,14 @@ type SetMember struct {
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	ClientAddress string                 `protobuf:"bytes,3,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Level         uint64                 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2935,7 +3013,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2948,7 +3026,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetMember) GetId() string {
@@ -2979,6 +3057,13 @@ func (x *SetMember) GetVersion() string {
 	return ""
 }
 
+func (x *SetMember) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // Records.
 type Node struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3002,7 +3087,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3099,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3112,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -3145,7 +3230,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3157,7 +3242,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3170,7 +3255,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Server) GetId() uint32 {
@@ -3243,13 +3328,14 @@ type Member struct {
 	ClientAddress string                 `protobuf:"bytes,3,opt,name=client_address,json=clientAddress,proto3" json:"client_address,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	Nonce         []byte                 `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Level         uint64                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3261,7 +3347,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3274,7 +3360,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Member) GetId() string {
@@ -3312,6 +3398,13 @@ func (x *Member) GetNonce() []byte {
 	return nil
 }
 
+func (x *Member) GetLevel() uint64 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 type Target struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3331,7 +3424,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3343,7 +3436,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3356,7 +3449,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Target) GetName() string {
@@ -3446,7 +3539,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3458,7 +3551,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3471,7 +3564,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Portal) GetAddress() string {
@@ -3499,7 +3592,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3511,7 +3604,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3524,7 +3617,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -3560,7 +3653,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3572,7 +3665,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3678,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -3628,7 +3721,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3733,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3746,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Account) GetUser() string {
@@ -3694,7 +3787,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3706,7 +3799,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3719,7 +3812,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -3740,7 +3833,7 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x91\x10\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xd6\x10\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -3765,7 +3858,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\vjoin_member\x18( \x01(\v2 .pstorage.meta.fsm.v1.JoinMemberH\x00R\n" +
 	"joinMember\x12I\n" +
 	"\rremove_member\x18) \x01(\v2\".pstorage.meta.fsm.v1.RemoveMemberH\x00R\fremoveMember\x12?\n" +
-	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecovered\x12L\n" +
+	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecovered\x12C\n" +
+	"\vraise_level\x18+ \x01(\v2 .pstorage.meta.fsm.v1.RaiseLevelH\x00R\n" +
+	"raiseLevel\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -3782,14 +3877,15 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x0edelete_account\x18M \x01(\v2#.pstorage.meta.fsm.v1.DeleteAccountH\x00R\rdeleteAccount\x12U\n" +
 	"\x11save_reservations\x18N \x01(\v2&.pstorage.meta.fsm.v1.SaveReservationsH\x00R\x10saveReservations\x127\n" +
 	"\aset_key\x18O \x01(\v2\x1c.pstorage.meta.fsm.v1.SetKeyH\x00R\x06setKeyB\t\n" +
-	"\acommand\"\xb2\x01\n" +
+	"\acommand\"\xc8\x01\n" +
 	"\x04Init\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\fR\tclusterId\x12#\n" +
 	"\rpassword_salt\x18\x03 \x01(\fR\fpasswordSalt\x12#\n" +
 	"\rpassword_hash\x18\x04 \x01(\fR\fpasswordHash\x12'\n" +
-	"\x0fpassword_rounds\x18\x05 \x01(\rR\x0epasswordRounds\"\x8c\x01\n" +
+	"\x0fpassword_rounds\x18\x05 \x01(\rR\x0epasswordRounds\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\x04R\x05level\"\x8c\x01\n" +
 	"\n" +
 	"Attributes\x12\x12\n" +
 	"\x04norm\x18\x01 \x01(\rR\x04norm\x12\x10\n" +
@@ -3890,18 +3986,22 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06chunks\x18\x02 \x03(\v2!.pstorage.meta.fsm.v1.ForgetChunkR\x06chunks\"7\n" +
 	"\vForgetChunk\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\x99\x01\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\xaf\x01\n" +
 	"\n" +
 	"JoinMember\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x02 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
 	"\x05nonce\x18\x04 \x01(\fR\x05nonce\x12\x1a\n" +
-	"\breplaces\x18\x05 \x01(\x04R\breplaces\"\x1e\n" +
+	"\breplaces\x18\x05 \x01(\x04R\breplaces\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\x04R\x05level\"\x1e\n" +
 	"\fRemoveMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\x1b\n" +
 	"\tRecovered\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"7\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\"\n" +
+	"\n" +
+	"RaiseLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\x04R\x05level\"7\n" +
 	"\rReleaseServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
@@ -3958,12 +4058,13 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06client\x18\x04 \x01(\fR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x1c\n" +
 	"\x06SetKey\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\fR\x04mark\"v\n" +
+	"\x04mark\x18\x01 \x01(\fR\x04mark\"\x8c\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversion\"\xa0\x03\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\xa0\x03\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -3990,13 +4091,14 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\blocation\x18\x06 \x01(\tR\blocation\x12\x12\n" +
 	"\x04tier\x18\a \x01(\rR\x04tier\x12\x1c\n" +
 	"\treleasing\x18\b \x01(\bR\treleasing\x12\x18\n" +
-	"\adropped\x18\t \x01(\bR\adropped\"\x89\x01\n" +
+	"\adropped\x18\t \x01(\bR\adropped\"\x9f\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05nonce\x18\x05 \x01(\fR\x05nonce\"\xf2\x02\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\x04R\x05level\"\xf2\x02\n" +
 	"\x06Target\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x126\n" +
@@ -4046,7 +4148,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -4074,30 +4176,31 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*JoinMember)(nil),       // 23: pstorage.meta.fsm.v1.JoinMember
 	(*RemoveMember)(nil),     // 24: pstorage.meta.fsm.v1.RemoveMember
 	(*Recovered)(nil),        // 25: pstorage.meta.fsm.v1.Recovered
-	(*ReleaseServer)(nil),    // 26: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 27: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 28: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 29: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 30: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 31: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 32: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 33: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 34: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 35: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 36: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 37: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 38: pstorage.meta.fsm.v1.SetKey
-	(*SetMember)(nil),        // 39: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 40: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 41: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 42: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 43: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 44: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 45: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 46: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 47: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 48: pstorage.meta.fsm.v1.Reservations
-	nil,                      // 49: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*RaiseLevel)(nil),       // 26: pstorage.meta.fsm.v1.RaiseLevel
+	(*ReleaseServer)(nil),    // 27: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 28: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 29: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 30: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 31: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 32: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 33: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 34: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 35: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 36: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 37: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 38: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 39: pstorage.meta.fsm.v1.SetKey
+	(*SetMember)(nil),        // 40: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 41: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 42: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 43: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 44: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 45: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 46: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 47: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 48: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 49: pstorage.meta.fsm.v1.Reservations
+	nil,                      // 50: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -4114,47 +4217,48 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	39, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	40, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
 	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
-	26, // 19: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	27, // 20: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	28, // 21: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	29, // 22: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	30, // 23: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	31, // 24: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	32, // 25: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	33, // 26: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	35, // 27: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	36, // 28: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	37, // 29: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	38, // 30: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 31: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 32: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 33: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 34: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 35: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 36: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	49, // 37: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 38: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 39: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	43, // 40: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	43, // 41: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	34, // 42: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 43: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	34, // 44: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 45: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 46: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	44, // 47: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	46, // 48: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	45, // 49: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	26, // 19: pstorage.meta.fsm.v1.Command.raise_level:type_name -> pstorage.meta.fsm.v1.RaiseLevel
+	27, // 20: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	28, // 21: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	29, // 22: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	30, // 23: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	31, // 24: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	32, // 25: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	33, // 26: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	34, // 27: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	36, // 28: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	37, // 29: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	38, // 30: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	39, // 31: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 32: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 33: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 34: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 35: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 36: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 37: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	50, // 38: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 39: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 40: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	44, // 41: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	44, // 42: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	35, // 43: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 44: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	35, // 45: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 46: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 47: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	45, // 48: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	47, // 49: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	46, // 50: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -4182,6 +4286,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_JoinMember)(nil),
 		(*Command_RemoveMember)(nil),
 		(*Command_Recovered)(nil),
+		(*Command_RaiseLevel)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -4201,7 +4306,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
