@@ -130,8 +130,19 @@ func (s *session) abortLocked(g *gate, match func(*task) bool) (n int) {
 		t.state.Store(taskDoomed) // it was running, and cannot end without mu
 		g.add()
 		t.waiters = append(t.waiters, g.done)
+		t.abandon()
 	}
 	return n
+}
+
+// abandon has the task come back without what goes on by itself, if it is such. Called with session.mu held.
+func (t *task) abandon() {
+	if t.path == nil {
+		return
+	}
+	if e := t.path.at.Load(); e != nil {
+		e.unit.lu.Abandon(&t.Task)
+	}
 }
 
 // clear ends all tasks of a logical unit, whoever began them, and with reset brings it back to its beginning.

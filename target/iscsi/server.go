@@ -98,10 +98,11 @@ type Server struct {
 	closed    bool
 	listeners map[net.Listener]struct{}
 	conns     map[net.Conn]struct{}
-	sessions  map[uint16]*session // by TSIH
-	targets   map[string]*target  // in use, by name
-	units     map[string]*unit    // open ones, by volume
-	pending   []net.Conn          // not logged in yet, oldest first
+	sessions  map[uint16]*session     // by TSIH
+	targets   map[string]*target      // in use, by name
+	units     map[string]*unit        // open ones, by volume
+	working   map[*unit]chan struct{} // whose LUs work by themselves; closed when one has ended
+	pending   []net.Conn              // not logged in yet, oldest first
 	lastTSIH  uint16
 	wg        sync.WaitGroup // connections
 }
@@ -112,7 +113,7 @@ func New(cfg Config) *Server {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registry),
 		listeners: map[net.Listener]struct{}{}, conns: map[net.Conn]struct{}{},
-		sessions: map[uint16]*session{}, targets: map[string]*target{}, units: map[string]*unit{},
+		sessions: map[uint16]*session{}, targets: map[string]*target{}, units: map[string]*unit{}, working: map[*unit]chan struct{}{},
 	}
 	s.budget.free = cfg.TotalBytes
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -251,6 +252,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	done := make(chan struct{})
 	go func() {
+		s.halt(context.Background(), func(string) bool { return true })
 		s.wg.Wait()
 		close(done)
 	}()

@@ -234,8 +234,10 @@ func (s *session) stopGently() {
 	s.wake()
 }
 
-// finishGently waits until everything begun is done and sent, and tells the initiator that the session ends.
+// finishGently waits until everything begun is done and sent, and tells the initiator that the session ends. What goes on without the session is not
+// waited for.
 func (s *session) finishGently() {
+	s.abandonDetached()
 	s.awaitDrained()
 	s.mu.Lock()
 	c := s.control(opAsync)
@@ -246,6 +248,14 @@ func (s *session) finishGently() {
 	s.mu.Unlock()
 	s.flush()
 	s.awaitDrained()
+}
+
+func (s *session) abandonDetached() {
+	g := newGate(func() {})
+	s.mu.Lock()
+	s.abortLocked(g, func(t *task) bool { return t.Detached() })
+	s.mu.Unlock()
+	g.done()
 }
 
 // Asynchronous messages (RFC 7143, 11.9.1).

@@ -51,12 +51,12 @@ func (s *session) initiator() string {
 func (s *Server) Drain(ctx context.Context, target string) error {
 	t := s.targetInUse(target)
 	if t == nil {
-		return nil
+		return s.haltUnserved(ctx)
 	}
 	t.each((*session).stopGently)
 	select {
 	case <-t.gone:
-		return nil
+		return s.haltUnserved(ctx)
 	case <-ctx.Done():
 		t.each((*session).kill)
 		return ctx.Err()

@@ -124,10 +124,10 @@ func (s *Server) Changed(ctx context.Context, name string) error {
 	if t := s.targetInUse(name); t != nil {
 		err = t.refresh(ctx)
 	}
-	if missing(err) {
-		return nil
+	if err != nil && !missing(err) {
+		return err
 	}
-	return err
+	return s.haltUnserved(ctx)
 }
 
 // refresh takes over what the target is now, which is what Targets says while the lock is held: an older answer never takes the place
@@ -231,7 +231,7 @@ func (r *memoryReservations) Load(volume [16]byte) (scsi.ReservationState, error
 func (r *memoryReservations) Save(volume [16]byte, s scsi.ReservationState) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(s.Registrations) == 0 && s.Generation == 0 {
+	if len(s.Registrations) == 0 && s.Generation == 0 && s.Sanitize.Action == 0 {
 		delete(r.m, volume)
 	} else {
 		r.m[volume] = s

@@ -22,7 +22,8 @@ type unit struct {
 
 	opened chan struct{} // closed when dev and lu are there, or err
 	err    error
-	refs   int // guarded by Server.mu
+	refs   int  // guarded by Server.mu
+	halted bool // it is to be closed, whatever its LU would go on with; guarded by Server.mu
 
 	mu    sync.Mutex
 	paths map[*path]struct{}
@@ -83,12 +84,13 @@ func (s *Server) open(u *unit) {
 // equip makes the unit's LU. While it is not known what is reserved there is none: the volume is given back, to be opened again later.
 func (s *Server) equip(u *unit, dev block.Device, info block.VolumeInfo) error {
 	lu := scsi.NewLU(dev, info, scsi.Options{Removable: u.form.removable, BlockSize: u.form.block, PhysicalBlock: u.form.physical,
-		Reservations: s.cfg.Reservations, Peers: s})
+		Reservations: s.cfg.Reservations, Peers: s, Host: host{s, u}})
 	if err := lu.Err(); err != nil {
 		lu.Close()
 		return errors.Join(err, dev.Close())
 	}
 	u.dev, u.lu = dev, lu
+	lu.Resume()
 	return nil
 }
 
@@ -240,12 +242,8 @@ func (p *path) lose() {
 
 // retire has the next user of the path's volume open it anew.
 func (p *path) retire() {
-	e := p.at.Load()
-	s := p.sess.srv
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if e != nil && s.units[e.unit.volume] == e.unit {
-		delete(s.units, e.unit.volume)
+	if e := p.at.Load(); e != nil {
+		p.sess.srv.retireUnit(e.unit)
 	}
 }
 

@@ -4,15 +4,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"pstorage/target/scsi"
 )
 
 // Constants of the format.
 const (
-	formatVersion = 1
-	flagPersist   = 0x01
-	headSize      = 9
+	formatVersion   = 1
+	versionSanitize = 2 // with a Sanitization at the end
+	flagPersist     = 0x01
+	headSize        = 9
+
+	flagUnrestricted = 0x01
+	flagFailed       = 0x02
+	flagInvert       = 0x04
 )
 
 const (
@@ -44,7 +50,29 @@ func encode(s *scsi.ReservationState) ([]byte, error) {
 			b, err = appendPort(b, r.Port, r.Initiator)
 		}
 	}
+	if err == nil && s.Sanitize.Action != 0 {
+		b[0] = versionSanitize
+		b, err = appendSanitization(b, &s.Sanitize)
+	}
 	return b, err
+}
+
+func appendSanitization(b []byte, s *scsi.Sanitization) ([]byte, error) {
+	if !s.Valid() {
+		return nil, fmt.Errorf("a sanitization %d with a pattern of %d bytes: %w", s.Action, len(s.Pattern), errCorrupt)
+	}
+	flags := bit(flagUnrestricted, s.Unrestricted) | bit(flagFailed, s.Failed) | bit(flagInvert, s.Invert)
+	b = append(b, s.Action, flags, s.Passes, s.Pass)
+	b = binary.BigEndian.AppendUint64(b, uint64(s.Done))
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s.Pattern)))
+	return append(b, s.Pattern...), nil
+}
+
+func bit(flag byte, on bool) byte {
+	if on {
+		return flag
+	}
+	return 0
 }
 
 func appendPort(b []byte, target uint16, initiator string) ([]byte, error) {
@@ -60,7 +88,7 @@ func decode(b []byte) (s scsi.ReservationState, err error) {
 	if len(b) == 0 {
 		return s, nil
 	}
-	if len(b) < headSize || b[0] != formatVersion || b[1]&^flagPersist != 0 {
+	if len(b) < headSize || b[0] != formatVersion && b[0] != versionSanitize || b[1]&^flagPersist != 0 {
 		return s, fmt.Errorf("%d bytes: %w", len(b), errCorrupt)
 	}
 	s.Persist, s.Type, s.Generation = b[1]&flagPersist != 0, b[2], binary.BigEndian.Uint32(b[3:])
@@ -75,6 +103,9 @@ func decode(b []byte) (s scsi.ReservationState, err error) {
 			break
 		}
 		s.Registrations = append(s.Registrations, one)
+	}
+	if b[0] == versionSanitize {
+		s.Sanitize = r.sanitization()
 	}
 	if r.short || len(r.rest) > 0 || count > maxRegistrations {
 		return scsi.ReservationState{}, fmt.Errorf("%d bytes for %d registrations: %w", len(b), count, errCorrupt)
@@ -103,4 +134,18 @@ func (r *reader) port() (target uint16, initiator string) {
 	n := int(r.take(1)[0])
 	r.short = r.short || n > maxPort
 	return target, string(r.take(n))
+}
+
+func (r *reader) sanitization() (s scsi.Sanitization) {
+	head := r.take(4)
+	s.Action, s.Passes, s.Pass = head[0], head[2], head[3]
+	flags := head[1]
+	s.Unrestricted, s.Failed, s.Invert = flags&flagUnrestricted != 0, flags&flagFailed != 0, flags&flagInvert != 0
+	s.Done = int64(binary.BigEndian.Uint64(r.take(8)))
+	n := int(binary.BigEndian.Uint16(r.take(2)))
+	if n > 0 {
+		s.Pattern = slices.Clone(r.take(n))
+	}
+	r.short = r.short || s.Action == 0 || !s.Valid() || flags&^(flagUnrestricted|flagFailed|flagInvert) != 0
+	return s
 }

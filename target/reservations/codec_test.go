@@ -27,13 +27,24 @@ func sample() scsi.ReservationState {
 	}
 }
 
+// sanitized is the same with a SANITIZE operation.
+func sanitized() scsi.ReservationState {
+	s := sample()
+	s.Sanitize = scsi.Sanitization{Action: 1, Unrestricted: true, Failed: true, Invert: true, Passes: 3, Pass: 2, Done: 0x0102030405, Pattern: []byte{7, 8, 9}}
+	return s
+}
+
 // What is kept is read by every later version.
 func TestFormatIsPinned(t *testing.T) {
-	have, err := encode(new(sample()))
+	pinned(t, sample(), "testdata/state.golden")
+	pinned(t, sanitized(), "testdata/sanitize.golden")
+}
+
+func pinned(t *testing.T, s scsi.ReservationState, golden string) {
+	have, err := encode(&s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/state.golden"
 	if *update {
 		if err := os.WriteFile(golden, []byte(hex.Dump(have)), 0o644); err != nil {
 			t.Fatal(err)
@@ -56,6 +67,13 @@ func drawState(t *rapid.T) (s scsi.ReservationState) {
 	s.Holder, s.HolderPort = port("holder"), rapid.Uint16().Draw(t, "holder's port")
 	for range rapid.IntRange(0, 5).Draw(t, "registrations") {
 		s.Registrations = append(s.Registrations, scsi.Registration{Initiator: port("initiator"), Port: rapid.Uint16().Draw(t, "port"), Key: rapid.Uint64().Draw(t, "key")})
+	}
+	if rapid.Bool().Draw(t, "sanitizing") {
+		s.Sanitize = scsi.Sanitization{
+			Action: 1, Unrestricted: rapid.Bool().Draw(t, "unrestricted"), Failed: rapid.Bool().Draw(t, "failed"), Invert: rapid.Bool().Draw(t, "invert"),
+			Passes: rapid.ByteRange(1, 31).Draw(t, "passes"), Done: rapid.Int64Min(0).Draw(t, "done"),
+			Pattern: rapid.SliceOfN(rapid.Byte(), 1, 4096).Draw(t, "pattern"),
+		}
 	}
 	return s
 }
@@ -81,6 +99,7 @@ func TestWhatDoesNotFitIsNotSaved(t *testing.T) {
 	for name, s := range map[string]scsi.ReservationState{
 		"long name":     {Holder: strings.Repeat("x", maxPort+1)},
 		"long name too": {Registrations: []scsi.Registration{{Initiator: strings.Repeat("x", maxPort+1)}}},
+		"long pattern":  {Sanitize: scsi.Sanitization{Action: 1, Passes: 1, Pattern: make([]byte, 4097)}},
 		"too many":      {Registrations: make([]scsi.Registration, maxRegistrations+1)},
 	} {
 		if _, err := encode(&s); err == nil {
@@ -90,8 +109,10 @@ func TestWhatDoesNotFitIsNotSaved(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	b, _ := encode(new(sample()))
-	f.Add(b)
+	for _, s := range []scsi.ReservationState{sample(), sanitized()} {
+		b, _ := encode(&s)
+		f.Add(b)
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decode(b)

@@ -66,5 +66,12 @@ func TestReservationsSurviveLeadersAndFrontEnds(t *testing.T) {
 			t.Error("the process before has changed reservations")
 		}
 		save(t, again, 6)
+		// What is being sanitized is kept beside them.
+		s := sanitized()
+		if err := again.Save(volumeID, s); err != nil {
+			t.Fatal(err)
+		}
+		c.Lead()
+		load(t, New(&direct{c: c}, (*held)(c.Client('b', 3).Open("/v"))), s)
 	})
 }

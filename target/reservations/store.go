@@ -1,17 +1,21 @@
-// Package reservations keeps what initiators have reserved with the metadata servers, so that it outlives the process that serves a volume, and is
+// Package reservations keeps what initiators have reserved, and what SANITIZE has begun, with the metadata servers, so that it outlives the process that serves a volume, and is
 // there wherever the volume is served next.
 //
-// # Format (version 1) of what is kept of a volume; numbers are big endian
+// # Format (versions 1 and 2) of what is kept of a volume; numbers are big endian
 //
-//	0     1   version
+//	0     1   version: 2 where there is a SANITIZE operation, which older programs refuse to serve the volume under
 //	1     1   flags: 1: the reservations are to survive a loss of power (APTPL)
 //	2     1   type of the reservation, 0: none
 //	3     4   generation
 //	7     2   number of registrations
 //	9         port: the reservation's holder
 //	          registrations, each: u64 key, port
+//	          version 2: sanitization
 //
 //	port: u16 relative identifier of the target port · u8 n · n bytes: name of the initiator port
+//
+//	sanitization: u8 service action · u8 flags: 1: unrestricted (AUSE), 2: failed, 4: inverted between passes · u8 passes, u8 those that are done ·
+//	u64 bytes done of the next pass · u16 n · n bytes: pattern
 //
 // Of a volume that nobody has ever reserved there is nothing.
 //

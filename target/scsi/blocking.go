@@ -19,6 +19,10 @@ func (t *Task) execute(ctx context.Context) {
 	switch t.cmd.op {
 	case opReserveOut:
 		t.lu.reserveOut(t)
+	case opSanitize:
+		u := t.lu
+		u.exitFailure(t)
+		t.complete()
 	case opMaintenanceOut:
 		t.lu.setGroups(ctx, t)
 	default:

@@ -16,6 +16,8 @@
 //   - A READ or WRITE that fits the device goes from CDB to request without allocation and without a lock.
 //   - While SANITIZE works on the medium nothing else writes to it: commands that write are counted from Start on, and SANITIZE waits for
 //     those that it finds (writers.go).
+//   - A SANITIZE operation outlives its task. What is kept of the volume says that it is under way from before the medium is touched until it is all done,
+//     durably; an LU that is made meanwhile lets nobody at the medium either, and goes on where the last one was (sanitizer.go).
 //
 // State lives in two places. An LU is one volume with what all initiators share: mode parameters, reservations,
 // medium (only where it can be ejected). A Nexus is one initiator's view of an LU: its unit attentions and whether
@@ -23,10 +25,11 @@
 //
 // Goroutines: callers' own. Commands of several requests (VERIFY, WRITE SAME, UNMAP, ORWRITE) are continued by
 // a goroutine of the LU, started when there is something to continue and gone when there is not; one more such runs
-// what may block (GET LBA STATUS). Completions never submit, so a device may hold its own locks while it completes.
+// what may block (GET LBA STATUS). A SANITIZE operation has a goroutine of its own, and the LU's host is told so that it keeps the LU open. Completions never submit, so a device may hold its own locks while it completes.
 //
 // Locks: LU.mu guards the shared state and the list of nexuses; Nexus.mu guards its unit attentions; the order is
-// LU.mu, then Nexus.mu. Neither is held while calling a device.
+// LU.mu, then Nexus.mu. Neither is held while calling a device. What is kept of the volume is changed under reservations.saving, which comes before them
+// and is held while it is saved. sanitizer.mu guards the task that waits for the operation; nothing is called under it.
 //
 // Persistent reservations are decided here and kept through the Reservations interface, so that they can outlive the
 // process where the store does. A registration belongs to a nexus as the standard has it: initiator port and target port.

@@ -22,6 +22,8 @@ type Options struct {
 	PhysicalBlock int
 	// Reservations keeps persistent reservations; nil: they live as long as the LU.
 	Reservations Reservations
+	// Host is told when the LU works by itself; nil: the LU is not closed before it has ended that.
+	Host Host
 	// Peers finds the logical units that EXTENDED COPY may copy from and to; nil: the LU itself only.
 	Peers Peers
 }
@@ -51,8 +53,9 @@ type LU struct {
 	exponent  byte // logical blocks per physical block, as a power of two
 	peers     Peers
 	flags     atomic.Uint32
-	size      atomic.Int64  // as last told to initiators
-	sanitized atomic.Uint32 // of the medium, in 65536ths, while SANITIZE runs
+	size      atomic.Int64 // as last told to initiators
+	host      Host
+	sanitizer sanitizer
 	writers   writers
 
 	continuing serial // tasks whose next request is to be submitted
@@ -86,6 +89,10 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 	u.set(removable, o.Removable)
 	u.pr.load(o.Reservations, u.id)
 	u.set(reserved, u.pr.active())
+	if u.host = o.Host; u.host == nil {
+		u.host = alone{}
+	}
+	u.initSanitizer()
 	u.room.standard.enabled = true
 	u.room.now = u.room.standard
 	u.watch()
@@ -94,7 +101,10 @@ func NewLU(dev block.Device, info block.VolumeInfo, o Options) *LU {
 
 // watch has the device tell what happens to it. A loss is told to initiators as by a disk whose cache has lost its power.
 func (u *LU) watch() {
-	losses := block.OnLoss(u.dev, func() { u.attention(ascPowerOn, nil) })
+	losses := block.OnLoss(u.dev, func() {
+		u.sanitizer.lost.Store(true)
+		u.attention(ascPowerOn, nil)
+	})
 	space, thin := block.OnSpace(u.dev, u.learnSpace)
 	u.thin = thin
 	u.unwatch = func() {
@@ -106,10 +116,11 @@ func (u *LU) watch() {
 // Err tells why what is reserved of the LU is not known; it is of use to nobody then. Whoever has made it can make another, later.
 func (u *LU) Err() error { return u.pr.broken }
 
-// Close ends what the LU does by itself. There must be no unfinished task.
+// Close ends what the LU does by itself, and waits for that. There must be no unfinished task.
 func (u *LU) Close() {
 	u.unwatch()
 	u.cancel()
+	u.sanitizer.working.Wait()
 }
 
 // Submit hands requests of started tasks to the device.

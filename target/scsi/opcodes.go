@@ -117,6 +117,7 @@ const (
 
 	saReadCapacity16   = 0x10
 	saGetLBAStatus     = 0x12
+	saOverwrite        = 0x01
 	saBlockErase       = 0x02
 	saExitFailure      = 0x1f
 	saCopyLID1         = 0x00

@@ -3,6 +3,7 @@ package scsi
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
 )
 
 // Registration is a nexus, that is an initiator port and the target port it comes through, with its reservation key.
@@ -20,7 +21,7 @@ type nexusID struct {
 	port      uint16
 }
 
-// ReservationState is what is kept of a volume's persistent reservations.
+// ReservationState is what is kept of a volume: its persistent reservations, and the SANITIZE operation that is under way.
 type ReservationState struct {
 	Generation    uint32
 	Registrations []Registration
@@ -28,6 +29,7 @@ type ReservationState struct {
 	HolderPort    uint16 // target port that it holds it through
 	Type          byte   // type of the reservation; 0: none
 	Persist       bool   // asked to survive power loss
+	Sanitize      Sanitization
 }
 
 // Reservations keeps them.
@@ -68,6 +70,7 @@ const maxRegistrations = 1024
 
 // reservations is the table of an LU, guarded by LU.mu. Changes are made by one goroutine of the LU.
 type reservations struct {
+	saving sync.Mutex // taken to compute the next state, save it and make it valid; before LU.mu
 	store  Reservations
 	volume [16]byte
 	state  ReservationState
@@ -183,9 +186,11 @@ func (u *LU) reserveOut(t *Task) {
 	}
 }
 
-// changeReservations computes the new state, saves it, and only then makes it valid. The lock is not held over Save:
-// no one else changes the state meanwhile.
+// changeReservations computes the new state, saves it, and only then makes it valid. LU.mu is not held over Save:
+// whoever else changes the state waits for saving.
 func (u *LU) changeReservations(t *Task) []*Nexus {
+	u.pr.saving.Lock()
+	defer u.pr.saving.Unlock()
 	u.mu.Lock()
 	c := u.newChange(t)
 	u.mu.Unlock()
@@ -201,6 +206,28 @@ func (u *LU) changeReservations(t *Task) []*Nexus {
 	u.pr.state = c.next
 	u.set(reserved, u.holder != nil || u.pr.active())
 	return u.announce(c)
+}
+
+// kept returns what is kept of the volume.
+func (u *LU) kept() ReservationState {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.pr.state
+}
+
+// keep changes what is kept in something else than reservations, and returns when that is saved.
+func (u *LU) keep(change func(*ReservationState)) error {
+	u.pr.saving.Lock()
+	defer u.pr.saving.Unlock()
+	next := u.kept()
+	change(&next)
+	if err := u.pr.store.Save(u.pr.volume, next); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.pr.state = next
+	return nil
 }
 
 func (u *LU) newChange(t *Task) *change {

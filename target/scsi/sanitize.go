@@ -1,31 +1,73 @@
 package scsi
 
 import (
-	"pstorage/blockstore/block"
+	"encoding/binary"
+	"slices"
 )
 
-// erasePiece is how many bytes SANITIZE gives up at a time.
-const erasePiece = 256 << 20
+const (
+	flagImmediate    = 0x80
+	flagUnrestricted = 0x20 // AUSE: a failure may be forgiven
+	flagInvert       = 0x80 // in the parameter list
+	passesField      = 0x1f
 
-const flagImmediate = 0x80
+	// overwriteHeader precedes the pattern in the parameter list.
+	overwriteHeader = 4
+	// maxPattern is the largest logical block.
+	maxPattern = 4096
+)
 
-// sanitizeCommands: overwriting is not offered, since a store of several layers and replicas would not destroy older copies by it.
+// Sanitization is a SANITIZE operation that has begun and not ended, or that has failed. It is kept beside the reservations of the volume.
+type Sanitization struct {
+	Action       byte // service action; 0: there is none
+	Unrestricted bool // AUSE: EXIT FAILURE MODE ends the failure
+	Failed       bool
+	Passes       byte // over the medium
+	Invert       bool // the pattern between passes; the last one writes it as it is
+	Pattern      []byte
+
+	Pass byte  // passes that are done
+	Done int64 // bytes of the next pass that are done, durably
+}
+
+// Valid reports whether it can be one of this device's, or none.
+func (s *Sanitization) Valid() bool {
+	switch s.Action {
+	case 0:
+		return s.Passes == 0 && s.Pass == 0 && s.Done == 0 && len(s.Pattern) == 0
+	case saBlockErase:
+		return s.Passes == 1 && s.Pass <= 1 && s.Done >= 0 && len(s.Pattern) == 0
+	case saOverwrite:
+		return s.Passes > 0 && s.Passes <= passesField && s.Pass <= s.Passes && s.Done >= 0 && len(s.Pattern) > 0 && len(s.Pattern) <= maxPattern
+	}
+	return false
+}
+
+// active reports whether there is work left.
+func (s *Sanitization) active() bool { return s.Action != 0 && !s.Failed }
+
+// sanitizeCommands: there is no CRYPTOGRAPHIC ERASE, since there is no key to throw away.
 func sanitizeCommands() []command {
+	usage := func(action byte) []byte {
+		return []byte{opSanitize, flagImmediate | flagUnrestricted | action, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}
+	}
 	return []command{
+		{op: opSanitize, action: saOverwrite, name: "SANITIZE, OVERWRITE", class: WriteData, traits: medium | writes | mayBlock,
+			usage: usage(saOverwrite), prepare: prepareSanitize, start: startSanitize},
 		{op: opSanitize, action: saBlockErase, name: "SANITIZE, BLOCK ERASE", class: UnmapData, traits: medium | writes | mayBlock,
-			usage: []byte{opSanitize, saBlockErase, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}, prepare: prepareSanitize, start: startErase},
-		{op: opSanitize, action: saExitFailure, name: "SANITIZE, EXIT FAILURE MODE", traits: writes,
-			usage: []byte{opSanitize, saExitFailure, 0, 0, 0, 0, 0, 0xff, 0xff, 0x07}, prepare: prepareSanitize, start: startExitFailure},
+			usage: usage(saBlockErase), prepare: prepareSanitize, start: startSanitize},
+		{op: opSanitize, action: saExitFailure, name: "SANITIZE, EXIT FAILURE MODE", traits: writes | mayBlock,
+			usage: usage(saExitFailure), prepare: prepareSanitize, start: startBlocking},
 	}
 }
 
-// prepareSanitize: there is no parameter list. IMMED and AUSE are the only further bits that may be set; IMMED is not honoured, so
-// that GOOD always means done: were the target's process to end before, nobody would know that the medium is not sanitized.
+// prepareSanitize: IMMED and AUSE are the only further bits that may be set. Only OVERWRITE has a parameter list, with a pattern of a block at most.
 func prepareSanitize(t *Task) {
+	n, overwrite := t.u16(7), t.CDB[1]&serviceActionField == saOverwrite
 	switch {
-	case t.CDB[1]&^(flagImmediate|0x20|serviceActionField) != 0:
+	case t.CDB[1]&^(flagImmediate|flagUnrestricted|serviceActionField) != 0:
 		t.badField(1)
-	case t.u16(7) != 0:
+	case overwrite && (n <= overwriteHeader || n > overwriteHeader+t.lu.blockSize), !overwrite && n != 0:
 		t.badField(7)
 	}
 	for i := 2; i < 7; i++ {
@@ -33,62 +75,81 @@ func prepareSanitize(t *Task) {
 			t.badField(i)
 		}
 	}
+	if !t.failed() {
+		t.wantOut(n)
+	}
 }
 
-// startErase gives up the whole medium. It goes on when the task is aborted, as the standard asks; whoever aborted it is answered
-// when it has ended.
-func startErase(t *Task) bool {
-	u := t.lu
-	if old := u.flags.Or(sanitizing); old&sanitizing != 0 {
-		t.Status, t.sense = CheckCondition, u.sanitizingSense()
+// sanitization decodes what the command asks for.
+func (t *Task) sanitization() (s Sanitization) {
+	s = Sanitization{Action: t.CDB[1] & serviceActionField, Unrestricted: t.CDB[1]&flagUnrestricted != 0, Passes: 1}
+	if s.Action != saOverwrite {
+		return s
+	}
+	list := t.Buf[:t.OutLen]
+	n := int(binary.BigEndian.Uint16(list[2:]))
+	switch {
+	case list[0]&^flagInvert == 0, list[0]&^(flagInvert|passesField) != 0: // no pass; a test
+		t.badParam(0)
+	case list[1] != 0:
+		t.badParam(1)
+	case n == 0 || n > len(list)-overwriteHeader:
+		t.badParam(2)
+	default:
+		s.Passes, s.Invert = list[0]&passesField, list[0]&flagInvert != 0
+		s.Pattern = slices.Clone(list[overwriteHeader : overwriteHeader+n])
+	}
+	return s
+}
+
+// claim makes the task the one that changes what is sanitized, or refuses it.
+func (t *Task) claim() bool {
+	if t.lu.flags.Or(sanitizing)&sanitizing == 0 {
 		return true
 	}
-	go u.erase(t)
+	t.Status, t.sense = CheckCondition, t.lu.sanitizingSense()
 	return false
 }
 
-// await completes one request at a time.
-type await chan struct{}
-
-// Complete implements block.Completer.
-func (a await) Complete([]*block.Request) { a <- struct{}{} }
-
-// erase discards everything and completes the command. What was at the device before ends first, lest it writes what was just erased. A device that
-// fails leaves the unit in failure mode.
-func (u *LU) erase(t *Task) {
-	u.writers.await()
-	done := make(await, 1)
-	size := u.inBytes(u.capacity())
-	var err error
-	for at := int64(0); at < size && err == nil; at += erasePiece {
-		r := &block.Request{Op: block.Discard, Offset: at, Length: min(erasePiece, size-at), Done: done}
-		err = u.wait(r, done)
-		u.sanitized.Store(uint32(float64(at+r.Length) / float64(size) * (1<<16 - 1)))
+// startSanitize begins the operation, which goes on whatever becomes of the task. A failure in restricted completion mode is ended by no operation in
+// the unrestricted one.
+func startSanitize(t *Task) bool {
+	u := t.lu
+	s := t.sanitization()
+	if t.failed() || !t.claim() {
+		return true
 	}
-	if err == nil {
-		err = u.wait(&block.Request{Op: block.Flush, Done: done}, done)
+	last := u.kept().Sanitize
+	switch {
+	case last.Failed && !last.Unrestricted && s.Unrestricted:
+		t.badField(1)
+	case !u.begin(t, s):
+		t.fail(keyNotReady, ascBecomingReady)
+	default:
+		return false
 	}
-	u.set(sanitizeFailed, err != nil)
-	u.sanitized.Store(0)
 	u.set(sanitizing, false)
-	if err != nil {
-		t.fail(keyMedium, ascSanitizeFailed)
-	}
-	t.complete()
-}
-
-func (u *LU) wait(r *block.Request, done await) error {
-	u.dev.Submit([]*block.Request{r})
-	<-done
-	return r.Err
-}
-
-// sanitizingSense says that the medium is being erased, and how far.
-func (u *LU) sanitizingSense() sense {
-	return sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: uint16(u.sanitized.Load())}
-}
-
-func startExitFailure(t *Task) bool {
-	t.lu.set(sanitizeFailed, false)
 	return true
+}
+
+// exitFailure ends the failure of an operation in unrestricted completion mode, if there is one.
+func (u *LU) exitFailure(t *Task) {
+	if !t.claim() {
+		return
+	}
+	defer u.set(sanitizing, false)
+	switch last := u.kept().Sanitize; {
+	case !last.Failed:
+	case !last.Unrestricted:
+		t.badField(1)
+	case u.keep(func(s *ReservationState) { s.Sanitize = Sanitization{} }) != nil:
+		t.fail(keyNotReady, ascBecomingReady)
+	default:
+		u.set(sanitizeFailed, false)
+	}
+}
+
+// sanitizingSense says that the medium is being sanitized, and how far.
+func (u *LU) sanitizingSense() sense {
+	return sense{key: keyNotReady, code: ascSanitizing, field: -1, hasProgress: true, progress: uint16(u.sanitizer.progress.Load())}
 }

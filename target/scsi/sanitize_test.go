@@ -62,10 +62,25 @@ func TestEraseThatFailsIsRememberedUntilItIsForgiven(t *testing.T) {
 	h := &heldBack{Device: r.mem, came: make(chan struct{}, 9), onward: make(chan struct{}), err: errors.New("no")}
 	close(h.onward)
 	r.lu.dev = h
-	r.bad(keyMedium, ascSanitizeFailed, sanitize(saBlockErase), nil)
+	r.bad(keyMedium, ascSanitizeFailed, sanitize(flagUnrestricted|saBlockErase), nil)
 	r.bad(keyMedium, ascSanitizeFailed, cdb16(opRead16, 0, 0, 1), nil)
 	r.good(sanitize(saExitFailure), nil)
 	r.read(0, 1)
+}
+
+func TestAFailureInRestrictedModeIsEndedBySuchASanitizeAlone(t *testing.T) {
+	r := newRig(t, Options{})
+	h := &heldBack{Device: r.mem, came: make(chan struct{}, 9), onward: make(chan struct{}), err: errors.New("no")}
+	close(h.onward)
+	r.lu.dev = h
+	r.bad(keyMedium, ascSanitizeFailed, sanitize(saBlockErase), nil)
+	r.bad(keyIllegal, ascInvalidFieldCDB, sanitize(saExitFailure), nil)
+	r.bad(keyIllegal, ascInvalidFieldCDB, sanitize(flagUnrestricted|saBlockErase), nil)
+	r.bad(keyMedium, ascSanitizeFailed, cdb16(opRead16, 0, 0, 1), nil)
+	h.err = nil
+	r.good(sanitize(saBlockErase), nil)
+	r.read(0, 1)
+	r.good(sanitize(saExitFailure), nil)
 }
 
 func TestRequestSenseTellsHowFarTheErasingIs(t *testing.T) {
@@ -74,7 +89,7 @@ func TestRequestSenseTellsHowFarTheErasingIs(t *testing.T) {
 	h := &heldBack{Device: r.mem, came: make(chan struct{}), onward: make(chan struct{})}
 	r.lu.dev = h
 	done := make(chan *Task)
-	go func() { done <- r.run(sanitize(saBlockErase), nil, 0) }()
+	go func() { done <- r.run(sanitize(flagUnrestricted|saBlockErase), nil, 0) }()
 	other := r.on(r.attach("iqn.test:b,i,0x2"))
 	ask := []byte{opRequestSense, 1, 0, 0, 252, 0}
 	for pieces := range 4 {
@@ -109,7 +124,20 @@ func TestSanitizeTakesNoOtherFields(t *testing.T) {
 		cdb[i] = v
 		r.bad(keyIllegal, ascInvalidFieldCDB, cdb, nil)
 	}
-	r.bad(keyIllegal, ascInvalidFieldCDB, sanitize(1), nil)
+	r.bad(keyIllegal, ascInvalidFieldCDB, sanitize(3), nil)
+	for _, n := range []int{0, 4, 4 + 512 + 1} {
+		r.bad(keyIllegal, ascInvalidFieldCDB, overwriteCDB(0, n), make([]byte, n))
+	}
+	for what, list := range map[string][]byte{
+		"no pass": {0, 0, 0, 1, 7}, "a test": {0x21, 0, 0, 1, 7}, "reserved": {1, 1, 0, 1, 7}, "no pattern": {1, 0, 0, 0, 7}, "less than told": {1, 0, 0, 2, 7},
+	} {
+		if task := r.run(overwriteCDB(0, len(list)), list, 0); task.sense.code != ascInvalidFieldParam {
+			t.Errorf("%s: %s", what, describeSense(task))
+		}
+	}
+	if r.lu.has(sanitizing) {
+		t.Error("what was refused has begun")
+	}
 }
 
 func atomicWrite(lba uint64, boundary, blocks uint16) []byte {

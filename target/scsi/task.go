@@ -2,6 +2,7 @@ package scsi
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"pstorage/blockstore/block"
 )
@@ -41,6 +42,8 @@ type Task struct {
 	copy    *copying // EXTENDED COPY
 	peer    *LU      // whose device takes the next request; nil: lu's
 	writing *LU      // that counts the task among its writers
+	// abandoned: nobody wants to know what becomes of it (LU.Abandon)
+	abandoned atomic.Bool
 }
 
 // Reset makes the task ready for the next command. It keeps Req.Done and Req.Owner.
@@ -51,6 +54,7 @@ func (t *Task) Reset() {
 	t.OutLen, t.BufLen, t.Buf = 0, 0, nil
 	t.Status, t.InLen, t.OutWant = Good, 0, 0
 	t.nexus, t.lu, t.cmd, t.copy, t.peer = nil, nil, nil, nil, nil
+	t.abandoned.Store(false)
 	t.sense = sense{field: -1}
 	t.lba, t.blocks, t.pos, t.stage, t.retries = 0, 0, 0, 0, 0
 	t.Req.Data, t.Req.Compare, t.Req.Err = nil, nil, nil
