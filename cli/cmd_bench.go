@@ -18,7 +18,8 @@ const benchVolume = "memory"
 // benchTargetCommand serves a volume in memory: what the front ends cost without a cluster behind them.
 func (a *app) benchTargetCommand() *cobra.Command {
 	var sizeText, metrics string
-	var nbd, iscsi []string
+	var nbd nbdFlags
+	var iscsi []string
 	var latency time.Duration
 	cmd := &cobra.Command{
 		Use: "bench-target", Short: "Serve a volume in memory, to measure the front ends alone", Hidden: true,
@@ -29,25 +30,32 @@ func (a *app) benchTargetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.checkAddresses(slices.Concat(nbd, iscsi, []string{metrics})...); err != nil {
+			if err := a.checkAddresses(append(iscsi, metrics)...); err != nil {
+				return err
+			}
+			tls, err := nbd.check(a)
+			if err != nil {
 				return err
 			}
 			// The volume itself counts as memory of the process: it must not make the collector frantic.
 			d := daemonCommand{app: a, services: 2 + int(bytes>>26), metrics: metrics}
 			return d.run(cmd, func(ctx context.Context, h host) (*running, error) {
 				server, err := target.Start(ctx, target.Config{
-					Catalog: newMemoryCatalog(int64(bytes), latency), NBD: nbd, ISCSI: iscsi, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure,
+					Catalog: newMemoryCatalog(int64(bytes), latency), NBD: nbd.addresses, NBDTLS: tls, ISCSI: iscsi, Logger: h.logger, Registry: h.registry, InsecureNetwork: a.insecure,
 				})
 				if err != nil {
 					return nil, err
 				}
-				ways := embedded.Ways([]string{benchVolume}, server.NBD(), server.ISCSI())
+				ways := embedded.Ways([]string{benchVolume}, nil, server.ISCSI())
+				for _, address := range server.NBD() {
+					ways = append(ways, nbdURI(address, benchVolume, tls))
+				}
 				return &running{ways: ways, close: func() error { return server.Close(context.Background()) }}, nil
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&sizeText, "size", "s", "1G", "`SIZE` of the volume")
-	cmd.Flags().StringSliceVar(&nbd, "nbd", nil, "`ADDR` for NBD, HOST:PORT or unix:PATH")
+	nbd.add(cmd)
 	cmd.Flags().StringSliceVar(&iscsi, "iscsi", nil, "`ADDR` for iSCSI, HOST:PORT")
 	cmd.Flags().DurationVar(&latency, "latency", 0, "how long each request takes at least")
 	metricsFlag(cmd, &metrics)

@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/cobra"
 
 	"pstorage/blockstore"
-	"pstorage/cli/embedded"
 	"pstorage/meta/client"
 	"pstorage/target"
+	"pstorage/target/nbd"
 )
 
 func (a *app) targetdCommand() *cobra.Command {
-	var nbd, iscsi []string
+	var nbd nbdFlags
+	var iscsi []string
 	var state, metrics string
 	cmd := &cobra.Command{
 		Use: "targetd", Short: "Serve the cluster's volumes over NBD and iSCSI",
@@ -25,7 +25,11 @@ registered on this host (pstorage iscsi), each on its own addresses. A volume is
 		Example: "  pstorage -c pcs1 targetd\n  pstorage -c pcs1 targetd --nbd unix:/run/pstorage/nbd.sock --iscsi 127.0.0.1:3260",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.checkAddresses(slices.Concat(nbd, iscsi, []string{metrics})...); err != nil {
+			if err := a.checkAddresses(append(iscsi, metrics)...); err != nil {
+				return err
+			}
+			tls, err := nbd.check(a)
+			if err != nil {
 				return err
 			}
 			mds, err := a.addresses()
@@ -48,11 +52,11 @@ registered on this host (pstorage iscsi), each on its own addresses. A volume is
 				if err != nil {
 					return nil, err
 				}
-				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd, ISCSI: iscsi, Registered: registered, InsecureNetwork: a.insecure})
+				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd.addresses, NBDTLS: tls, ISCSI: iscsi, Registered: registered, InsecureNetwork: a.insecure})
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&nbd, "nbd", []string{"127.0.0.1:10809"}, "`ADDR` for NBD, HOST:PORT or unix:PATH; several apart by commas; empty: none")
+	nbd.add(cmd, "127.0.0.1:10809")
 	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` where every volume is an iSCSI target, HOST:PORT; several apart by commas; empty: none")
 	cmd.Flags().StringVarP(&state, "repository", "r", "", "`DIR` for the daemon's identity (default: targetd in the cluster's state folder)")
 	metricsFlag(cmd, &metrics)
@@ -94,13 +98,13 @@ func startTargets(ctx context.Context, h host, meta *client.Client, state string
 		return nil, err
 	}
 	closers = append(closers, func() error { return server.Close(context.Background()) })
-	return &running{ways: frontEnds(server.NBD(), server.ISCSI()), close: closeAll}, nil
+	return &running{ways: frontEnds(server.NBD(), server.ISCSI(), config.NBDTLS), close: closeAll}, nil
 }
 
 // frontEnds are the lines that say where the listeners are.
-func frontEnds(nbd, iscsi []string) (lines []string) {
-	for _, address := range nbd {
-		lines = append(lines, embedded.NBD(address, ""))
+func frontEnds(addresses, iscsi []string, tls nbd.TLS) (lines []string) {
+	for _, address := range addresses {
+		lines = append(lines, nbdURI(address, "", tls))
 	}
 	for _, address := range iscsi {
 		lines = append(lines, "iscsi://"+address)

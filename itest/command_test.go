@@ -80,6 +80,9 @@ func TestBadInputIsAUsageErrorThatSaysWhy(t *testing.T) {
 		"cs-dump":                                    "DIR",
 		"list-services":                              "which cluster",
 		"bench-target --size none":                   "not a size",
+		"bench-target --nbd-tls perhaps":             "off, allow, require",
+		"bench-target --nbd-tls allow":               "--nbd-tls-certificates",
+		"bench-target --nbd-tls-certificates x":      "--nbd-tls",
 	} {
 		got := invoke(t, root, strings.Fields(line)...)
 		if got.code != 2 || !strings.Contains(got.err, why) || got.out != "" {

@@ -27,6 +27,8 @@ type Config struct {
 	Catalog block.Catalog
 	// NBD and ISCSI are addresses to listen on: HOST:PORT or unix:/path.
 	NBD, ISCSI []string
+	// NBDTLS says how NBD is encrypted. If it authenticates clients, NBD may be at any address.
+	NBDTLS nbd.TLS
 	// Targets says what is exported over iSCSI, and Reservations keeps what initiators reserve there; nil: each volume of the catalog
 	// is a target, and reservations last as long as the daemon.
 	Targets      iscsi.Targets
@@ -69,9 +71,9 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry})}
+	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry, TLS: cfg.NBDTLS})}
 	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsiConfig(&cfg, d.log))}
-	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork)
+	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork || cfg.NBDTLS.Authenticates())
 	if err == nil {
 		err = d.iscsi.listen(ctx, cfg.ISCSI, cfg.InsecureNetwork)
 	}

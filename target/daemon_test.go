@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"pstorage/target/nbd"
 )
 
 func TestDaemonServesBothProtocols(t *testing.T) {
@@ -77,12 +80,25 @@ func TestOnlyLoopbackWithoutLeave(t *testing.T) {
 			t.Errorf("%s: %v, %v", address, d, err)
 		}
 	}
-	d, err := Start(t.Context(), Config{NBD: []string{"0.0.0.0:0"}, InsecureNetwork: true})
-	if err != nil {
-		t.Fatal(err)
+	secure := nbd.TLS{Mode: nbd.TLSRequire, Config: &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}}
+	for _, allowed := range []Config{{InsecureNetwork: true}, {NBDTLS: secure}} {
+		allowed.NBD = []string{"0.0.0.0:0"}
+		d, err := Start(t.Context(), allowed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
-	if err := d.Close(t.Context()); err != nil {
-		t.Error(err)
+	optional, anonymous := secure, secure
+	optional.Mode = nbd.TLSAllow
+	anonymous.Config = &tls.Config{MinVersion: tls.VersionTLS12}
+	for _, weak := range []Config{{NBDTLS: optional}, {NBDTLS: anonymous}} {
+		weak.NBD = []string{"0.0.0.0:0"}
+		if d, err := Start(t.Context(), weak); !errors.Is(err, ErrInsecure) {
+			t.Errorf("%+v: %v, %v", weak.NBDTLS, err, d)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ type Config struct {
 	Catalog  block.Catalog
 	Logger   *slog.Logger          // nil: nothing is logged
 	Registry prometheus.Registerer // nil: no metrics
+	TLS      TLS                   // zero: none
 	Limits   Limits
 }
 

@@ -1,5 +1,5 @@
 // Package nbd serves the volumes of a catalog over the Network Block Device protocol: fixed newstyle negotiation, simple
-// and structured replies, extended headers, the base:allocation metadata context. The standard is doc/proto.md of the NBD
+// and structured replies, extended headers, TLS, the base:allocation metadata context. The standard is doc/proto.md of the NBD
 // project, for extended headers that of its branch extension-ext-header; the names here are its names.
 //
 // # Format (big endian)
@@ -25,6 +25,7 @@
 //     connection meanwhile: buffers are counted, and the device is closed when nothing of the connection is in it.
 //   - Every request that was read gets exactly one reply, unless the connection fails first.
 //   - Complete never waits: it queues replies and sends what the socket takes at once.
+//   - Where TLS is required, nothing is told before it has begun, and nothing agreed on before it holds afterwards.
 //   - What a client makes the server hold is bounded, for each connection and in all (config.go); a client that does not
 //     read its replies stops being read from.
 //
@@ -37,10 +38,14 @@
 // BLOCK_STATUS and CACHE, which have to be waited for, and ranges so long that the device gets them in parts are done by a goroutine
 // for such (errand.go), one after the other.
 //
+// TLS changes nothing of that: the link decrypts all records that one system call has brought, and encrypts a batch before it sends it with one
+// (tlslink.go). The TLS of Go waits when it writes, and must not be used any more once it has failed to. So it writes to memory, from
+// where the ciphertext goes as far as the socket takes it (feed.go).
+//
 // Goroutines: one per listener in Serve; one per connection (negotiation, then receiving), one more per connection while
 // its socket takes no more (sendBlocked), and one while there are errands.
 //
 // Locks, in their order: Server.mu (connections, what ended ones counted), conn.mu (requests, queue of replies, counters),
-// account.mu (memory). No lock is held over a system call or a call of the device. The right to send on a
+// account.mu (memory); of TLS, feed.mu. No lock is held over a system call or a call of the device. The right to send on a
 // connection is a token, conn.sending, not a lock: who finds it taken leaves its replies in the queue.
 package nbd

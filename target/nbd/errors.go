@@ -16,6 +16,7 @@ var (
 	errStuck      = errors.New("client takes no replies while others wait for memory")
 	errShutdown   = errors.New("server is shutting down")
 	errLostWrites = errors.New("the volume has lost writes that were not flushed")
+	errTLS        = errors.New("TLS handshake")
 	errNoSocket   = errors.New("connection is not a socket")
 )
 

@@ -21,8 +21,12 @@ func (s *script) Write(b []byte) (int, error) { return s.out.Write(b) }
 
 func FuzzNegotiation(f *testing.F) {
 	add := func(flags byte, options ...[]byte) {
-		f.Add(append([]byte{0, 0, 0, flags}, bytes.Join(options, nil)...))
+		for mode := TLSOff; mode <= TLSRequire; mode++ {
+			f.Add(append([]byte{0, 0, 0, flags}, bytes.Join(options, nil)...), uint8(mode))
+		}
 	}
+	add(3, encodeOption(optStructuredReply, nil), encodeOption(optStartTLS, nil), encodeOption(optStartTLS, nil), encodeOption(optGo, infoFor("demo")))
+	add(2, encodeOption(optStartTLS, nil), encodeOption(optList, nil))
 	add(3, encodeOption(optStructuredReply, nil), encodeOption(optSetMetaContext, queriesFor("demo", contextAllocation)),
 		encodeOption(optGo, infoFor("demo", infoBlockSize, infoName)))
 	add(3, encodeOption(optExtendedHeaders, nil), encodeOption(optStructuredReply, nil), encodeOption(optSetMetaContext, queriesFor("demo", contextAllocation)),
@@ -32,10 +36,12 @@ func FuzzNegotiation(f *testing.F) {
 	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
 	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
 	m := block.NewMemory(1 << 20)
-	f.Fuzz(func(t *testing.T, in []byte) {
+	f.Fuzz(func(t *testing.T, in []byte, mode uint8) {
 		s := newShelf().add("demo", m, false).add("fixed", m, true)
 		client := &script{Reader: bytes.NewReader(in)}
 		n := &negotiation{catalog: s, stream: client, ctx: context.Background()}
+		n.mode = TLSMode(mode % 3)
+		n.upgrade = func(context.Context) (io.ReadWriter, error) { return client, nil }
 		a, err := n.run()
 		if (a == nil) == (err == nil) {
 			t.Fatalf("agreement %v with error %v", a, err)

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/hex"
 	"os"
 	"path/filepath"
@@ -18,10 +19,20 @@ func TestBytesOnTheWire(t *testing.T) {
 	}
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
-			_, path := start(t, demo(t), Limits{})
+			_, path := startWith(t, Config{Catalog: demo(t), TLS: goldenTLS(f)})
 			replay(t, dial(t, path), f)
 		})
 	}
+}
+
+// goldenTLS is what a file's name says of TLS.
+func goldenTLS(file string) TLS {
+	for prefix, mode := range map[string]TLSMode{"tls_allow": TLSAllow, "tls_require": TLSRequire} {
+		if strings.HasPrefix(filepath.Base(file), prefix) {
+			return TLS{Mode: mode, Config: &tls.Config{MinVersion: tls.VersionTLS12}}
+		}
+	}
+	return TLS{}
 }
 
 func replay(t *testing.T, p *peer, file string) {

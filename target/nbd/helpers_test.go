@@ -94,12 +94,23 @@ func submit(t testing.TB, d block.Device, r *block.Request) {
 // start serves the shelf on a unix socket, and checks in the end that nothing is left behind.
 func start(t testing.TB, s *shelf, limits Limits) (*Server, string) {
 	t.Helper()
-	server := New(Config{Catalog: s, Limits: limits})
+	return startWith(t, Config{Catalog: s, Limits: limits})
+}
+
+func startWith(t testing.TB, cfg Config) (*Server, string) {
+	t.Helper()
+	server := New(cfg)
 	path := filepath.Join(t.TempDir(), "nbd.sock")
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveUntilEnd(t, server, l)
+	return server, path
+}
+
+// serveUntilEnd serves on l until the test is over.
+func serveUntilEnd(t testing.TB, server *Server, l net.Listener) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() {
@@ -113,7 +124,6 @@ func start(t testing.TB, s *shelf, limits Limits) (*Server, string) {
 		}
 		checkNothingHeld(t, server)
 	})
-	return server, path
 }
 
 // checkNothingHeld: all memory charged to the total has been given back.

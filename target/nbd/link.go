@@ -33,6 +33,15 @@ type link interface {
 	close()
 }
 
+// newLink is the link of a connection that has been negotiated.
+func newLink(nc net.Conn, secure *tlsLink) (link, error) {
+	if secure != nil {
+		secure.feed.begin()
+		return secure, nil
+	}
+	return newSocket(nc)
+}
+
 // socket is a link made of system calls on a TCP or unix socket: it can write from any goroutine without waiting, and
 // gathers. No call waits, so none is announced to the Go scheduler (RawSyscall): in a process that was idle that would wake its watchdog thread,
 // which costs more than the call.
@@ -122,6 +131,17 @@ func (s *socket) gather(pieces []piece, wait bool) (int, error) {
 	for i := range pieces[:s.count] {
 		setVector(&s.vectors[i], pieces[i].bytes())
 	}
+	return s.send(wait)
+}
+
+// put is gather for one run of bytes.
+func (s *socket) put(b []byte, wait bool) (int, error) {
+	s.count = 1
+	setVector(&s.vectors[0], b)
+	return s.send(wait)
+}
+
+func (s *socket) send(wait bool) (int, error) {
 	s.waitWritable = wait
 	if err := s.raw.Write(s.writeFunc); err != nil {
 		return 0, err

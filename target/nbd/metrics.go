@@ -124,10 +124,12 @@ func newMetrics(s *Server) *metrics {
 func (m *metrics) failed(err error) {
 	reason := "connection"
 	switch {
-	case errors.Is(err, errAbort), errors.Is(err, io.EOF):
-		reason = "client"
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		reason = "time"
+	case errors.Is(err, errTLS):
+		reason = "tls"
+	case errors.Is(err, errAbort), errors.Is(err, io.EOF):
+		reason = "client"
 	case errors.Is(err, errProtocol), errors.Is(err, errLimit):
 		reason = "protocol"
 	}

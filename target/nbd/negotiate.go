@@ -17,7 +17,13 @@ type negotiation struct {
 	option  uint32 // being answered
 	out     []byte // its replies, not sent yet
 
-	noZeroes   bool
+	noZeroes bool
+	security
+	agreed
+}
+
+// agreed is what the client and the server have agreed on so far.
+type agreed struct {
 	structured bool
 	extended   bool
 	contextOf  string // the export base:allocation was selected for
@@ -27,6 +33,7 @@ type negotiation struct {
 // agreement is what a negotiation ended with.
 type agreement struct {
 	terms
+	secure *tlsLink // nil: not encrypted
 	device block.Device
 	info   block.VolumeInfo
 }
@@ -60,7 +67,7 @@ func (n *negotiation) greet() error {
 	if flags&^(flagFixedNewstyle|flagNoZeroes) != 0 {
 		return fmt.Errorf("client flags %#x: %w", flags, errProtocol)
 	}
-	n.noZeroes = flags&flagNoZeroes != 0
+	n.noZeroes, n.fixed = flags&flagNoZeroes != 0, flags&flagFixedNewstyle != 0
 	return nil
 }
 
@@ -96,6 +103,9 @@ func (n *negotiation) next() (*agreement, error) {
 }
 
 func (n *negotiation) answer(data []byte) (*agreement, error) {
+	if n.missing(n.option) {
+		return nil, n.wantTLS()
+	}
 	switch n.option {
 	case optExportName:
 		return n.exportName(data)
@@ -116,7 +126,9 @@ func (n *negotiation) answer(data []byte) (*agreement, error) {
 		n.listContexts(data)
 	case optSetMetaContext:
 		n.setContexts(data)
-	default: // NBD_OPT_STARTTLS among them, as the standard has it for a server without TLS
+	case optStartTLS:
+		return nil, n.startTLS(data)
+	default:
 		n.refuse(repErrUnsup, "unknown option")
 	}
 	return nil, nil
@@ -130,8 +142,23 @@ func (n *negotiation) refuseLong(length uint32) error {
 	if _, err := io.CopyN(io.Discard, n.stream, int64(length)); err != nil {
 		return err
 	}
-	n.refuse(repErrTooBig, "option is too long")
+	if n.missing(n.option) {
+		n.refuse(repErrTLSReqd, tlsFirst)
+	} else {
+		n.refuse(repErrTooBig, "option is too long")
+	}
 	return n.send()
+}
+
+const tlsFirst = "this server wants TLS first"
+
+// wantTLS refuses an option that comes too early.
+func (n *negotiation) wantTLS() error {
+	if n.option == optExportName { // which cannot be refused
+		return fmt.Errorf("export without TLS: %w", errProtocol)
+	}
+	n.refuse(repErrTLSReqd, tlsFirst)
+	return nil
 }
 
 // reply appends one reply to the option.
@@ -146,6 +173,9 @@ func (n *negotiation) reply(kind uint32, data []byte) {
 func (n *negotiation) refuse(kind uint32, text string) { n.reply(kind, []byte(clip(text))) }
 
 func (n *negotiation) send() error {
+	if len(n.out) == 0 {
+		return nil
+	}
 	_, err := n.stream.Write(n.out)
 	n.out = n.out[:0]
 	return err

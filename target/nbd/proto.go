@@ -58,6 +58,7 @@ const (
 	repErrUnsup    = repErr | 1
 	repErrPolicy   = repErr | 2
 	repErrInvalid  = repErr | 3
+	repErrTLSReqd  = repErr | 5
 	repErrUnknown  = repErr | 6
 	repErrShutdown = repErr | 7
 	repErrTooBig   = repErr | 9

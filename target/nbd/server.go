@@ -23,6 +23,7 @@ type Server struct {
 	catalog block.Catalog
 	log     *slog.Logger
 	limits  Limits
+	tls     TLS
 	memory  *memory
 	metrics *metrics
 	began   time.Time
@@ -49,6 +50,7 @@ func New(cfg Config) *Server {
 		log:       cfg.Logger,
 		registry:  cfg.Registry,
 		limits:    cfg.Limits.withDefaults(),
+		tls:       cfg.TLS,
 		began:     time.Now(),
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
@@ -137,9 +139,13 @@ func (s *Server) handle(nc net.Conn) {
 	switch {
 	case err != nil:
 		s.metrics.failed(err)
-		log.Debug("nbd: negotiation ended", "error", err)
+		level := slog.LevelDebug
+		if errors.Is(err, errCertificates) {
+			level = slog.LevelError // of the server, not of the client
+		}
+		log.Log(s.ctx, level, "nbd: negotiation ended", "error", err)
 	default:
-		s.transmit(nc, a, log.With("volume", a.info.Name))
+		s.transmit(nc, a, log.With("volume", a.info.Name, "certificate", a.secure.name()))
 	}
 	_ = nc.Close()
 	s.mu.Lock()
@@ -157,10 +163,19 @@ func (s *Server) negotiate(nc net.Conn) (*agreement, error) {
 		return nil, err
 	}
 	n := &negotiation{catalog: s.catalog, stream: nc, ctx: ctx}
+	var secure *tlsLink
+	n.mode = s.tls.Mode
+	n.upgrade = func(ctx context.Context) (_ io.ReadWriter, err error) {
+		if secure, err = handshake(ctx, nc, s.tls.Config); err != nil {
+			return nil, err
+		}
+		return secure.conn, nil
+	}
 	a, err := n.run()
 	if err != nil {
 		return nil, err
 	}
+	a.secure = secure
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return nil, errors.Join(err, a.device.Close())
 	}
@@ -192,7 +207,7 @@ func (s *Server) transmit(nc net.Conn, a *agreement, log *slog.Logger) {
 }
 
 func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
-	l, err := newSocket(nc)
+	l, err := newLink(nc, a.secure)
 	if err != nil {
 		return err
 	}
@@ -201,7 +216,7 @@ func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
 		c.cancel()
 		return errShutdown
 	}
-	log.Info("nbd: client connected", "size", a.device.Size(), "structured", a.structured)
+	log.Info("nbd: client connected", "size", a.device.Size(), "structured", a.structured, "extended", a.extended, "encrypted", a.secure != nil)
 	stop := block.OnLoss(a.device, c.endForLoss)
 	err = c.serve()
 	stop()
