@@ -234,6 +234,9 @@ func (u *user) Close() error {
 	return nil
 }
 
+// AtomicWrites implements block.AtomicWriter.
+func (u *user) AtomicWrites() block.Atomicity { return block.AtomicWrites(u.Device) }
+
 // OnLoss implements block.Lossy.
 func (u *user) OnLoss(f func()) (stop func()) { return block.OnLoss(u.Device, f) }
 

@@ -59,6 +59,8 @@ const (
 	FUA Flags = 1 << iota
 	// NoUnmap: WriteZeroes keeps the space reserved where the device can (a hint).
 	NoUnmap
+	// Atomic: this Write takes effect as a whole or, whatever fails or crashes, not at all. Only on an AtomicWriter, within its limits.
+	Atomic
 )
 
 // Request is one operation. The submitter fills the exported fields; a request may be reused once completed.
@@ -119,12 +121,6 @@ type Device interface {
 	// Close flushes, completes what is in flight and gives up the device. Requests submitted afterwards fail with
 	// ErrClosed.
 	Close() error
-}
-
-// AtomicWriter is a Device whose writes of up to so many bytes take effect as a whole or, after a failure of power or
-// process, not at all. A device that does not implement it promises that of no write.
-type AtomicWriter interface {
-	MaxAtomicWrite() int64
 }
 
 // Errors that a caller treats differently. Devices wrap them with the names of volume, chunk and server.

@@ -57,8 +57,10 @@ func (m *Memory) Grow(size int64) {
 	}
 }
 
-// MaxAtomicWrite implements AtomicWriter: a write holds its locks as a whole, and nothing is left after a failure.
-func (m *Memory) MaxAtomicWrite() int64 { return MaxCompare * 4 }
+// AtomicWrites implements AtomicWriter: a write holds its locks as a whole, and nothing is left after a failure.
+func (m *Memory) AtomicWrites() Atomicity {
+	return Atomicity{Most: 1 << 20, Granularity: Size, Within: 1 << 20}
+}
 
 // Close implements Device. The contents are given up.
 func (m *Memory) Close() error {

@@ -2,28 +2,43 @@ package scsi
 
 import "pstorage/blockstore/block"
 
-// atomicBlocks is how many blocks the device writes as a whole or not at all; 0: WRITE ATOMIC is not offered. It is not for volumes of a
-// cluster: where power fails on all replicas of a block that is being written, its sectors may be old and new.
-func (u *LU) atomicBlocks() uint64 {
-	if d, ok := u.dev.(block.AtomicWriter); ok {
-		return u.inBlocks(min(d.MaxAtomicWrite(), block.MaxTransfer))
-	}
-	return 0
+// atomicity is which writes the device does as a whole or not at all, in blocks; 0 at most: WRITE ATOMIC is not offered.
+func (u *LU) atomicity() (most, granularity, within uint64) {
+	a := block.AtomicWrites(u.dev)
+	return u.inBlocks(min(a.Most, block.MaxTransfer)), u.inBlocks(a.Granularity), u.inBlocks(a.Within)
 }
 
-func offersAtomic(u *LU) bool { return u.atomicBlocks() > 0 }
+func offersAtomic(u *LU) bool {
+	most, _, _ := u.atomicity()
+	return most > 0
+}
 
-// prepareWriteAtomic: the number of blocks has two bytes, before them is that of a boundary, which is not offered.
+// prepareWriteAtomic: the number of blocks has two bytes, before them is that of a boundary, which is not offered. The standard has no field for the
+// boundary that the device has of its own, so a write across it is refused like one that is too long.
 func prepareWriteAtomic(t *Task) {
 	t.lba, t.blocks = t.u64(2), uint64(t.u16(12))
+	most, granularity, within := t.lu.atomicity()
 	switch {
 	case t.u16(10) != 0:
 		t.badField(10)
-	case t.blocks > t.lu.atomicBlocks():
+	case !t.inTransfer():
+	case t.blocks > most, t.blocks%granularity != 0:
 		t.badField(12)
+	case t.lba%granularity != 0, t.lba%within+t.blocks > within:
+		t.badField(2)
 	case t.OutMax < t.length(): // part of it would not be the whole
 		t.wantOut(t.length())
 	default:
 		t.announceWrite()
 	}
+}
+
+// startAtomic writes the data with one request.
+func startAtomic(t *Task) bool {
+	if t.OutLen == 0 {
+		return true
+	}
+	t.write()
+	t.Req.Flags |= block.Atomic
+	return false
 }

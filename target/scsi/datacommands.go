@@ -46,7 +46,7 @@ func dataCommands() []command {
 			prepare: prepareCompareAndWrite, start: startCompareAndWrite},
 		{op: opWriteAtomic16, action: -1, name: "WRITE ATOMIC(16)", class: WriteData, traits: medium | writes, offered: offersAtomic,
 			usage:   []byte{opWriteAtomic16, 0xf8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0xff, 0xff, 0x3f, 0x07},
-			prepare: prepareWriteAtomic, start: startWrite, step: stepWrite},
+			prepare: prepareWriteAtomic, start: startAtomic, step: stepWrite},
 		{op: opOrWrite16, action: -1, name: "ORWRITE(16)", class: WriteData, traits: medium | writes,
 			usage: usage16(opOrWrite16, 0xf8), prepare: prepareOrWrite, start: startOrWrite, step: stepOrWrite},
 	}

@@ -177,9 +177,10 @@ func (u *LU) blockLimits() []byte {
 	put32(24, maxUnmapDescriptors)
 	put32(28, perUnit)
 	put32(32, 1<<31) // UGAVALID, alignment 0
-	if n := u.atomicBlocks(); n > 0 {
-		put32(44, uint32(n))
-	}
+	most, granularity, _ := u.atomicity()
+	put32(44, uint32(most))
+	put32(48, uint32(granularity)) // where one may begin
+	put32(52, uint32(granularity))
 	binary.BigEndian.PutUint64(b[36-4:], u.inBlocks(maxWriteSame))
 	return b
 }

@@ -1,7 +1,6 @@
 package scsi
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"testing"
@@ -137,44 +136,6 @@ func TestSanitizeTakesNoOtherFields(t *testing.T) {
 	}
 	if r.lu.has(sanitizing) {
 		t.Error("what was refused has begun")
-	}
-}
-
-func atomicWrite(lba uint64, boundary, blocks uint16) []byte {
-	b := cdb16(opWriteAtomic16, 0, lba, 0)
-	binary.BigEndian.PutUint16(b[10:], boundary)
-	binary.BigEndian.PutUint16(b[12:], blocks)
-	return b
-}
-
-func TestAtomicWritesAreOfferedWhereTheDeviceHasThem(t *testing.T) {
-	r := newRig(t, Options{})
-	limits := r.in([]byte{opInquiry, 1, vpdBlockLimits, 0, 64, 0}, 64)
-	most := binary.BigEndian.Uint32(limits[44:])
-	if int64(most)*512 != r.mem.MaxAtomicWrite() {
-		t.Errorf("at most %d blocks are said to be written atomically", most)
-	}
-	data := pattern(8, 1)
-	r.good(atomicWrite(5, 0, 8), data)
-	if !bytes.Equal(r.read(5, 8), data) {
-		t.Error("other data read")
-	}
-	r.bad(keyIllegal, ascInvalidFieldCDB, atomicWrite(5, 8, 8), data)
-	r.bad(keyIllegal, ascInvalidFieldCDB, atomicWrite(0, 0, uint16(most)+1), nil)
-	r.bad(keyIllegal, ascInfoUnit, atomicWrite(5, 0, 8), data[:512])
-
-	plain := &faulty{Device: r.mem}
-	u := NewLU(plain, block.VolumeInfo{}, Options{})
-	defer u.Close()
-	n := u.Attach(Port{Initiator: "iqn.test:a,i,0x1"}, nil)
-	n.takeAttention()
-	r = &rig{t: t, mem: r.mem, lu: u, Nexus: n}
-	r.bad(keyIllegal, ascInvalidOpcode, atomicWrite(5, 0, 8), data)
-	if limits := r.in([]byte{opInquiry, 1, vpdBlockLimits, 0, 64, 0}, 64); binary.BigEndian.Uint32(limits[44:]) != 0 {
-		t.Error("atomic writes are announced and not there")
-	}
-	if one := r.in([]byte{opMaintenanceIn, saReportOpcodes, 1, opWriteAtomic16, 0, 0, 0, 0, 1, 0, 0, 0}, 256); one[1]&7 != 1 {
-		t.Errorf("the command is described: % x", one)
 	}
 }
 
