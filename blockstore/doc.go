@@ -11,6 +11,8 @@
 //     In any other case it keeps its range and is sent again, whole, to all members: repeating a write is harmless.
 //   - A chunk takes no I/O before all its members are fenced by this epoch, have its version, and, where one had it open, have been made
 //     equal (R5). When a write fails for good, its range is made equal before anything else touches it.
+//   - Of an atomic write a replica has all or nothing, and nobody reads a part of it. It lies within one unit, which is what one call writes, reads and
+//     makes equal (atomic.go says in which order its calls are made, and why).
 //   - A server that answered a write is dirty until it has answered a flush sent later (R9).
 //   - A flush succeeds only if no write that it covers may have been lost with the power of all replicas (R9loss; losses.go says how that is known).
 //   - A chunk is settled only while no write to it is under way, and none may start meanwhile (R5open).

@@ -135,7 +135,7 @@ func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
 	case wire.OpZero:
 		r.open = true
 		r.put(w.Chunk, w.Offset, make([]byte, w.Length))
-	case wire.OpCopy:
+	case wire.OpCopy, wire.OpAtomic:
 		return s.copyBlocks(w, r)
 	}
 	return wire.OK
@@ -182,6 +182,11 @@ func (s *fakeServer) write(w *wire.Call, r *fakeReplica) wire.Status {
 
 func (s *fakeServer) copyBlocks(w *wire.Call, r *fakeReplica) wire.Status {
 	data := w.Data
+	for i, code := range w.Sums {
+		if w.Op == wire.OpAtomic && s.full && chunk.HasData(code) && r.blocks[w.Offset/block.Size+uint32(i)] == nil {
+			return wire.NoSpace
+		}
+	}
 	for i, code := range w.Sums {
 		no := w.Offset/block.Size + uint32(i)
 		r.open = true

@@ -75,7 +75,10 @@ func (v *Volume) deliver(p *piece) {
 }
 
 func (v *Volume) judge(ch *chunkState, p *piece) verdict {
-	if p.write {
+	switch {
+	case p.atomic:
+		return v.judgeAtomic(ch, p)
+	case p.write:
 		return v.judgeWrite(ch, p)
 	}
 	return v.judgeRead(ch, p)
@@ -131,6 +134,12 @@ func (v *Volume) judgeFull(ch *chunkState, p *piece) verdict {
 		case contains(ch.syncing, c.vs):
 			coming++
 		}
+	}
+	switch { // who has it, or gets it, in other stages
+	case p.atomic && p.stage == stageSyncing:
+		going = len(ch.insync)
+	case p.atomic:
+		coming = len(ch.syncing)
 	}
 	switch least := max(v.min, 1); {
 	case going >= least:

@@ -77,7 +77,7 @@ func (v *Volume) hold(b *batch, ch *chunkState, p *piece) {
 		p.since = b.now
 	}
 	v.metrics.waits.Add(1)
-	p.tried, p.shun = p.tried[:0], p.shun[:0]
+	p.tried, p.shun, p.stage = p.tried[:0], p.shun[:0], stageFlush
 	ch.parked.push(p)
 	v.stick(ch)
 }
@@ -90,6 +90,10 @@ func (v *Volume) issueWrite(b *batch, ch *chunkState, p *piece) (done bool) {
 	}
 	ch.opened = true
 	v.unsettle(ch)
+	if p.atomic {
+		v.issueAtomic(b, ch, p)
+		return false
+	}
 	n := len(ch.insync) + len(ch.syncing)
 	p.room(n)
 	p.version = ch.version

@@ -44,6 +44,9 @@ type piece struct {
 	held    bool // a piece of kindLock holds the range for it
 	next    *piece
 	place   int // in chunkState.active
+	atomic  bool
+	stage   stage      // of an atomic write
+	to      []*vserver // of its stage
 	offset  uint32
 	length  uint32
 	data    []byte
@@ -120,6 +123,9 @@ func (v *Volume) beginAt(b *batch, q *request, k kind, at, n int64, data []byte)
 	if q.r.Flags&block.FUA != 0 && p.write {
 		p.flags = wire.FlagSync
 	}
+	if q.r.Flags&block.Atomic != 0 && k == kindWrite {
+		p.atomic, p.flags = true, wire.FlagSync
+	}
 	if k == kindWrite {
 		p.sum(chunk.ID{File: v.file, Index: index})
 	}
@@ -181,6 +187,7 @@ func (p *piece) reset() {
 	}
 	p.q, p.ch, p.data, p.err, p.p = nil, nil, nil, nil, nil
 	p.version, p.flags, p.held, p.since, p.tries, p.why = 0, 0, false, 0, 0, 0
+	p.atomic, p.stage, p.to = false, stageFlush, p.to[:0]
 	p.tried, p.shun, p.acked = p.tried[:0], p.shun[:0], p.acked[:0]
 }
 

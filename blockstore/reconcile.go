@@ -8,7 +8,7 @@ import (
 	"pstorage/cs/wire"
 )
 
-const copyBlocks = wire.MaxData / block.Size // blocks read and copied at a time
+const copyBlocks = wire.MaxData / block.Size // blocks of a unit
 
 // reconcileAll makes the replicas of chunks equal that may differ (R5): a few chunks at a time.
 func (v *Volume) reconcileAll(list []*chunkState) {
@@ -85,8 +85,9 @@ func (j *reconcile) done() {
 // tried when it does not work.
 func (j *reconcile) source() *vserver { return j.insync[j.tries%len(j.insync)] }
 
-// equalize compares the tables of a range and copies the blocks that differ. Replicas being rebuilt are no use as a comparison: they
-// get the whole range.
+// equalize compares the tables of a range and copies the blocks that differ: of each unit (atomic.go) all, and what is between them, from one source
+// and with one call that takes effect as a whole. So of an atomic write a replica has all or nothing, whoever fails meanwhile. Replicas
+// being rebuilt are no use as a comparison: they get the whole range.
 func (j *reconcile) equalize(first, n uint32) bool {
 	if len(j.insync)+len(j.syncing) == 1 {
 		return true
@@ -100,18 +101,18 @@ func (j *reconcile) equalize(first, n uint32) bool {
 		return false
 	}
 	for i := uint32(0); i < n; {
-		if !differ[i] {
-			i++
-			continue
+		end := min(n, i+copyBlocks-(first+i)%copyBlocks)
+		from, to := i, end
+		for from < end && !differ[from] {
+			from++
 		}
-		k := i
-		for k < n && differ[k] && k-i < copyBlocks {
-			k++
+		for to > from && !differ[to-1] {
+			to--
 		}
-		if !j.copy(first+i, k-i) {
+		if from < to && !j.copy(first+from, to-from) {
 			return false
 		}
-		i = k
+		i = end
 	}
 	return true
 }
@@ -145,7 +146,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 	if read.run(j.v); !j.went(&read) {
 		return false
 	}
-	w = j.call(wire.OpCopy, first, n)
+	w = j.call(wire.OpAtomic, first, n)
 	w.Sums, w.Data = from.Codes, pack(from.Codes, j.buffer)
 	for _, list := range [][]*vserver{j.insync, j.syncing} {
 		for _, vs := range list {

@@ -129,6 +129,9 @@ func (v *Volume) start(b *batch, r *block.Request) {
 	if r.Err == nil && v.opt.ReadOnly && r.Op != block.Read && r.Op != block.Flush {
 		r.Err = block.ErrReadOnly
 	}
+	if r.Err == nil && r.Flags&block.Atomic != 0 && !v.AtomicWrites().Allows(r.Offset, r.Length) {
+		r.Err = block.ErrInvalid
+	}
 	switch {
 	case r.Err != nil:
 		r.Err = v.named(r.Err)

@@ -70,6 +70,9 @@ type Engine interface {
 	Zero(id chunk.ID, a Access, off, length uint32, sync bool) error
 	// Copy stores whole blocks with the codes given: data has those with a sum, packed.
 	Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error
+	// WriteAtomic is Copy of at most MaxAtomic blocks that takes effect as a whole or, after whatever crash or error, not at all, and is on stable
+	// storage when it returns. No read sees a part of it.
+	WriteAtomic(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error
 	// Read fills codes (one per block of the range) and appends to dst the data of the blocks that have a sum; it returns dst
 	// grown. With nowait it returns ErrWouldBlock, nothing read, if the disk would have to be waited for.
 	// The sums are not verified here: the reader does.

@@ -149,5 +149,8 @@ func (w *saved) entries() []Change {
 	for id, when := range w.verified {
 		all = append(all, Change{Key: idKey(kindVerified, id), Value: encodeUint64(uint64(when))})
 	}
+	for id, in := range w.intents {
+		all = append(all, Change{Key: idKey(kindIntent, id), Value: in.encode()})
+	}
 	return all
 }

@@ -17,6 +17,7 @@
 //	"c" u64 file, u32 index     a replica's record (state.go)
 //	"a" u64 file, u32 index     u8 Suspicion: the replica is in the activity log
 //	"v" u64 file, u32 index     u64 unix time when the replica was last verified (verify.go); not there: never
+//	"i" u64 file, u32 index     what an atomic write makes of blocks (intent.go), while its process may have ended in the middle of it
 //
 // # DESIGN
 //
@@ -32,6 +33,12 @@
 // Order of writes. Of a block the data come first, then the code: a kill between them leaves a block that does not match its sum,
 // or, where there was none, one that is not there. Of a block that gives its space back the code comes first, then the hole: a
 // kill between them costs space. Both are harmless because the replica is suspect then (R6).
+//
+// Atomic writes (atomic.go). What all of the blocks become is put into the database, durably, before the first of them changes; then the blocks change
+// and are made durable, in the journal or in the chunk file; then the intent is taken away, durably. All that is done while nobody else can use the
+// replica. So an intent that Open finds is newer than anything that the journal and the files have of its blocks: it is carried
+// out after the journal's replay. What may find no space comes before the intent, and does not show. Where carrying out fails the replica has
+// failed (R8), and the intent stays until the replica is prepared anew or removed; it is left out for replicas that no replay is for.
 //
 // A fence, a new version, a change of state: the durable state first, then the mirror, then every request that was admitted
 // before has ended (it holds the replica's lock shared), then the answer.
@@ -77,7 +84,8 @@
 //	file.ctl                    one raise of the epoch at a time
 //	replica.ctl                 several in order of their names; held over transactions, and while others are asked (Absolve): one change of what is durable at a time
 //	layer.sync.running          one sync of a file at a time
-//	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads
+//	replica.mu                  shared by reads and writes of blocks; exclusive for changes of the replica's fields, pulls, loads, and atomic writes, which hold
+//	                            it and layer.sync.running over transactions and syncs
 //	cache.mu                    takes replica.mu only if it is free
 //	quarantine.mu               one file is set aside at a time
 //	journal                     its own locks

@@ -108,7 +108,7 @@ func (s *Store) prepare(work []*preparing) {
 	var changes []Change
 	for _, w := range work {
 		if w.err == nil && !w.skip {
-			changes = append(changes, Change{Key: idKey(kindReplica, w.r.id), Value: w.rec.encode()})
+			changes = append(changes, Change{Key: idKey(kindReplica, w.r.id), Value: w.rec.encode()}, Change{Key: idKey(kindIntent, w.r.id)})
 			if w.r.verified.Swap(0) != 0 { // of other data
 				changes = append(changes, Change{Key: idKey(kindVerified, w.r.id)})
 			}

@@ -46,7 +46,7 @@ func (s *Store) removeReplica(r *replica) error {
 		return err
 	}
 	err := s.db.commit(Change{Key: idKey(kindReplica, r.id)}, Change{Key: idKey(kindActivity, r.id)},
-		Change{Key: idKey(kindVerified, r.id)})
+		Change{Key: idKey(kindVerified, r.id)}, Change{Key: idKey(kindIntent, r.id)})
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ const (
 	kindReplica  = 'c'
 	kindActivity = 'a'
 	kindVerified = 'v'
+	kindIntent   = 'i'
 )
 
 // Keys of kindMeta.
@@ -161,11 +162,12 @@ type saved struct {
 	replicas map[chunk.ID]record
 	activity map[chunk.ID]Suspicion
 	verified map[chunk.ID]int64
+	intents  map[chunk.ID]intent
 }
 
 func loadState(db StateDB) (*saved, error) {
 	s := &saved{epochs: map[uint64]uint64{}, replicas: map[chunk.ID]record{}, activity: map[chunk.ID]Suspicion{},
-		verified: map[chunk.ID]int64{}}
+		verified: map[chunk.ID]int64{}, intents: map[chunk.ID]intent{}}
 	if err := db.Load(s.visit); err != nil {
 		return nil, err
 	}
@@ -193,7 +195,7 @@ func (s *saved) visit(key, value []byte) error {
 		epoch, err := decodeUint64(value)
 		s.epochs[binary.BigEndian.Uint64(key[1:])] = epoch
 		return err
-	case kindReplica, kindActivity, kindVerified:
+	case kindReplica, kindActivity, kindVerified, kindIntent:
 		return s.visitChunk(key, value)
 	}
 	return fmt.Errorf("%w: key %x", ErrFormat, key)
@@ -230,6 +232,10 @@ func (s *saved) visitChunk(key, value []byte) error {
 		when, err := decodeUint64(value)
 		s.verified[id] = int64(when)
 		return err
+	case kindIntent:
+		in, err := decodeIntent(id, value)
+		s.intents[id] = in
+		return about(id, err)
 	case kindActivity:
 		if len(value) != 1 || value[0] > byte(MachineDied) {
 			return fmt.Errorf("%w: activity % x of chunk %s", ErrFormat, value, id)

@@ -32,7 +32,8 @@ type Store struct {
 	syncs     chan struct{}    // one element per sync under way
 	journal   *journal.Journal // nil: none
 	keeper    *keeper
-	kept      atomic.Int64 // blocks kept by rebuilds
+	kept      atomic.Int64  // blocks kept by rebuilds
+	intents   chan struct{} // one element per intent in the database
 
 	shards  [shardCount]shard
 	filesMu sync.RWMutex
@@ -96,6 +97,9 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 	if err = db.Commit(was.begin(boot, o.LeftOut)); err == nil {
 		err = s.recoverJournal(was, db)
 	}
+	if err == nil {
+		err = s.recoverIntents(was, db)
+	}
 	if err != nil {
 		if s.journal != nil {
 			err = errors.Join(err, s.journal.Close())
@@ -154,6 +158,7 @@ func newStore(fsys disk.FS, dir string, o Options) *Store {
 		cache:   cache{maxFiles: maxOpenFiles, maxTables: maxTableBytes},
 		folders: folders{known: map[string]bool{}},
 		syncs:   make(chan struct{}, parallelSyncs),
+		intents: make(chan struct{}, atomicWrites),
 		files:   map[uint64]*file{},
 	}
 	if s.logger == nil {

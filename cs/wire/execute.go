@@ -119,7 +119,7 @@ func (r *request) fits(payload int) bool {
 	switch r.op {
 	case OpWrite:
 		return data == int(r.length) && data > 0 && data <= MaxData && int(r.sums) == blocksTouched(r.offset, r.length)
-	case OpCopy:
+	case OpCopy, OpAtomic:
 		return aligned && data <= MaxData && int(r.sums) == blocks
 	case OpRead, OpReadLayer:
 		return payload == 0 && aligned && r.length <= MaxData
@@ -147,7 +147,7 @@ func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, now
 		return e.Write(r.chunk, a, r.offset, payload[4*len(w.sums):], w.sums, r.flags&FlagSync != 0)
 	case OpZero:
 		return e.Zero(r.chunk, a, r.offset, r.length, r.flags&FlagSync != 0)
-	case OpCopy:
+	case OpCopy, OpAtomic:
 		return w.copyBlocks(e, r, a, payload)
 	case OpTable, OpTableLayer:
 		return w.table(e, r, a, rep)
@@ -189,6 +189,9 @@ func (w *work) copyBlocks(e store.Engine, r *request, a store.Access, payload []
 	data := payload[4*len(w.sums):]
 	if len(data) != chunk.BlockSize*dataBlocks(w.sums) {
 		return store.ErrInvalid
+	}
+	if r.op == OpAtomic {
+		return e.WriteAtomic(r.chunk, a, r.offset, w.sums, data)
 	}
 	return e.Copy(r.chunk, a, r.offset, w.sums, data)
 }

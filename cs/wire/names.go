@@ -4,7 +4,7 @@ import "fmt"
 
 var opNames = [...]string{OpHello: "hello", OpRead: "read", OpWrite: "write", OpZero: "zero", OpFlush: "flush", OpFence: "fence",
 	OpRaise: "raise", OpSettle: "settle", OpTable: "table", OpPing: "ping", OpReadLayer: "read-layer",
-	OpTableLayer: "table-layer", OpCopy: "copy"}
+	OpTableLayer: "table-layer", OpCopy: "copy", OpAtomic: "atomic"}
 
 var statusNames = [...]string{OK: "ok", StaleEpoch: "stale epoch", StaleVersion: "stale version", NoChunk: "no chunk",
 	StaleReplica: "stale replica", Suspect: "suspect", NoSpace: "no space", IOError: "input/output error", BadSum: "bad sum",
@@ -26,7 +26,7 @@ func (s Status) String() string {
 
 // NumOps and NumStatuses bound tables indexed by Op and Status.
 const (
-	NumOps      = int(OpCopy) + 1
+	NumOps      = int(OpAtomic) + 1
 	NumStatuses = int(SessionOver) + 1
 )
 

@@ -121,6 +121,9 @@ const (
 	// OpCopy writes blocks as OpWrite does, but with codes: payload has one code per block and data for those with a sum only.
 	// The holder's reconcile uses it (R5) to make replicas equal.
 	OpCopy
+	// OpAtomic is OpCopy of at most MaxData that takes effect as a whole or not at all, whatever crashes or fails, and is on stable storage when it
+	// is answered.
+	OpAtomic
 )
 
 // Flags of a request.

@@ -45,6 +45,7 @@ var bugs = []planted{
 	{rules.R9, "a flush reaches nobody", flushed},
 	{rules.R9loss, "a flush succeeds whose writes are lost", unreported},
 	{rules.R10, "a replica that does not verify is kept", rotten},
+	{rules.Atomic, "an atomic write is done block by block", halfDone},
 	{rules.R12, "a replica is removed before the metadata servers have forgotten it", superfluous},
 }
 

@@ -206,8 +206,10 @@ func (u *user) request(r *rand.Rand) {
 	switch n := r.IntN(100); {
 	case n < 40:
 		u.read(place(r, u.dev.Size()))
-	case n < 78:
+	case n < 70:
 		u.write(r, r.IntN(12) == 0)
+	case n < 78:
+		u.putAtomic(r)
 	case n < 84:
 		u.zero(r)
 	case n < 97:

@@ -37,6 +37,11 @@ func (e *slowEngine) Write(id chunk.ID, a store.Access, off uint32, data []byte,
 	return e.Store.Write(id, a, off, data, sums, sync)
 }
 
+func (e *slowEngine) WriteAtomic(id chunk.ID, a store.Access, off uint32, codes []uint32, data []byte) error {
+	e.slow.wait()
+	return e.Store.WriteAtomic(id, a, off, codes, data)
+}
+
 func (e *slowEngine) Zero(id chunk.ID, a store.Access, off, length uint32, sync bool) error {
 	e.slow.wait()
 	return e.Store.Zero(id, a, off, length, sync)

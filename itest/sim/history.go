@@ -44,6 +44,7 @@ type op struct {
 	count   int64
 	ids     []uint64
 	durable bool  // a write that is flushed with it
+	atomic  bool  // a write that takes effect as a whole
 	call    int64 // clock
 	ret     int64 // 0: no success
 }
@@ -234,7 +235,7 @@ func (h *history) check() (wrong []string) {
 		}
 	}
 	slices.Sort(wrong)
-	return wrong
+	return append(h.torn(), wrong...)
 }
 
 // operations are a sector's as porcupine takes them. A write that did not succeed and was never seen explains nothing.

@@ -64,3 +64,43 @@ func TestADurableWriteSurvives(t *testing.T) {
 		t.Error("lost, and not noticed")
 	}
 }
+
+// TestTornAtomicWritesAreNoticed: a write of two sectors, read one by one and together.
+func TestTornAtomicWritesAreNoticed(t *testing.T) {
+	two := func(k kind, call, ret int64, ids ...uint64) *op {
+		return &op{kind: k, ids: ids, count: 2, call: call, ret: ret, client: int(call)}
+	}
+	second := func(k kind, id uint64, call, ret int64) *op {
+		o := at(k, id, call, ret)
+		o.first, o.count = 1, 1
+		return o
+	}
+	first := func(k kind, id uint64, call, ret int64) *op {
+		o := at(k, id, call, ret)
+		o.count = 1
+		return o
+	}
+	for _, c := range []struct {
+		name string
+		good bool
+		ops  []*op
+	}{
+		{"nobody has seen it", true, []*op{two(read, 20, 21, 1, 1)}},
+		{"all of it is there", true, []*op{two(read, 20, 21, 2, 2)}},
+		{"a part is", false, []*op{two(read, 20, 21, 2, 1)}},
+		{"a part is, and was never written", false, []*op{two(read, 20, 21, 2, 0)}},
+		{"a part is, one by one", false, []*op{first(read, 2, 20, 21), second(read, 1, 22, 23)}},
+		{"it comes while it is read", true, []*op{second(read, 1, 20, 23), first(read, 2, 21, 22)}},
+		{"a part was overwritten", true, []*op{second(write, 3, 18, 19), two(read, 20, 21, 2, 3)}},
+		{"a part was, perhaps", true, []*op{second(write, 3, 5, 0), two(read, 20, 21, 2, 3)}},
+		{"a part was zeroed", true, []*op{second(write, 0, 18, 19), two(read, 20, 21, 2, 0)}},
+		{"it is of another volume", true, []*op{{kind: read, volume: 1, ids: []uint64{2, 1}, count: 2, call: 20, ret: 21}}},
+	} {
+		w := two(write, 10, 0, 2)
+		w.atomic = true
+		h := &history{ops: append([]*op{two(write, 1, 2, 1), w}, c.ops...)}
+		if wrong := h.torn(); c.good != (len(wrong) == 0) {
+			t.Errorf("%s: want %v, found %q", c.name, c.good, wrong)
+		}
+	}
+}
