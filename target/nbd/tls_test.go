@@ -333,8 +333,9 @@ func (h *hoard) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestRecordsThatCameTogetherAreReadTogether: a batch of requests, each in a record of its own, is one turn of the receiver.
-func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
+// tlsPair is a connection from both sides.
+func tlsPair(t *testing.T) (h *hoard, client *tls.Conn, link *tlsLink) {
+	t.Helper()
 	a := newAuthority(t)
 	config, err := Certificates(a.write(), false)
 	if err != nil {
@@ -345,20 +346,25 @@ func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := dial(t, l.Addr().String())
+	h = &hoard{Conn: dial(t, l.Addr().String()).Conn}
 	nc, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
-	h := &hoard{Conn: p.Conn}
-	client := tls.Client(h, a.clientConfig())
+	t.Cleanup(func() { nc.Close() })
+	client = tls.Client(h, a.clientConfig())
 	done := make(chan error, 1)
 	go func() { done <- client.Handshake() }()
-	link, err := handshake(t.Context(), nc, config)
+	link, err = handshake(t.Context(), nc, config)
 	if err = errors.Join(err, <-done); err != nil {
 		t.Fatal(err)
 	}
+	return h, client, link
+}
+
+// TestRecordsThatCameTogetherAreReadTogether: a batch of requests, each in a record of its own, is one turn of the receiver.
+func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
+	h, client, link := tlsPair(t)
 	h.on = true
 	want := bytes.Repeat([]byte("0123456789"), 30)
 	for i := 0; i < len(want); i += 10 {
@@ -366,15 +372,64 @@ func TestRecordsThatCameTogetherAreReadTogether(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.write(h.out[:len(h.out)-3]) // the last record is not complete
+	if _, err := h.Conn.Write(h.out[:len(h.out)-3]); err != nil { // the last record is not complete
+		t.Fatal(err)
+	}
 	first, rest := make([]byte, 95), make([]byte, 1000)
 	n, err := link.read(first, rest)
-	if got := append(first, rest[:max(n-95, 0)]...); err != nil || !bytes.Equal(got, want[:290]) {
+	if got := append(first, rest[:max(n-95, 0)]...); err != nil || !bytes.Equal(got[:n], want[:290]) {
 		t.Fatalf("%d bytes, %v: %s", n, err, got)
 	}
-	p.write(h.out[len(h.out)-3:])
+	if _, err := h.Conn.Write(h.out[len(h.out)-3:]); err != nil {
+		t.Fatal(err)
+	}
 	if n, err = link.read(first, nil); err != nil || string(first[:n]) != "0123456789" {
 		t.Errorf("%d bytes, %v", n, err)
 	}
-	link.close()
+}
+
+// TestManySmallRepliesAreFewRecords: single replies, and large ones among them, arrive in order, at most a record for 8 KiB.
+func TestManySmallRepliesAreFewRecords(t *testing.T) {
+	h, client, link := tlsPair(t)
+	link.feed.begin()
+	var pieces []piece
+	var want []byte
+	for i := range 8000 {
+		size := 16
+		if i%2000 == 1999 {
+			size = 40 << 10
+		}
+		data := bytes.Repeat([]byte{byte(i)}, size)
+		pieces = append(pieces, piece{buffer: &buffer{data: data}, to: size})
+		want = append(want, data...)
+	}
+	sizes := make(chan int, 1)
+	counted := &meter{Conn: h.Conn}
+	h.Conn = counted
+	got := make([]byte, len(want))
+	go func() {
+		n, _ := io.ReadFull(client, got)
+		sizes <- n
+	}()
+	c := &conn{link: link, server: New(Config{Catalog: newShelf()})}
+	c.out = pieces
+	c.sendOut(true)
+	if n := <-sizes; n != len(want) || !bytes.Equal(got, want) {
+		t.Fatalf("%d of %d bytes, or others", n, len(want))
+	}
+	if wrapping := counted.n - len(want); wrapping > len(want)/(8<<10)*100 {
+		t.Errorf("%d bytes around %d", wrapping, len(want))
+	}
+}
+
+// meter is a connection that counts what is read.
+type meter struct {
+	net.Conn
+	n int
+}
+
+func (m *meter) Read(b []byte) (int, error) {
+	n, err := m.Conn.Read(b)
+	m.n += n
+	return n, err
 }

@@ -5,8 +5,12 @@ import (
 	"time"
 )
 
-// tlsBatch is how many bytes are encrypted and then sent at once.
-const tlsBatch = 128 << 10
+const (
+	// tlsBatch is how many bytes are encrypted and then sent at once.
+	tlsBatch = 128 << 10
+	// recordSize is the most that one record of TLS holds.
+	recordSize = 16 << 10
+)
 
 // tlsLink is a link through TLS. As on a plain socket, one system call takes what has come, which may be many records, and one
 // sends what was encrypted of a batch.
@@ -14,7 +18,8 @@ type tlsLink struct {
 	conn *tls.Conn
 	feed *feed
 
-	sent int // bytes of the pieces that are encrypted and whose ciphertext has not all gone
+	small []byte // of pieces, to be one record
+	sent  int    // bytes of the pieces that are encrypted and whose ciphertext has not all gone
 }
 
 // name is the common name of the certificate that the client has shown, if it has.
@@ -72,14 +77,37 @@ func (l *tlsLink) encrypt(pieces []piece) error {
 		b := pieces[i].bytes()
 		b = b[:min(len(b), tlsBatch-l.sent)]
 		if len(b) == 0 {
-			return nil
+			break
 		}
-		if _, err := l.conn.Write(b); err != nil {
+		if err := l.add(b); err != nil {
 			return err
 		}
 		l.sent += len(b)
 	}
-	return nil
+	return l.seal()
+}
+
+// add encrypts b, or gathers it for a record with others: records of single replies would be more wrapping than contents.
+func (l *tlsLink) add(b []byte) error {
+	if len(l.small)+len(b) <= recordSize {
+		l.small = append(l.small, b...)
+		return nil
+	}
+	if err := l.seal(); err != nil {
+		return err
+	}
+	_, err := l.conn.Write(b)
+	return err
+}
+
+// seal encrypts what was gathered.
+func (l *tlsLink) seal() error {
+	if len(l.small) == 0 {
+		return nil
+	}
+	_, err := l.conn.Write(l.small)
+	l.small = l.small[:0]
+	return err
 }
 
 func (l *tlsLink) interrupt()                 { l.feed.socket.interrupt() }
