@@ -21,7 +21,8 @@
 //
 // A volume is open as one logical unit however many targets and sessions use it (unit). A session has a path to each LUN of its
 // target; one whose volume cannot be opened, or of which nobody knows what is reserved, answers BUSY and is tried again, while the others work. When the description
-// of a target changes, the reader of each of its sessions adds and removes paths; only the reader changes the list.
+// of a target changes, the reader of each of its sessions adds and removes paths; only the reader changes the list. While a logical unit goes on with something
+// by itself (SANITIZE) its volume stays open without sessions; Drain, Changed and Shutdown end that where no target has the volume any more (work.go).
 //
 // Goroutines of a session (one connection each, MaxConnections=1): the reader, which began as the login's; the writer; a
 // timer that pings the silent; one for each volume that is being opened. Others enter through Complete (devices),
