@@ -66,6 +66,7 @@ func bounds(flags *flag.FlagSet, b *replication.Bounds) {
 		{&b.Power, "power", 1, "crashes of their operating systems"},
 		{&b.Rebuilds, "rebuilds", 0, "rebuilds begun"},
 		{&b.Rots, "rots", 0, "blocks damaged on a disk"},
+		{&b.GiveUps, "giveups", 0, "damaged blocks of the only replica in sync taken from former ones, or given up; not with -journal"},
 		{&b.Sweeps, "sweeps", 0, "replicas removed"},
 		{&b.Failures, "failures", 0, "syncs that fail"},
 		{&b.Takeovers, "takeovers", 0, "takeovers by recovery"},

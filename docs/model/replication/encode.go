@@ -161,6 +161,7 @@ func (p *packer) used(u *used) {
 	p.num(&u.failures, 1)
 	p.num(&u.drops, 2)
 	p.num(&u.takeovers, 1)
+	p.num(&u.givenUp, 1)
 }
 
 // Encode implements search.System.

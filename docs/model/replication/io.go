@@ -124,6 +124,7 @@ func (t *turn) read(i int) {
 			if t.dropFor(&n, i, j) {
 				t.then(n, "%c finds the block on server %d damaged, and has it dropped", letter(i), uint8(j))
 			}
+		case id == lost: // an error
 		default:
 			if n.floor = id; n.rank(id) < n.rank(t.s.floor) {
 				n.fault = readBack

@@ -42,6 +42,8 @@ const (
 	R10verify
 	R10base
 	R10fresh
+	R10former
+	R10lost
 	R11flush
 	R11wait
 	R12forget
@@ -87,6 +89,8 @@ var about = [ruleCount]struct{ name, without string }{
 	R10verify:   {"R10verify", "a reader does not verify what it reads"},
 	R10base:     {"R10base", "a replica with a damaged block is the base of its own rebuild"},
 	R10fresh:    {"R10fresh", "a damaged block is replaced by another replica's copy although it was written meanwhile"},
+	R10former:   {"R10former", "a damaged block is replaced by what a former replica has, though that is not what it was"},
+	R10lost:     {"R10lost", "a damaged block is given up while a server is down that may have a good copy"},
 	R11flush:    {"R11flush", "a snapshot does not flush first"},
 	R11wait:     {"R11wait", "a snapshot does not wait for writes in flight"},
 	R12forget:   {"R12forget", "a surplus replica is removed first, and the MDS forgets it afterwards"},

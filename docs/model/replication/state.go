@@ -1,11 +1,14 @@
 package replication
 
+import "math"
+
 const (
 	servers  = 3
 	clients  = 2
 	layers   = 2
 	messages = 6 // in flight at a time
 	maxID    = 6 // writes
+	lost     = 7 // in the place of a write: no good copy of it was left, and reading fails
 )
 
 // mask is a set of servers.
@@ -117,7 +120,9 @@ type repair struct {
 }
 
 // used counts what the bounds limit.
-type used struct{ writes, leases, crashes, power, rebuilds, rots, sweeps, failures, drops, takeovers uint8 }
+type used struct {
+	writes, leases, crashes, power, rebuilds, rots, sweeps, failures, drops, takeovers, givenUp uint8
+}
 
 // State is everything. It is a value: assignment copies it.
 type State struct {
@@ -146,10 +151,13 @@ type State struct {
 	used used
 }
 
-// rank orders writes: by epoch, then by issue.
+// rank orders writes: by epoch, then by issue. What is lost comes last: nobody reads it, so no read goes back to it.
 func (s *State) rank(id uint8) int {
-	if id == 0 {
+	switch id {
+	case 0:
 		return 0
+	case lost:
+		return math.MaxInt
 	}
 	return int(s.epochs[id])*16 + int(id)
 }

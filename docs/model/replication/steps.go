@@ -31,6 +31,7 @@ type Bounds struct {
 	Power     int // crashes of their operating systems
 	Rebuilds  int
 	Rots      int  // blocks damaged
+	GiveUps   int  // damaged blocks of the only replica taken from former ones, or given up; not with journals
 	Sweeps    int  // removals
 	Failures  int  // of syncs
 	Drops     int  // by holders; less than 0: as many as they like
