@@ -57,7 +57,7 @@ func (v *Volume) describe(ctx context.Context, e *extents, at, n int64) error {
 	}
 	for _, code := range codes {
 		k := min(n, block.Size-at%block.Size)
-		e.add(at, k, chunk.HasData(code))
+		e.add(at, k, !chunk.ReadsZero(code))
 		if at, n = at+k, n-k; e.full {
 			return nil
 		}

@@ -2,6 +2,7 @@ package blockstore
 
 import (
 	"errors"
+	"fmt"
 
 	"pstorage/blockstore/block"
 	"pstorage/cs/wire"
@@ -87,7 +88,7 @@ func (v *Volume) judge(ch *chunkState, p *piece) verdict {
 // judgeWrite: a write is done when every member has applied it under the map that is known now. What was acknowledged under another
 // map counts no more (R4acks).
 func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
-	answers, full, result := 0, 0, good
+	answers, full, result, lost := 0, 0, good, -1
 	for i := range p.calls {
 		c := &p.calls[i]
 		switch {
@@ -100,6 +101,8 @@ func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
 			}
 		case c.Status == wire.NoSpace:
 			full++
+		case c.Status == wire.Lost:
+			lost = i
 		default:
 			result = max(result, again)
 			v.heed(ch, p, c)
@@ -115,10 +118,19 @@ func (v *Volume) judgeWrite(ch *chunkState, p *piece) verdict {
 		return result
 	case p.version != ch.version && !v.opt.leftOut.Has(rules.R4acks):
 		return again
+	case lost >= 0:
+		p.err = v.lostBlock(ch, &p.calls[lost])
+		return failed
 	case full > 0:
 		return v.judgeFull(ch, p)
 	}
 	return good
+}
+
+// lostBlock is the error of a request for a block of which no good copy was left: a read, or a write of a part of it.
+func (v *Volume) lostBlock(ch *chunkState, c *call) error {
+	v.warner.warn(v.log, "a block is lost: no good copy of it was left", "chunk", ch.index, "block", c.Aux0, "op", c.Op)
+	return v.on(ch, fmt.Errorf("block %d: %w", c.Aux0, block.ErrLostData))
 }
 
 // judgeFull: some members have no room, the others have applied the write. While enough can go on, the full ones are dropped. Else
@@ -180,6 +192,11 @@ func (v *Volume) judgeRead(ch *chunkState, p *piece) verdict {
 		return again
 	case c.Status == wire.OK:
 		return good
+	case c.Status == wire.Lost && p.version == ch.version:
+		p.err = v.lostBlock(ch, c)
+		return failed
+	case c.Status == wire.Lost:
+		return again
 	}
 	v.heed(ch, p, c)
 	if c.Status == wire.Corrupt || c.Status == wire.IOError || c.Status == wire.BadRequest {

@@ -143,7 +143,11 @@ func (j *reconcile) copy(first, n uint32) bool {
 	w := j.call(wire.OpRead, first, n)
 	w.Dst = j.buffer[:n*block.Size]
 	from := read.add(j.v, j.source(), w)
-	if read.run(j.v); !j.went(&read) {
+	read.run(j.v)
+	if from.Err == nil && from.Status == wire.Lost {
+		from.Status = wire.OK // lost blocks are copied as such
+	}
+	if !j.went(&read) {
 		return false
 	}
 	w = j.call(wire.OpAtomic, first, n)

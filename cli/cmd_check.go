@@ -28,8 +28,9 @@ type checkReport struct {
 	Suspects int       `json:"suspects"`
 	Blocks   uint64    `json:"blocks"`
 	Zeros    uint64    `json:"zero_blocks"`
-	Damaged  int       `json:"damaged"` // problems that the server does not know of
-	Marked   int       `json:"marked"`  // replicas that are marked as damaged
+	Lost     uint64    `json:"lost_blocks"` // of which no good copy was left
+	Damaged  int       `json:"damaged"`     // problems that the server does not know of
+	Marked   int       `json:"marked"`      // replicas that are marked as damaged
 	Aside    int       `json:"quarantined"`
 	Problems []problem `json:"problems"`
 }
@@ -148,7 +149,7 @@ func checkStore(dir string, identity cs.Identity) (checkReport, error) {
 		return report, coded(exitDamaged, fmt.Errorf("%w: --repair makes the database anew from the files", err))
 	}
 	report.Replicas, report.Layers, report.Suspects = summary.Replicas, summary.Layers, summary.Suspects
-	report.Blocks, report.Zeros = summary.Blocks, summary.Zeros
+	report.Blocks, report.Zeros, report.Lost = summary.Blocks, summary.Zeros, summary.Lost
 	report.Damaged, report.Marked, report.Aside = summary.Damaged, summary.Marked, summary.Aside
 	return report, err
 }
@@ -159,8 +160,8 @@ func (r checkReport) text(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "chunk server %d: %d replicas (%d suspect), %d layers, %d blocks with data, %d of zeros: %d damaged, %d marked; %d files in quarantine\n",
-		r.Server, r.Replicas, r.Suspects, r.Layers, r.Blocks, r.Zeros, r.Damaged, r.Marked, r.Aside)
+	_, err := fmt.Fprintf(w, "chunk server %d: %d replicas (%d suspect), %d layers, %d blocks with data, %d of zeros, %d lost: %d damaged, %d marked; %d files in quarantine\n",
+		r.Server, r.Replicas, r.Suspects, r.Layers, r.Blocks, r.Zeros, r.Lost, r.Damaged, r.Marked, r.Aside)
 	return err
 }
 

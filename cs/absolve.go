@@ -60,6 +60,7 @@ type others struct {
 	id       chunk.ID
 	versions []uint64
 	addrs    []string // those that have not failed
+	silent   bool     // one has
 	releases []func()
 }
 
@@ -95,17 +96,9 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 	}
 	o.releases = append(o.releases, release)
 	for _, version := range o.versions {
-		back := make(answer, 1)
-		c := &wire.Call{Op: wire.OpReadLayer, Flags: wire.FlagPeer | wire.FlagSuspect, Chunk: o.id, Layer: layer, Version: version,
-			Offset: block * chunk.BlockSize, Length: chunk.BlockSize, Dst: make([]byte, chunk.BlockSize), Done: back}
-		conn.Send([]*wire.Call{c})
-		select {
-		case <-back:
-		case <-ctx.Done():
-			return nil, false
-		}
+		c := o.read(ctx, conn, &wire.Call{Flags: wire.FlagSuspect, Layer: layer, Version: version, Offset: block * chunk.BlockSize})
 		switch {
-		case c.Err != nil:
+		case c == nil:
 			return nil, false
 		case c.Status == wire.OK && chunk.HasData(c.Codes[0]):
 			return c.Dst, true
@@ -114,6 +107,60 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 		}
 	}
 	return nil, false
+}
+
+// read asks a replica for one block; nil: there is no answer.
+func (o *others) read(ctx context.Context, conn *wire.Conn, c *wire.Call) *wire.Call {
+	back := make(answer, 1)
+	c.Op, c.Flags, c.Chunk, c.Done = wire.OpReadLayer, c.Flags|wire.FlagPeer, o.id, back
+	c.Length, c.Dst = chunk.BlockSize, make([]byte, chunk.BlockSize)
+	conn.Send([]*wire.Call{c})
+	select {
+	case <-back:
+	case <-ctx.Done():
+		return nil
+	}
+	if c.Err != nil {
+		return nil
+	}
+	return c
+}
+
+// former returns the block as a replica has it that is no member any more, if it has this code; or whether all of those have answered that they have
+// no such block.
+func (o *others) former(layer, block, code uint32) (data []byte, answered bool) {
+	for i := 0; i < len(o.addrs); {
+		data, ok := o.askFormer(o.addrs[i], layer, block, code)
+		switch {
+		case data != nil:
+			return data, true
+		case ok:
+			i++
+		default:
+			o.silent = true
+			o.addrs = append(o.addrs[:i:i], o.addrs[i+1:]...)
+		}
+	}
+	return nil, !o.silent
+}
+
+// askFormer asks one. What its disk cannot read, or has damaged, it does not have.
+func (o *others) askFormer(addr string, layer, block, code uint32) (data []byte, ok bool) {
+	ctx, cancel := context.WithTimeout(o.ctx, otherTimeout)
+	defer cancel()
+	conn, release, err := o.s.peers.get(ctx, addr, 0)
+	if err != nil {
+		return nil, false
+	}
+	o.releases = append(o.releases, release)
+	c := o.read(ctx, conn, &wire.Call{Flags: wire.FlagFormer, Layer: layer, Offset: block * chunk.BlockSize})
+	switch {
+	case c == nil:
+		return nil, false
+	case c.Status == wire.OK && chunk.HasData(code) && c.Codes[0] == code:
+		return c.Dst, true
+	}
+	return nil, c.Status == wire.OK || c.Status == wire.Corrupt || c.Status == wire.IOError || c.Status == wire.NoChunk
 }
 
 // answer takes one call back.

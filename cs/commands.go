@@ -1,6 +1,7 @@
 package cs
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -221,5 +222,12 @@ func (a *attachment) result(id uint64, errs []error) {
 // fail reports that a whole command failed.
 func (a *attachment) fail(id uint64, err error) {
 	a.s.log.Warn("command failed", "id", id, "error", err)
-	a.say(&metapb.FromServer{Message: &metapb.FromServer_Result{Result: &metapb.Result{Id: id, Error: err.Error()}}})
+	r := &metapb.Result{Id: id, Error: err.Error()}
+	var left notWhole
+	if errors.As(err, &left) {
+		r.Left = uint64(left)
+	}
+	var corrupt sourceCorrupt
+	r.SourceCorrupt = errors.As(err, &corrupt)
+	a.say(&metapb.FromServer{Message: &metapb.FromServer_Result{Result: r}})
 }

@@ -28,6 +28,13 @@ const (
 
 var errSource = errors.New("source does not answer")
 
+// sourceCorrupt: a block of the source does not match its sum.
+type sourceCorrupt struct{ block uint64 }
+
+func (e sourceCorrupt) Error() string {
+	return fmt.Sprintf("block %d of the source does not match its sum", e.block)
+}
+
 // puller copies into a Syncing replica what differs from a source (R7 step 4).
 type puller struct {
 	a       *attachment
@@ -214,10 +221,13 @@ func (p *puller) outcome(c *wire.Call) error {
 	if c.Err != nil {
 		return c.Err
 	}
-	if c.Status != wire.OK {
-		return fmt.Errorf("source answers %v (%d) to %v", c.Status, c.Aux0, c.Op)
+	switch c.Status {
+	case wire.OK:
+		return nil
+	case wire.Corrupt:
+		return sourceCorrupt{c.Aux0}
 	}
-	return nil
+	return fmt.Errorf("source answers %v (%d) to %v", c.Status, c.Aux0, c.Op)
 }
 
 // pack moves the blocks that have data together.

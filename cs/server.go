@@ -31,9 +31,9 @@ type Engine interface {
 	SyncReplica(id chunk.ID, version uint64) error
 	// Quarantine marks a replica as one that was found bad: it is stale, no base of a rebuild, and set aside when it is removed (R10).
 	Quarantine(id chunk.ID) error
-	// Verify reads a replica in sync from the disk and compares it with its sums; with other, bad blocks are replaced. pace is
+	// Verify reads a replica in sync from the disk and compares it with its sums; with how, bad blocks are mended. pace is
 	// asked before each read.
-	Verify(id chunk.ID, pace func(bytes int) error, other store.Other) (store.Verified, error)
+	Verify(id chunk.ID, pace func(bytes int) error, how *store.Mending) (store.Verified, error)
 	// Due names at most n replicas to be verified next; Dates says, by file, when those here were.
 	Due(n int) []chunk.ID
 	Dates() map[uint64]store.Dates

@@ -2,7 +2,6 @@ package cs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -22,8 +21,14 @@ const (
 
 var (
 	errTooManyToVerify = fmt.Errorf("more than %d replicas to verify at once", maxVerify)
-	errNotWhole        = errors.New("bad blocks are left that no other replica has")
 )
+
+// notWhole: so many bad blocks are left that no other replica has.
+type notWhole uint64
+
+func (n notWhole) Error() string {
+	return fmt.Sprintf("%d bad blocks are left that no other replica has", uint64(n))
+}
 
 // scrubs are the verifications of an attachment: one at a time, the rest waits.
 type scrubs struct {
@@ -109,20 +114,22 @@ func (a *attachment) startMend(cmd uint64, m *metapb.Mend) {
 	a.scrub(cmd, m.BytesPerSecond, func(pace func(int) error) error {
 		o := &others{s: a.s, ctx: a.ctx, id: id, versions: a.s.versionsOf(id, version), addrs: m.Others}
 		defer o.release()
-		v, err := a.verify(id, pace, o.block)
+		f := &others{s: a.s, ctx: a.ctx, id: id, addrs: m.Former}
+		defer f.release()
+		v, err := a.verify(id, pace, &store.Mending{Member: o.block, Former: f.former, Lose: m.Lose, Version: version})
 		if err == nil && v.Mended != v.Bad {
-			err = fmt.Errorf("%w: %d", errNotWhole, v.Bad-v.Mended)
+			err = notWhole(v.Bad - v.Mended)
 		}
 		if err == nil {
 			a.s.dealtWith(id)
-			a.s.log.Info("a bad replica was mended", "chunk", id, "blocks", v.Mended)
+			a.s.log.Info("a bad replica was mended", "chunk", id, "blocks", v.Mended, "lost", v.Lost)
 		}
 		return err
 	})
 }
 
-func (a *attachment) verify(id chunk.ID, pace func(int) error, other store.Other) (store.Verified, error) {
-	v, err := a.s.engine.Verify(id, pace, other)
+func (a *attachment) verify(id chunk.ID, pace func(int) error, how *store.Mending) (store.Verified, error) {
+	v, err := a.s.engine.Verify(id, pace, how)
 	if err == nil || v.Bad > 0 { // what is found bad is reported at once, and may be dropped before all of it was read
 		a.s.count.scrubbed.add(v)
 	}

@@ -18,6 +18,7 @@ package block
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 const (
@@ -135,5 +136,6 @@ var (
 	ErrClosed      = errors.New("device is closed")
 	ErrLostLease   = errors.New("lease on the volume was lost")
 	ErrLostWrites  = errors.New("writes that were not flushed are lost") // of a Flush (Lossy)
+	ErrLostData    = fmt.Errorf("lost, no good copy was left: %w", ErrCorrupt)
 	ErrUnavailable = errors.New("no replica can serve now")
 )

@@ -1,7 +1,7 @@
 // Package chunk is the on-disk format of a (chunk, layer): one sparse file with a header, a table of one checksum per
 // 4 KiB block, and the data.
 //
-// # Format (version 1, little endian)
+// # Format (versions 1 and 2, little endian)
 //
 //	0                       header, 4096 bytes, written once
 //	    0  [8] magic "PSCHUNK\n"
@@ -15,7 +15,9 @@
 //	4096                    table: one u32 code per block, padded with zeros to a multiple of 4096 bytes
 //	4096 + table            data: block n at n * 4096
 //
-// A code is Absent, Zeros, or the block's sum (BlockSum). The file has its full size from the start; what was never written, or
+// A code is Absent, Zeros, Lost, or the block's sum (BlockSum). A file is of version 1 until a block of it is Lost: before there was such
+// a code, 2 was a sum. So 2 in a file of version 1 is read as LeastSum, which is what that block's sum is now; versions of the program that do
+// not know of Lost read such files as ever, and refuse those of version 2. The file has its full size from the start; what was never written, or
 // was zeroed, is a hole. The sums of the table protect the data; damage of the table itself shows as data that do not match.
 //
 // # DESIGN
@@ -32,8 +34,9 @@ import (
 )
 
 const (
-	// Version of the format.
-	Version = 1
+	// Version of the format; LossyVersion, of files in which blocks may be Lost.
+	Version      = 1
+	LossyVersion = 2
 	// HeaderSize is what the header takes of the file. Part of the format.
 	HeaderSize = 4096
 	// CodeSize is the size of a code in the table. Part of the format.
@@ -55,6 +58,7 @@ type Header struct {
 	ID     ID
 	Layer  uint32
 	Blocks uint32
+	Lossy  bool // blocks may be Lost
 }
 
 // Encode writes the header into p, HeaderSize bytes.
@@ -62,12 +66,19 @@ func (h Header) Encode(p []byte) {
 	p = p[:HeaderSize]
 	clear(p)
 	copy(p, magic)
-	binary.LittleEndian.PutUint32(p[8:], Version)
+	binary.LittleEndian.PutUint32(p[8:], h.version())
 	binary.LittleEndian.PutUint32(p[12:], h.ID.Index)
 	binary.LittleEndian.PutUint64(p[16:], h.ID.File)
 	binary.LittleEndian.PutUint32(p[24:], h.Layer)
 	binary.LittleEndian.PutUint32(p[28:], h.Blocks)
 	binary.LittleEndian.PutUint32(p[32:], crc32.Checksum(p[:32], castagnoli))
+}
+
+func (h Header) version() uint32 {
+	if h.Lossy {
+		return LossyVersion
+	}
+	return Version
 }
 
 // DecodeHeader reads a header from p, at least HeaderSize bytes.
@@ -81,7 +92,8 @@ func DecodeHeader(p []byte) (Header, error) {
 	if sum := crc32.Checksum(p[:32], castagnoli); sum != binary.LittleEndian.Uint32(p[32:]) {
 		return Header{}, fmt.Errorf("%w: header fails its checksum", ErrFormat)
 	}
-	if v := binary.LittleEndian.Uint32(p[8:]); v != Version {
+	v := binary.LittleEndian.Uint32(p[8:])
+	if v != Version && v != LossyVersion {
 		return Header{}, fmt.Errorf("%w: version %d", ErrFormat, v)
 	}
 	for i, b := range p[headerUsed:HeaderSize] {
@@ -96,6 +108,7 @@ func DecodeHeader(p []byte) (Header, error) {
 		},
 		Layer:  binary.LittleEndian.Uint32(p[24:]),
 		Blocks: binary.LittleEndian.Uint32(p[28:]),
+		Lossy:  v == LossyVersion,
 	}
 	if !ValidBlocks(h.Blocks) {
 		return Header{}, fmt.Errorf("%w: %d blocks", ErrFormat, h.Blocks)
@@ -138,5 +151,15 @@ func DecodeCodes(codes []uint32, p []byte) {
 	p = p[:len(codes)*CodeSize]
 	for i := range codes {
 		codes[i] = binary.LittleEndian.Uint32(p[i*CodeSize:])
+	}
+}
+
+// DecodeCodes reads len(codes) codes of the file's table from p, which is long enough: in a file without lost blocks, 2 is a sum.
+func (h Header) DecodeCodes(codes []uint32, p []byte) {
+	DecodeCodes(codes, p)
+	for i, c := range codes {
+		if c == Lost && !h.Lossy {
+			codes[i] = LeastSum
+		}
 	}
 }

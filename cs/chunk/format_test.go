@@ -25,10 +25,28 @@ func sampleFile() []byte {
 	return file
 }
 
-func TestFormatOfVersion1NeverChanges(t *testing.T) {
-	file := sampleFile()
-	got := file[:DataOffset(sample.Blocks, 3)]
-	golden := filepath.Join("testdata", "v1.chunk")
+// lossyFile is the same of version 2, with a block that is lost.
+func lossyFile() []byte {
+	file, h := sampleFile(), sample
+	h.Lossy = true
+	h.Encode(file)
+	EncodeCodes(file[CodeOffset(3):], []uint32{Lost})
+	return file
+}
+
+func TestFormatsNeverChange(t *testing.T) {
+	for _, f := range []struct {
+		name  string
+		file  []byte
+		lossy bool
+		last  uint32
+	}{{"v1.chunk", sampleFile(), false, Absent}, {"v2.chunk", lossyFile(), true, Lost}} {
+		t.Run(f.name, func(t *testing.T) { checkGolden(t, f.name, f.file[:DataOffset(sample.Blocks, 3)], f.lossy, f.last) })
+	}
+}
+
+func checkGolden(t *testing.T, name string, got []byte, lossy bool, last uint32) {
+	golden := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -39,15 +57,17 @@ func TestFormatOfVersion1NeverChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Fatal("files written now differ from the golden file of version 1")
+		t.Fatal("files written now differ from the golden file")
 	}
 	h, err := DecodeHeader(want)
-	if err != nil || h != sample {
+	expect := sample
+	expect.Lossy = lossy
+	if err != nil || h != expect {
 		t.Fatalf("the golden file decodes to %+v, %v", h, err)
 	}
-	var codes [3]uint32
-	DecodeCodes(codes[:], want[CodeOffset(0):])
-	if codes[0] != Absent || codes[1] != Zeros || !Verify(sample.ID, 2, codes[2], want[DataOffset(sample.Blocks, 2):]) {
+	var codes [4]uint32
+	h.DecodeCodes(codes[:], want[CodeOffset(0):])
+	if codes[3] != last || codes[0] != Absent || codes[1] != Zeros || !Verify(sample.ID, 2, codes[2], want[DataOffset(sample.Blocks, 2):]) {
 		t.Fatalf("the golden file's codes are %x", codes)
 	}
 }
@@ -58,6 +78,7 @@ func TestHeaderSurvivesEncoding(t *testing.T) {
 			ID:     ID{File: rapid.Uint64().Draw(t, "file"), Index: rapid.Uint32().Draw(t, "index")},
 			Layer:  rapid.Uint32().Draw(t, "layer"),
 			Blocks: MinBlocks << rapid.IntRange(0, 8).Draw(t, "size"),
+			Lossy:  rapid.Bool().Draw(t, "lossy"),
 		}
 		p := make([]byte, HeaderSize)
 		h.Encode(p)
@@ -92,11 +113,29 @@ func TestMisdirectedBlockDoesNotVerify(t *testing.T) {
 
 func TestSumIsNeverACode(t *testing.T) {
 	// The CRC is linear: from any seed, four bytes can be chosen to give any sum.
-	for _, want := range []uint32{Absent, Zeros, 2, 3} {
+	for _, want := range []uint32{Absent, Zeros, Lost, LeastSum, LeastSum + 1} {
 		data := append(make([]byte, BlockSize-4), forge(seed(ID{1, 2}, 3), BlockSize-4, want)...)
 		got := BlockSum(ID{1, 2}, 3, data)
-		if expect := max(want, 2); got != expect {
+		if expect := max(want, LeastSum); got != expect {
 			t.Errorf("a sum that computes to %d is %d, want %d", want, got, expect)
+		}
+	}
+}
+
+// Before there was Lost, a sum could be 2: in a file of that time it stands for the data that have the least sum now.
+func TestOldSumIsNoLoss(t *testing.T) {
+	raw := EncodeCodes(make([]byte, 16), []uint32{Absent, Zeros, 2, LeastSum})
+	for lossy, want := range map[bool]uint32{false: LeastSum, true: Lost} {
+		var codes [4]uint32
+		Header{Lossy: lossy}.DecodeCodes(codes[:], raw)
+		if codes != [4]uint32{Absent, Zeros, want, LeastSum} {
+			t.Errorf("lossy %t: codes %v", lossy, codes)
+		}
+	}
+	for _, sum := range []uint32{0, 1, 2} {
+		data := append(make([]byte, BlockSize-4), forge(seed(ID{1, 2}, 3), BlockSize-4, sum)...)
+		if !Verify(ID{1, 2}, 3, LeastSum, data) || HasData(Lost) {
+			t.Errorf("data whose sum computes to %d do not verify", sum)
 		}
 	}
 }
@@ -106,6 +145,7 @@ func FuzzDecodeHeader(f *testing.F) {
 	sample.Encode(p)
 	f.Add(p)
 	f.Add(p[:40])
+	f.Add(lossyFile()[:HeaderSize])
 	f.Fuzz(func(t *testing.T, p []byte) {
 		h, err := DecodeHeader(p)
 		if err != nil {

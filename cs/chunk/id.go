@@ -12,10 +12,17 @@ const BlockSize = 4096
 const (
 	Absent uint32 = 0 // not in this layer: look in the one below; without one, zeros
 	Zeros  uint32 = 1 // present and zero: no space is used
+	Lost   uint32 = 2 // no good copy of it was left: reading fails until all of it is written anew, or zeroed
+
+	// LeastSum is what smaller sums become. Before there was Lost, it was 2 (Header.DecodeCodes).
+	LeastSum uint32 = 3
 )
 
 // HasData tells whether a block with this code has data, which the code is the sum of.
-func HasData(code uint32) bool { return code > Zeros }
+func HasData(code uint32) bool { return code >= LeastSum }
+
+// ReadsZero tells whether a block with this code reads as zeros, if no layer below has it.
+func ReadsZero(code uint32) bool { return code <= Zeros }
 
 // ID names a chunk: the file it belongs to (numbers are never used twice) and its place in it.
 type ID struct {
@@ -28,7 +35,7 @@ func (id ID) String() string { return fmt.Sprintf("%d.%d", id.File, id.Index) }
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // BlockSum returns the checksum of the bytes of one block, or of a part of it on its way: CRC32C seeded with the chunk and the
-// block number, so that a block that went astray does not verify. It is never Absent or Zeros: those become 2. Part of the format.
+// block number, so that a block that went astray does not verify. It is never one of the codes: those become LeastSum. Part of the format.
 func BlockSum(id ID, block uint32, data []byte) uint32 {
 	return sumWith(seed(id, block), data)
 }
@@ -45,12 +52,12 @@ func seed(id ID, block uint32) uint32 {
 	return ^crc
 }
 
-// Verify tells whether a block's code, which is neither Absent nor Zeros, is the sum of its data.
+// Verify tells whether a block's code, which stands for data, is the sum of its data.
 func Verify(id ID, block, code uint32, data []byte) bool { return BlockSum(id, block, data) == code }
 
 func sumWith(seed uint32, data []byte) uint32 {
 	if s := crc32.Update(seed, castagnoli, data); HasData(s) {
 		return s
 	}
-	return 2
+	return LeastSum
 }

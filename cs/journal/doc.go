@@ -33,11 +33,14 @@
 //	36  u32 layer
 //	40  u32 first block
 //	44  u32 blocks
-//	48  u32 code: 0 or 1 of package chunk, of all blocks, and that is all; 2: each block has a sum and data
+//	48  u32 code: 0 or 1 of package chunk, of all blocks, and that is all; 2: each block has a sum and data; 3: all are lost (chunk.Lost)
 //	52      zeros
-//	64  u32 per block: its sum
+//	64  u32 per block: its sum; 2, of the time before there was chunk.Lost, is chunk.LeastSum
 //	        zeros, to a multiple of 512
 //	        data of the blocks, each of which must match its sum
+//
+// Programs of the time before code 3 take a record with it for the end of the journal: go back to one only after an orderly end, which leaves the
+// journal empty.
 //
 // The upper 20 bits of a number are the run, the lower 44 count the run's records. A run begins each time the journal is opened, with
 // nothing in the ring. So what an earlier run, an earlier lap or an earlier journal has left in the ring never passes for a record: its number,

@@ -29,6 +29,10 @@ const (
 	maxBlocks = 256
 	// withData in the place of a code says that each block has its own.
 	withData = 2
+	// lostCode in its place stands for chunk.Lost.
+	lostCode = 3
+	// oldSum is a sum of the time before chunk.Lost: chunk.LeastSum now.
+	oldSum = 2
 )
 
 // ID of a journal, random.
@@ -101,7 +105,7 @@ type Record struct {
 	Layer  uint32
 	First  uint32
 	Blocks uint32
-	Code   uint32   // chunk.Absent or chunk.Zeros, of all blocks, if Sums is nil
+	Code   uint32   // one without data, of all blocks, if Sums is nil
 	Sums   []uint32 // else one per block
 	Data   []byte   // of the blocks with sums
 
@@ -126,9 +130,13 @@ func (r *Record) encode(p []byte, seed uint32) {
 	le.PutUint32(p[36:], r.Layer)
 	le.PutUint32(p[40:], r.First)
 	le.PutUint32(p[44:], r.Blocks)
-	le.PutUint32(p[48:], r.Code)
-	if r.Sums != nil {
+	switch {
+	case r.Sums != nil:
 		le.PutUint32(p[48:], withData)
+	case r.Code == chunk.Lost:
+		le.PutUint32(p[48:], lostCode)
+	default:
+		le.PutUint32(p[48:], r.Code)
 	}
 	chunk.EncodeCodes(p[recordFixed:], r.Sums)
 	le.PutUint32(p[4:], headSum(seed, p, len(r.Sums)))
@@ -155,10 +163,12 @@ func decodeFixed(p []byte) (r Record, sums int, err error) {
 	r.ID = chunk.ID{File: le.Uint64(p[24:]), Index: le.Uint32(p[32:])}
 	end := uint64(r.First) + uint64(r.Blocks)
 	switch {
-	case r.Blocks == 0 || end > chunk.MaxBlocks || r.Code > withData || r.Code == withData && r.Blocks > maxBlocks:
+	case r.Blocks == 0 || end > chunk.MaxBlocks || r.Code > lostCode || r.Code == withData && r.Blocks > maxBlocks:
 		return r, 0, fmt.Errorf("%w: record of blocks %d+%d, code %d", ErrFormat, r.First, r.Blocks, r.Code)
 	case r.Code == withData:
 		return r, int(r.Blocks), nil
+	case r.Code == lostCode:
+		r.Code = chunk.Lost
 	}
 	return r, 0, nil
 }
@@ -177,8 +187,11 @@ func decodeHead(p []byte, seed uint32) (r Record, err error) {
 		r.Code, r.Sums = 0, make([]uint32, sums)
 		chunk.DecodeCodes(r.Sums, p[recordFixed:])
 	}
-	for _, sum := range r.Sums {
-		if !chunk.HasData(sum) {
+	for i, sum := range r.Sums {
+		switch {
+		case sum == oldSum:
+			r.Sums[i] = chunk.LeastSum
+		case !chunk.HasData(sum):
 			return r, fmt.Errorf("%w: block with data has the code %d", ErrFormat, sum)
 		}
 	}

@@ -160,7 +160,10 @@ func (s *Store) layKept(r *replica) error {
 }
 
 func (s *Store) lay(r *replica, l *layer, block uint32, o *overlay) error {
-	if _, code := find(r.chain(l.num), block); !chunk.HasData(code) && o.zero {
+	switch _, code := find(r.chain(l.num), block); {
+	case code == chunk.Lost: // the source refused it
+		return nil
+	case chunk.ReadsZero(code) && o.zero:
 		return s.clear(l, block, 1, chunk.Zeros)
 	}
 	w := scratches.Get().(*scratch)

@@ -63,7 +63,7 @@ func (p Problem) String() string {
 // Summary is what Check went through.
 type Summary struct {
 	Replicas, Layers, Suspects int
-	Blocks, Zeros              uint64 // with data, verified; zeroed
+	Blocks, Zeros, Lost        uint64 // with data, verified; zeroed; of which no good copy was left
 	Damaged                    int    // problems of severity Damage, of replicas that are not marked
 	Marked                     int    // replicas in sync that are marked as damaged
 	Aside                      int    // files set aside for inspection
@@ -159,11 +159,12 @@ func (c *checker) layer(h chunk.Header, bad Severity) {
 		return
 	}
 	defer f.Close()
-	if err := checkHeader(f, h); err != nil {
+	h, err = checkHeader(f, h)
+	if err != nil {
 		c.problem(whole, h.ID, h.Layer, NoBlock, err.Error())
 		return
 	}
-	codes, err := readTable(f, h.Blocks)
+	codes, err := readTable(f, h)
 	if err != nil {
 		c.problem(whole, h.ID, h.Layer, NoBlock, err.Error())
 		return
@@ -173,6 +174,9 @@ func (c *checker) layer(h chunk.Header, bad Severity) {
 		switch {
 		case code == chunk.Zeros:
 			c.sum.Zeros++
+		case code == chunk.Lost:
+			c.sum.Lost++
+			c.problem(Note, h.ID, h.Layer, uint32(i), "is lost: no good copy of it was left")
 		case chunk.HasData(code):
 			c.sum.Blocks++
 			if _, err := f.ReadAt(block, chunk.DataOffset(h.Blocks, uint32(i))); err != nil {
@@ -225,7 +229,7 @@ func readLayer(f disk.File) (h chunk.Header, codes []uint32, err error) {
 	if h, err = chunk.DecodeHeader(p); err != nil {
 		return h, nil, err
 	}
-	codes, err = readTable(f, h.Blocks)
+	codes, err = readTable(f, h)
 	return h, codes, err
 }
 
@@ -243,13 +247,13 @@ func badBlocks(f disk.File, h chunk.Header, codes []uint32) (bad []uint32) {
 	return bad
 }
 
-func readTable(f disk.File, blocks uint32) ([]uint32, error) {
-	raw := make([]byte, blocks*chunk.CodeSize)
+func readTable(f disk.File, h chunk.Header) ([]uint32, error) {
+	raw := make([]byte, h.Blocks*chunk.CodeSize)
 	if _, err := f.ReadAt(raw, chunk.HeaderSize); err != nil {
 		return nil, fmt.Errorf("table: %w", err)
 	}
-	codes := make([]uint32, blocks)
-	chunk.DecodeCodes(codes, raw)
+	codes := make([]uint32, h.Blocks)
+	h.DecodeCodes(codes, raw)
 	return codes, nil
 }
 

@@ -26,7 +26,8 @@
 //     only what makes the store more careful (a replica leaves the activity log) changes before it.
 //   - A byte of a replica changes only while it is in the activity log, durably. After an unclean end those in the log, and no others,
 //     are suspect: outside them every block matches its sum. The one exception is a block that does not match, and is replaced by one that
-//     does (mend.go): cut off by a crash, it is as bad as it was.
+//     does (mend.go), or given up (lossy.go): cut off by a crash, it is as bad as it was, or lost.
+//   - A file has the code for lost blocks only when its header says so, durably: that code was a sum once (package chunk).
 //   - A replica's record names a layer only when its file, with its name, is durable. So a file that is missing is damage.
 //   - What a failed sync may have lost is never believed again (R8): the replica refuses everything, and is no base of a rebuild.
 //
@@ -59,6 +60,7 @@
 //   - What leaves the activity log is in the files, so the replay leaves out replicas that are not in it. They need no journal: if it is lost, the
 //     others alone are incomplete (LoseJournal).
 //   - Whatever syncs files for a promise syncs the journal too: no older record, durable, is left without the newer one.
+//   - Giving a block up is recorded like any change: what older records have of it does not come back.
 //   - Absolve needs no record: a suspect takes no writes, and the journal was emptied when the store was opened.
 //
 // Suspicion stays as it is without a journal (R6). After a kill the process may have ended between the file and the record, in a

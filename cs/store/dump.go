@@ -107,10 +107,10 @@ func dumpLayer(out *strings.Builder, fsys disk.FS, name string, h chunk.Header) 
 		return err
 	}
 	defer f.Close()
-	if err := checkHeader(f, h); err != nil {
+	if h, err = checkHeader(f, h); err != nil {
 		return err
 	}
-	codes, err := readTable(f, h.Blocks)
+	codes, err := readTable(f, h)
 	if err != nil {
 		return err
 	}
@@ -129,6 +129,8 @@ func kindOf(code uint32) string {
 		return "absent"
 	case chunk.Zeros:
 		return "zeros"
+	case chunk.Lost:
+		return "lost"
 	}
 	return "data"
 }

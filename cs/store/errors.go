@@ -46,6 +46,13 @@ type ErrCorrupt struct{ Block uint32 }
 
 func (e ErrCorrupt) Error() string { return fmt.Sprintf("block %d does not match its sum", e.Block) }
 
+// ErrLost: no good copy of a block was left.
+type ErrLost struct{ Block uint32 }
+
+func (e ErrLost) Error() string {
+	return fmt.Sprintf("block %d is lost: no good copy of it was left", e.Block)
+}
+
 // ChunkError names the chunk an error is about.
 type ChunkError struct {
 	ID  chunk.ID

@@ -140,7 +140,10 @@ func find(chain []*layer, block uint32) (*layer, uint32) {
 // readBlock fills p with a block as seen through the chain, verified.
 func (s *Store) readBlock(r *replica, chain []*layer, block uint32, p []byte) error {
 	l, code := find(chain, block)
-	if !chunk.HasData(code) {
+	switch {
+	case code == chunk.Lost:
+		return ErrLost{Block: block}
+	case !chunk.HasData(code):
 		clear(p)
 		return nil
 	}

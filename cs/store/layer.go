@@ -25,6 +25,7 @@ type layer struct {
 	cached atomic.Bool  // it is in the cache's ring
 	pins   atomic.Int32 // syncs under way without the replica's lock: the file stays open
 
+	lossy  atomic.Bool // the file's header says that blocks may be lost
 	dirty  atomic.Bool // written since the last sync began
 	listed bool        // in file.dirty; guarded by file.mu
 	sync   batcher
@@ -51,10 +52,11 @@ func (l *layer) ready() bool { return l.table != nil && l.f != nil }
 // load opens the file and brings its table into memory. The caller holds the replica's mu exclusively.
 func (s *Store) load(l *layer) error {
 	if l.f == nil {
-		f, err := s.openLayer(l)
+		f, h, err := s.openLayer(l)
 		if err != nil {
 			return err
 		}
+		l.lossy.Store(h.Lossy)
 		f.Window(chunk.HeaderSize, chunk.TableSize(l.r.blocks))
 		l.f = f
 	}
@@ -63,6 +65,9 @@ func (s *Store) load(l *layer) error {
 		if _, err := l.f.ReadAt(table, chunk.HeaderSize); err != nil {
 			return fmt.Errorf("%w: table of layer %d: %w", ErrIO, l.num, err)
 		}
+		if err := l.renew(table); err != nil {
+			return err
+		}
 		l.table = table
 	}
 	l.used.Store(true)
@@ -70,38 +75,44 @@ func (s *Store) load(l *layer) error {
 }
 
 // openLayer opens the file and checks that it is the one meant.
-func (s *Store) openLayer(l *layer) (disk.File, error) {
+func (s *Store) openLayer(l *layer) (disk.File, chunk.Header, error) {
 	f, err := s.fs.Open(s.layerName(l.r.id, l.num))
 	if err != nil {
-		return nil, fmt.Errorf("%w: layer %d: %w", ErrIO, l.num, err)
+		return nil, chunk.Header{}, fmt.Errorf("%w: layer %d: %w", ErrIO, l.num, err)
 	}
-	if err := checkHeader(f, chunk.Header{ID: l.r.id, Layer: l.num, Blocks: l.r.blocks}); err != nil {
-		return nil, errors.Join(err, f.Close())
+	h, err := checkHeader(f, l.header())
+	if err != nil {
+		return nil, h, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return f, h, nil
 }
 
-// checkHeader compares the header and the size of a file with what they must be.
-func checkHeader(f disk.Raw, want chunk.Header) error {
+// header is the file's, but for what it says of lost blocks.
+func (l *layer) header() chunk.Header {
+	return chunk.Header{ID: l.r.id, Layer: l.num, Blocks: l.r.blocks}
+}
+
+// checkHeader compares the header and the size of a file with what they must be, and returns the header. Whether blocks may be lost is for it to say.
+func checkHeader(f disk.Raw, want chunk.Header) (chunk.Header, error) {
 	p := disk.Buffer(chunk.HeaderSize)
 	if _, err := f.ReadAt(p, 0); err != nil {
-		return fmt.Errorf("%w: header of layer %d: %w", ErrIO, want.Layer, err)
+		return want, fmt.Errorf("%w: header of layer %d: %w", ErrIO, want.Layer, err)
 	}
 	have, err := chunk.DecodeHeader(p)
 	if err != nil {
-		return fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
+		return want, fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
 	}
-	if have != want {
-		return fmt.Errorf("%w: header of layer %d says %+v, want %+v", ErrIO, want.Layer, have, want)
+	if want.Lossy = have.Lossy; have != want {
+		return want, fmt.Errorf("%w: header of layer %d says %+v, want %+v", ErrIO, want.Layer, have, want)
 	}
 	size, err := f.Size()
 	if err != nil {
-		return fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
+		return have, fmt.Errorf("%w: layer %d: %w", ErrIO, want.Layer, err)
 	}
 	if size != chunk.FileSize(want.Blocks) {
-		return fmt.Errorf("%w: layer %d has %d bytes, want %d", ErrIO, want.Layer, size, chunk.FileSize(want.Blocks))
+		return have, fmt.Errorf("%w: layer %d has %d bytes, want %d", ErrIO, want.Layer, size, chunk.FileSize(want.Blocks))
 	}
-	return nil
+	return have, nil
 }
 
 // store writes whole blocks: data, then their codes. A kill between the two leaves a block that does not verify, or, where there was
@@ -181,7 +192,7 @@ func allBelowSums(part []byte) bool {
 	return true
 }
 
-// clear gives n blocks a code without data, Absent or Zeros, and their space back: first the codes, so that a kill
+// clear gives n blocks a code without data, and their space back: first the codes, so that a kill
 // between the two costs space, not data. The caller holds the replica's mu.
 func (s *Store) clear(l *layer, first, n, code uint32) error {
 	var had int64
@@ -195,6 +206,11 @@ func (s *Store) clear(l *layer, first, n, code uint32) error {
 	}
 	if !changed {
 		return nil
+	}
+	if code == chunk.Lost {
+		if err := l.becomeLossy(); err != nil {
+			return s.fail(l.r, "write of the header", err)
+		}
 	}
 	for i := range n {
 		l.setCode(first+i, code)

@@ -10,14 +10,27 @@ import (
 // Other returns a block of a layer as another replica in sync has it, verified, or nil.
 type Other func(layer, block uint32) []byte
 
+// Mending says how bad blocks are mended.
+type Mending struct {
+	Member Other
+	// Former returns a block as a replica has it that is no member any more, if it matches the code; or whether all of those have answered that
+	// they have no such block. Nil: there are none to be asked.
+	Former func(layer, block, code uint32) (data []byte, answered bool)
+	// Lose: a block that nobody has is lost (chunk.Lost). Whoever sets it knows that no other replica may come back (R10lost), and that this one is
+	// the only one in sync, at Version.
+	Lose    bool
+	Version uint64
+}
+
 // mend replaces, block by block, what does not match. Nothing that a replica holds changes by that, so neither versions nor epochs have a say: a block
 // is replaced only by data that match the very code that it has here, or its code by that of another replica if it is the data here that
-// match it. So of replicas that are all bad, but in different places, each becomes whole.
-func (v *verifying) mend(other Other) error {
+// match it. So of replicas that are all bad, but in different places, each becomes whole. What former replicas have is believed only if it matches the
+// code here: they may have missed writes.
+func (v *verifying) mend() error {
 	var left []badPart
 	touched := map[*layer]bool{}
 	for _, b := range v.bad {
-		err := v.mendPart(b, other)
+		err := v.mendPart(b)
 		switch {
 		case err == nil:
 			touched[b.l] = true
@@ -32,6 +45,11 @@ func (v *verifying) mend(other Other) error {
 			return err
 		}
 	}
+	if v.sum.Lost > 0 {
+		if err := v.s.syncJournal(); err != nil {
+			return err
+		}
+	}
 	mended, err := v.confirm(left)
 	v.sum.Mended += mended
 	if err == nil && v.sum.Mended == v.sum.Bad {
@@ -42,15 +60,49 @@ func (v *verifying) mend(other Other) error {
 
 var errNotMended = errors.New("no other replica has it")
 
-func (v *verifying) mendPart(b badPart, other Other) error {
+func (v *verifying) mendPart(b badPart) error {
 	if b.page {
 		return v.mendPage(b)
 	}
-	good := other(b.l.num, b.block)
-	if len(good) != chunk.BlockSize {
+	err := error(errNotMended)
+	if good := v.how.Member(b.l.num, b.block); len(good) == chunk.BlockSize {
+		err = v.alone(b.l, func() error { return v.mendBlock(b.l, b.block, good) })
+	}
+	if !errors.Is(err, errNotMended) {
+		return err
+	}
+	good, answered, err := v.former(b)
+	switch {
+	case err != nil:
+		return err
+	case len(good) == chunk.BlockSize:
+		return v.alone(b.l, func() error { return v.restore(b.l, b.block, good) })
+	case answered && v.how.Lose:
+		return v.giveUp(b)
+	}
+	return errNotMended
+}
+
+// former asks replicas that are no members for a bad block.
+func (v *verifying) former(b badPart) (good []byte, answered bool, err error) {
+	if v.how.Former == nil {
+		return nil, true, nil
+	}
+	var code uint32
+	if err := v.with(b.l, v.r.mu.RLock, v.r.mu.RUnlock, func() error { code = b.l.code(b.block); return nil }); err != nil {
+		return nil, false, err
+	}
+	good, answered = v.how.Former(b.l.num, b.block, code)
+	return good, answered, nil
+}
+
+// restore writes a former replica's copy over a bad block, if it is what this one should have. The caller holds r.mu exclusively.
+func (v *verifying) restore(l *layer, block uint32, good []byte) error {
+	if !chunk.Verify(v.r.id, block, l.code(block), good) {
 		return errNotMended
 	}
-	return v.alone(b.l, func() error { return v.mendBlock(b.l, b.block, good) })
+	_, err := l.f.WriteAt(good, chunk.DataOffset(v.blocks, block))
+	return v.written(l, err)
 }
 
 // mendPage writes a page of the table as it is in memory.

@@ -45,7 +45,7 @@ func TestReplicasBadInDifferentPlacesBecomeWhole(t *testing.T) {
 	flip(t, m[0], s[0].layerName(idA, 4), dataAt(12))
 	flip(t, m[1], s[1].layerName(idA, 1), dataAt(4)+4000)
 	for i := range s {
-		v, err := s[i].Verify(idA, atOnce, from(s[1-i]))
+		v, err := s[i].Verify(idA, atOnce, &Mending{Member: from(s[1-i])})
 		must(t, err)
 		if want := uint64(2 - i); v.Bad != want || v.Mended != want {
 			t.Errorf("replica %d: %+v", i, v)
@@ -67,7 +67,7 @@ func TestBlockThatIsBadEverywhereStaysRefused(t *testing.T) {
 		flip(t, m[i], s[i].layerName(idA, 1), dataAt(3)+int64(i))
 	}
 	flip(t, m[0], s[0].layerName(idA, 1), dataAt(5))
-	v, err := s[0].Verify(idA, atOnce, from(s[1]))
+	v, err := s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 	must(t, err)
 	if v.Bad != 2 || v.Mended != 1 {
 		t.Errorf("%+v", v)
@@ -82,7 +82,7 @@ func TestMendingNeverBringsInOtherData(t *testing.T) {
 	s, m, _ := twoReplicas(t)
 	must(t, write(s[1], idA, Access{Epoch: 1, Version: 1, Layer: 4}, 8*bs, pattern(3, bs))) // in flight: it has not come here
 	flip(t, m[0], s[0].layerName(idA, 4), dataAt(8))
-	v, err := s[0].Verify(idA, atOnce, from(s[1]))
+	v, err := s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 	must(t, err)
 	if v.Bad != 1 || v.Mended != 0 {
 		t.Errorf("%+v", v)
@@ -98,7 +98,7 @@ func TestTablesAreMended(t *testing.T) {
 	if v := verified(t, s[0], idA); v.Bad != 1 {
 		t.Errorf("the table on the disk is not the one in memory: %+v", v)
 	}
-	v, err := s[0].Verify(idA, atOnce, from(s[1]))
+	v, err := s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 	must(t, err)
 	if v.Bad != 1 || v.Mended != 1 {
 		t.Errorf("%+v", v)
@@ -109,7 +109,7 @@ func TestTablesAreMended(t *testing.T) {
 	must(t, s[0].Close())
 	m[0].Restart(false)
 	s[0] = opened(t, m[0], "cs", Options{OnTrouble: tr[0].add}) // now it is bad in memory too
-	v, err = s[0].Verify(idA, atOnce, from(s[1]))
+	v, err = s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 	must(t, err)
 	if v.Bad != 1 || v.Mended != 1 {
 		t.Errorf("a code that the data here and there contradict: %+v", v)
@@ -122,7 +122,7 @@ func TestMendingThatFailsLeavesTheRestServed(t *testing.T) {
 	s, m, _ := twoReplicas(t)
 	flip(t, m[0], s[0].layerName(idA, 1), dataAt(3))
 	failing(m[0], disk.OpWrite, "00000000.", disk.ErrIO)
-	v, err := s[0].Verify(idA, atOnce, from(s[1]))
+	v, err := s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 	must(t, err)
 	if v.Bad != 1 || v.Mended != 0 {
 		t.Errorf("%+v", v)
@@ -140,12 +140,12 @@ func TestMendingCutOffAtAnyStepMakesNothingWorse(t *testing.T) {
 			flip(t, m[0], s[0].layerName(idA, 1), dataAt(3))
 			flip(t, m[0], s[0].layerName(idA, 4), dataAt(12))
 			m[0].Dies(step)
-			_, err := s[0].Verify(idA, atOnce, from(s[1]))
+			_, err := s[0].Verify(idA, atOnce, &Mending{Member: from(s[1])})
 			done = err == nil
 			_ = s[0].Close()
 			m[0].Restart(power)
 			again := opened(t, m[0], "cs", Options{})
-			v, err := again.Verify(idA, atOnce, from(s[1]))
+			v, err := again.Verify(idA, atOnce, &Mending{Member: from(s[1])})
 			must(t, err)
 			if v.Bad > 2 || v.Mended != v.Bad {
 				t.Fatalf("power %t, cut off in step %d: %+v", power, step, v)
@@ -165,7 +165,7 @@ func TestReplicaIsGoodAgainWhenWhatWasBadWasWrittenAnew(t *testing.T) {
 		t.Fatalf("%+v", v)
 	}
 	must(t, write(s, idA, access, bs, pattern(2, bs)))
-	v, err := s.Verify(idA, atOnce, func(uint32, uint32) []byte { return nil })
+	v, err := s.Verify(idA, atOnce, &Mending{Member: nobody})
 	must(t, err)
 	if v.Bad != 0 || inventory(s)[idA].Damaged {
 		t.Errorf("%+v, %+v", v, inventory(s)[idA])
@@ -177,3 +177,6 @@ func TestReplicaIsGoodAgainWhenWhatWasBadWasWrittenAnew(t *testing.T) {
 		t.Errorf("reported %q", tr.seen)
 	}
 }
+
+// nobody has a block.
+func nobody(uint32, uint32) []byte { return nil }

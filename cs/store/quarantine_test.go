@@ -31,7 +31,8 @@ func TestBadReplicasAreSetAsideWhenTheyGo(t *testing.T) {
 		}
 		f, err := m.Open("cs/" + all[1].Name)
 		must(t, err)
-		must(t, checkHeader(f, chunk.Header{ID: idA, Layer: 4, Blocks: testBlocks}))
+		_, err = checkHeader(f, chunk.Header{ID: idA, Layer: 4, Blocks: testBlocks})
+		must(t, err)
 		must(t, f.Close())
 		// Again in the same second; and as the base that a rebuild does not want.
 		prepared(t, s, idA)

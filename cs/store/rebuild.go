@@ -270,7 +270,10 @@ func (s *Store) pullUnder(l *layer, prog *progress, block, code uint32, data []b
 }
 
 func (s *Store) storeUnder(l *layer, block, code uint32, data []byte, o *overlay) error {
-	if code == chunk.Zeros && o.zero {
+	switch {
+	case code == chunk.Lost: // the source refused what was laid over it
+		return s.clear(l, block, 1, chunk.Lost)
+	case code == chunk.Zeros && o.zero:
 		return s.clear(l, block, 1, chunk.Zeros)
 	}
 	w := scratches.Get().(*scratch)

@@ -122,7 +122,11 @@ func (r *repairer) identify(name string) (h chunk.Header, ok bool) {
 		return h, false
 	}
 	h, err = chunk.DecodeHeader(p)
-	return h, err == nil && h.Layer != 0 && layerName(h.ID, h.Layer) == name && checkHeader(f, h) == nil
+	if err != nil || h.Layer == 0 || layerName(h.ID, h.Layer) != name {
+		return h, false
+	}
+	h, err = checkHeader(f, h)
+	return h, err == nil
 }
 
 // files lists those below a folder of the store, with its name before theirs.
@@ -191,7 +195,7 @@ func (r *repairer) layer(h chunk.Header) error {
 		return nil // nothing to mend: the replica is marked
 	}
 	defer f.Close()
-	if checkHeader(f, h) == nil {
+	if _, err := checkHeader(f, h); err == nil {
 		return nil
 	}
 	did, err := mendFile(f, h)
@@ -209,11 +213,11 @@ func mendFile(f disk.File, h chunk.Header) (did string, err error) {
 	if err != nil || size < chunk.DataOffset(h.Blocks, 0) {
 		return "", nil
 	}
-	foreign, broken := headerOf(f, h)
+	h, foreign, broken := headerOf(f, h)
 	if foreign {
 		return "", nil
 	}
-	codes, err := readTable(f, h.Blocks)
+	codes, err := readTable(f, h)
 	if err != nil {
 		return "", nil
 	}
@@ -238,13 +242,17 @@ func mendFile(f disk.File, h chunk.Header) (did string, err error) {
 }
 
 // headerOf tells whether a file is another's, or cannot say whose it is.
-func headerOf(f disk.File, want chunk.Header) (foreign, broken bool) {
+func headerOf(f disk.File, want chunk.Header) (h chunk.Header, foreign, broken bool) {
 	p := disk.Buffer(chunk.HeaderSize)
 	if _, err := f.ReadAt(p, 0); err != nil {
-		return true, false
+		return want, true, false
 	}
 	have, err := chunk.DecodeHeader(p)
-	return err == nil && have != want, err != nil
+	if err != nil {
+		return want, false, true
+	}
+	want.Lossy = have.Lossy
+	return want, have != want, false
 }
 
 // proven tells whether a file has data, and all of it matches its sums, which are the chunk's own.

@@ -90,8 +90,8 @@ type layerKey struct {
 }
 
 type replayFile struct {
-	f      disk.File
-	blocks uint32
+	f disk.File
+	h chunk.Header
 }
 
 // replaying writes records to chunk files. A replica whose files cannot take them has failed; the others go on.
@@ -145,23 +145,27 @@ func (p *replaying) file(key layerKey) (*replayFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkHeader(f, chunk.Header{ID: key.id, Layer: key.num, Blocks: blocks}); err != nil {
+	h, err := checkHeader(f, chunk.Header{ID: key.id, Layer: key.num, Blocks: blocks})
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	p.open[key] = &replayFile{f, blocks}
+	p.open[key] = &replayFile{f, h}
 	p.order = append(p.order, key)
 	return p.open[key], nil
 }
 
 // apply stores a record's blocks: data before codes, holes after them, as ever.
 func (f *replayFile) apply(r *journal.Record) error {
-	if uint64(r.First)+uint64(r.Blocks) > uint64(f.blocks) {
-		return fmt.Errorf("%w: record %d of the write journal is about blocks %d+%d of %d", ErrFormat, r.Seq, r.First, r.Blocks, f.blocks)
+	if uint64(r.First)+uint64(r.Blocks) > uint64(f.h.Blocks) {
+		return fmt.Errorf("%w: record %d of the write journal is about blocks %d+%d of %d", ErrFormat, r.Seq, r.First, r.Blocks, f.h.Blocks)
 	}
 	codes := r.Sums
 	if codes == nil {
 		codes = slices.Repeat([]uint32{r.Code}, int(r.Blocks))
-	} else if _, err := f.f.WriteAt(r.Data, chunk.DataOffset(f.blocks, r.First)); err != nil {
+	} else if _, err := f.f.WriteAt(r.Data, chunk.DataOffset(f.h.Blocks, r.First)); err != nil {
+		return err
+	}
+	if err := f.admitLost(r); err != nil {
 		return err
 	}
 	raw := chunk.EncodeCodes(make([]byte, len(codes)*chunk.CodeSize), codes)
@@ -169,9 +173,18 @@ func (f *replayFile) apply(r *journal.Record) error {
 		return err
 	}
 	if r.Sums == nil {
-		return f.f.Punch(chunk.DataOffset(f.blocks, r.First), int64(r.Blocks)*chunk.BlockSize)
+		return f.f.Punch(chunk.DataOffset(f.h.Blocks, r.First), int64(r.Blocks)*chunk.BlockSize)
 	}
 	return nil
+}
+
+// admitLost makes the file one in which blocks may be lost, if they are to be.
+func (f *replayFile) admitLost(r *journal.Record) error {
+	if r.Sums != nil || r.Code != chunk.Lost || f.h.Lossy {
+		return nil
+	}
+	f.h.Lossy = true
+	return writeLossy(f.f, f.h)
 }
 
 // closeOldest syncs and closes the file that was opened longest ago. One that does not sync has failed (R8).

@@ -79,6 +79,8 @@ func (r *replica) check(a Access, u use) error {
 	switch {
 	case r.state == 0 || r.state == removing:
 		return ErrNoChunk
+	case a.Former && a.Peer && u == useRead:
+		return nil
 	case r.failed.Load():
 		return ErrIO
 	case r.state == Stale:

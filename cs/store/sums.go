@@ -56,13 +56,14 @@ func layerSum(fsys disk.FS, name string, h chunk.Header) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	if err := checkHeader(f, h); err != nil {
+	if h, err = checkHeader(f, h); err != nil {
 		return "", err
 	}
-	table := make([]byte, h.Blocks*chunk.CodeSize)
-	if _, err := f.ReadAt(table, chunk.HeaderSize); err != nil {
-		return "", fmt.Errorf("table: %w", err)
+	codes, err := readTable(f, h)
+	if err != nil {
+		return "", err
 	}
+	table := chunk.EncodeCodes(make([]byte, len(codes)*chunk.CodeSize), codes)
 	sum := sha256.Sum256(table)
 	return hex.EncodeToString(sum[:8]), nil
 }

@@ -23,7 +23,8 @@ type Verified struct {
 	Blocks uint64 // with data, that match their sums
 	Bytes  uint64 // read
 	Bad    uint64 // blocks that do not match, or cannot be read; a file that cannot be used at all is one
-	Mended uint64 // of these, those that do match now
+	Mended uint64 // of these, those that do match now, or are lost
+	Lost   uint64 // of these, those that are lost
 }
 
 // errChanged: the replica is no more what it was when its verification began.
@@ -39,6 +40,7 @@ type verifying struct {
 	table  []byte // buffers for raw reads
 	data   []byte
 	block  []byte
+	how    *Mending // nil: nothing is mended
 	sum    Verified
 	bad    []badPart
 }
@@ -51,8 +53,8 @@ type badPart struct {
 }
 
 // Verify reads all that a replica in sync has from the disk, and compares it with its sums. It asks pace before each read, and ends with
-// its error. What is bad is reported. With other, bad blocks are mended (mend.go). The date is kept, durably.
-func (s *Store) Verify(id chunk.ID, pace func(bytes int) error, other Other) (Verified, error) {
+// its error. What is bad is reported. With how, bad blocks are mended (mend.go). The date is kept, durably.
+func (s *Store) Verify(id chunk.ID, pace func(bytes int) error, how *Mending) (Verified, error) {
 	if s.closed.Load() {
 		return Verified{}, ErrClosed
 	}
@@ -60,11 +62,11 @@ func (s *Store) Verify(id chunk.ID, pace func(bytes int) error, other Other) (Ve
 	if r == nil {
 		return Verified{}, about(id, ErrNoChunk)
 	}
-	v := &verifying{s: s, r: r, pace: pace, table: disk.Buffer(disk.RawUnit), data: disk.Buffer(verifyRun * chunk.BlockSize),
+	v := &verifying{s: s, r: r, pace: pace, how: how, table: disk.Buffer(disk.RawUnit), data: disk.Buffer(verifyRun * chunk.BlockSize),
 		block: disk.Buffer(chunk.BlockSize)}
 	err := v.all()
-	if err == nil && other != nil {
-		err = v.mend(other)
+	if err == nil && how != nil {
+		err = v.mend()
 	}
 	if err == nil {
 		err = s.noteVerified(r)
@@ -116,7 +118,7 @@ func (v *verifying) layer(l *layer) error {
 		return v.unusable(l, err)
 	}
 	defer raw.Close()
-	if err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.num, Blocks: v.blocks}); err != nil {
+	if _, err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.num, Blocks: v.blocks}); err != nil {
 		return v.unusable(l, err)
 	}
 	for first := uint32(0); first < v.blocks; first += tablePage {

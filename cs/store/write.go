@@ -165,7 +165,7 @@ func (s *Store) zeroPart(r *replica, l *layer, block, at, n uint32) error {
 			return err
 		}
 	}
-	if _, code := find(r.chain(l.num), block); !chunk.HasData(code) {
+	if _, code := find(r.chain(l.num), block); chunk.ReadsZero(code) {
 		return s.clear(l, block, 1, chunk.Zeros)
 	}
 	return s.merge(r, l, block, at, zeros[:n])

@@ -20,7 +20,7 @@ type Call struct {
 	Owner   any
 
 	// Err: the connection failed before a reply came (wraps ErrConn); Status and the rest mean nothing then. A reply whose
-	// data does not verify has Status Corrupt and Aux0 the block.
+	// data does not verify has Status Corrupt and Aux0 the block; a read of a block that is lost has Lost, and Codes and Dst are complete.
 	Err        error
 	Status     Status
 	Aux0, Aux1 uint64

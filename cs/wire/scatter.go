@@ -8,7 +8,7 @@ func scatter(call *Call, data []byte) {
 	for i, code := range call.Codes {
 		dst := call.Dst[i*chunk.BlockSize:][:chunk.BlockSize]
 		if !chunk.HasData(code) {
-			clear(dst)
+			empty(call, first+uint32(i), code, dst)
 			continue
 		}
 		copy(dst, data)
@@ -24,7 +24,7 @@ func spread(call *Call) {
 	for i := len(call.Codes) - 1; i >= 0; i-- {
 		dst := call.Dst[i*chunk.BlockSize:][:chunk.BlockSize]
 		if !chunk.HasData(call.Codes[i]) {
-			clear(dst)
+			empty(call, first+uint32(i), call.Codes[i], dst)
 			continue
 		}
 		from--
@@ -32,6 +32,14 @@ func spread(call *Call) {
 			copy(dst, call.Dst[from*chunk.BlockSize:][:chunk.BlockSize])
 		}
 		verify(call, first+uint32(i), call.Codes[i], dst)
+	}
+}
+
+// empty is the place of a block without data. A read of one that is lost has failed; whoever copies layers goes by the codes.
+func empty(call *Call, block, code uint32, dst []byte) {
+	clear(dst)
+	if code == chunk.Lost && call.Op == OpRead && call.Status == OK {
+		call.Status, call.Aux0 = Lost, uint64(block)
 	}
 }
 

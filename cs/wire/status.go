@@ -25,6 +25,7 @@ func statusOf(err error) (s Status, aux0 uint64) {
 	var epoch store.ErrStaleEpoch
 	var version store.ErrStaleVersion
 	var corrupt store.ErrCorrupt
+	var lost store.ErrLost
 	switch {
 	case errors.As(err, &epoch):
 		return StaleEpoch, epoch.Have
@@ -32,6 +33,8 @@ func statusOf(err error) (s Status, aux0 uint64) {
 		return StaleVersion, version.Have
 	case errors.As(err, &corrupt):
 		return Corrupt, uint64(corrupt.Block)
+	case errors.As(err, &lost):
+		return Lost, uint64(lost.Block)
 	}
 	for _, p := range plainStatus {
 		if errors.Is(err, p.err) {

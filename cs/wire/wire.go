@@ -21,7 +21,7 @@
 //
 // A write's sums are one per block that it touches, each chunk.BlockSum(id, block, bytes of this write in that block): of
 // whole blocks it is what gets stored; a partial block is verified, merged into the stored one (whose own sum is verified first)
-// and summed anew. A read's offset and length are multiples of 4 KiB; its reply has one code per block (0: absent, 1: zeros, else
+// and summed anew. A read's offset and length are multiples of 4 KiB; its reply has one code per block (0: absent, 1: zeros, 2: lost, else
 // the sum) and the data of the blocks with a sum only, packed.
 //
 // Other payloads end with a CRC32C of the bytes before it, as no block sum covers them:
@@ -135,10 +135,12 @@ const (
 	// FlagSuspect (peers only): a suspect replica answers too. One that becomes the source asks others, as suspect as it is, for blocks
 	// that do not verify there (R6other).
 	FlagSuspect
+	// FlagFormer (peers only): a replica answers whatever it is, and at whatever version. Whoever asks takes only blocks with a sum that it knows.
+	FlagFormer
 )
 
-// Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt the
-// block number.
+// Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt and Lost
+// the block number.
 type Status uint8
 
 const (
@@ -155,6 +157,7 @@ const (
 	BadRequest // out of bounds, unaligned, unknown op
 	NotAdmitted
 	SessionOver
+	Lost // no good copy of a block was left
 )
 
 // Busy in aux0 of a good reply to OpReadLayer: clients use the server much.

@@ -322,6 +322,7 @@ type FileInfo struct {
 	DegradedChunks   uint64                 `protobuf:"varint,14,opt,name=degraded_chunks,json=degradedChunks,proto3" json:"degraded_chunks,omitempty"`       // fewer in sync than replicas_norm
 	UnwritableChunks uint64                 `protobuf:"varint,15,opt,name=unwritable_chunks,json=unwritableChunks,proto3" json:"unwritable_chunks,omitempty"` // fewer in sync than replicas_min
 	LostChunks       uint64                 `protobuf:"varint,16,opt,name=lost_chunks,json=lostChunks,proto3" json:"lost_chunks,omitempty"`                   // no in-sync replica can serve now
+	LostBlocks       uint64                 `protobuf:"varint,18,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"`                   // blocks given up: no good copy of them was left
 	Losses           uint64                 `protobuf:"varint,17,opt,name=losses,proto3" json:"losses,omitempty"`                                             // how often a chunk has lost what was not flushed, with the power of all its replicas in sync
 	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
 	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
@@ -468,6 +469,13 @@ func (x *FileInfo) GetUnwritableChunks() uint64 {
 func (x *FileInfo) GetLostChunks() uint64 {
 	if x != nil {
 		return x.LostChunks
+	}
+	return 0
+}
+
+func (x *FileInfo) GetLostBlocks() uint64 {
+	if x != nil {
+		return x.LostBlocks
 	}
 	return 0
 }
@@ -2459,7 +2467,9 @@ type StatusReply struct {
 	Scrubbing     *Scrubbing             `protobuf:"bytes,30,opt,name=scrubbing,proto3" json:"scrubbing,omitempty"`
 	Repaired      uint64                 `protobuf:"varint,31,opt,name=repaired,proto3" json:"repaired,omitempty"` // bad replicas replaced or mended, since the leader leads
 	Recovery      *Recovery              `protobuf:"bytes,20,opt,name=recovery,proto3" json:"recovery,omitempty"`
-	Losses        uint64                 `protobuf:"varint,32,opt,name=losses,proto3" json:"losses,omitempty"` // of all files (FileInfo.losses)
+	Losses        uint64                 `protobuf:"varint,32,opt,name=losses,proto3" json:"losses,omitempty"`                           // of all files (FileInfo.losses)
+	LostBlocks    uint64                 `protobuf:"varint,33,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"` // of all files (FileInfo.lost_blocks)
+	Awaiting      uint64                 `protobuf:"varint,34,opt,name=awaiting,proto3" json:"awaiting,omitempty"`                       // chunks with blocks of which the only good copies may be on servers that are away
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2616,6 +2626,20 @@ func (x *StatusReply) GetRecovery() *Recovery {
 func (x *StatusReply) GetLosses() uint64 {
 	if x != nil {
 		return x.Losses
+	}
+	return 0
+}
+
+func (x *StatusReply) GetLostBlocks() uint64 {
+	if x != nil {
+		return x.LostBlocks
+	}
+	return 0
+}
+
+func (x *StatusReply) GetAwaiting() uint64 {
+	if x != nil {
+		return x.Awaiting
 	}
 	return 0
 }
@@ -5558,12 +5582,15 @@ func (x *Verify) GetBytesPerSecond() uint64 {
 }
 
 // Mend verifies a replica that is bad, and replaces its bad blocks by those of others (addresses) that match the sums it has. An error: it is not
-// whole.
+// whole, and left of its blocks are bad still. Former members (addresses, too) are asked for data that match the sum here. lose: what nobody has any
+// more becomes lost (R10lost).
 type Mend struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Chunk          *ChunkAt               `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	Others         []string               `protobuf:"bytes,2,rep,name=others,proto3" json:"others,omitempty"`
 	BytesPerSecond uint64                 `protobuf:"varint,3,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	Former         []string               `protobuf:"bytes,4,rep,name=former,proto3" json:"former,omitempty"`
+	Lose           bool                   `protobuf:"varint,5,opt,name=lose,proto3" json:"lose,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -5619,6 +5646,20 @@ func (x *Mend) GetBytesPerSecond() uint64 {
 	return 0
 }
 
+func (x *Mend) GetFormer() []string {
+	if x != nil {
+		return x.Former
+	}
+	return nil
+}
+
+func (x *Mend) GetLose() bool {
+	if x != nil {
+		return x.Lose
+	}
+	return false
+}
+
 // One error per chunk of the command, in order, empty where it worked; or one for all.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5626,6 +5667,8 @@ type Result struct {
 	Errors        []string               `protobuf:"bytes,2,rep,name=errors,proto3" json:"errors,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	MovedBytes    uint64                 `protobuf:"varint,4,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`
+	Left          uint64                 `protobuf:"varint,5,opt,name=left,proto3" json:"left,omitempty"`
+	SourceCorrupt bool                   `protobuf:"varint,6,opt,name=source_corrupt,json=sourceCorrupt,proto3" json:"source_corrupt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5686,6 +5729,20 @@ func (x *Result) GetMovedBytes() uint64 {
 		return x.MovedBytes
 	}
 	return 0
+}
+
+func (x *Result) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Result) GetSourceCorrupt() bool {
+	if x != nil {
+		return x.SourceCorrupt
+	}
+	return false
 }
 
 type Progress struct {
@@ -5762,7 +5819,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xdf\x04\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\x80\x05\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -5782,7 +5839,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0fdegraded_chunks\x18\x0e \x01(\x04R\x0edegradedChunks\x12+\n" +
 	"\x11unwritable_chunks\x18\x0f \x01(\x04R\x10unwritableChunks\x12\x1f\n" +
 	"\vlost_chunks\x18\x10 \x01(\x04R\n" +
-	"lostChunks\x12\x16\n" +
+	"lostChunks\x12\x1f\n" +
+	"\vlost_blocks\x18\x12 \x01(\x04R\n" +
+	"lostBlocks\x12\x16\n" +
 	"\x06losses\x18\x11 \x01(\x04R\x06losses\x12#\n" +
 	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
 	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x93\x01\n" +
@@ -5940,7 +5999,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x1c\n" +
 	"\tavailable\x18\x03 \x01(\x04R\tavailable\x12\x1a\n" +
 	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\"\x0f\n" +
-	"\rStatusRequest\"\xa8\x05\n" +
+	"\rStatusRequest\"\xe5\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
 	"\n" +
@@ -5963,7 +6022,10 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tscrubbing\x18\x1e \x01(\v2\x1b.pstorage.meta.v1.ScrubbingR\tscrubbing\x12\x1a\n" +
 	"\brepaired\x18\x1f \x01(\x04R\brepaired\x126\n" +
 	"\brecovery\x18\x14 \x01(\v2\x1a.pstorage.meta.v1.RecoveryR\brecovery\x12\x16\n" +
-	"\x06losses\x18  \x01(\x04R\x06losses\x1a9\n" +
+	"\x06losses\x18  \x01(\x04R\x06losses\x12\x1f\n" +
+	"\vlost_blocks\x18! \x01(\x04R\n" +
+	"lostBlocks\x12\x1a\n" +
+	"\bawaiting\x18\" \x01(\x04R\bawaiting\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x02\n" +
@@ -6205,17 +6267,21 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06Verify\x121\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\x12\x10\n" +
 	"\x03due\x18\x02 \x01(\rR\x03due\x12(\n" +
-	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\"y\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\"\xa5\x01\n" +
 	"\x04Mend\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x19.pstorage.meta.v1.ChunkAtR\x05chunk\x12\x16\n" +
 	"\x06others\x18\x02 \x03(\tR\x06others\x12(\n" +
-	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\"g\n" +
+	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\x12\x16\n" +
+	"\x06former\x18\x04 \x03(\tR\x06former\x12\x12\n" +
+	"\x04lose\x18\x05 \x01(\bR\x04lose\"\xa2\x01\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06errors\x18\x02 \x03(\tR\x06errors\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1f\n" +
 	"\vmoved_bytes\x18\x04 \x01(\x04R\n" +
-	"movedBytes\"\\\n" +
+	"movedBytes\x12\x12\n" +
+	"\x04left\x18\x05 \x01(\x04R\x04left\x12%\n" +
+	"\x0esource_corrupt\x18\x06 \x01(\bR\rsourceCorrupt\"\\\n" +
 	"\bProgress\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1f\n" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +

@@ -19,8 +19,8 @@ func (e *Engine) Due(n int) []chunk.ID {
 	return ids[:min(n, len(ids))]
 }
 
-// Verify verifies all blocks; those that are bad are mended with what other returns.
-func (e *Engine) Verify(id chunk.ID, pace func(int) error, other store.Other) (v store.Verified, err error) {
+// Verify verifies all blocks; those that are bad are mended as how says.
+func (e *Engine) Verify(id chunk.ID, pace func(int) error, how *store.Mending) (v store.Verified, err error) {
 	if err := pace(chunk.BlockSize); err != nil {
 		return v, err
 	}
@@ -39,7 +39,7 @@ func (e *Engine) Verify(id chunk.ID, pace func(int) error, other store.Other) (v
 				v.Blocks++
 			default:
 				v.Bad++
-				if other != nil && e.mend(id, layer, n, &b, other) {
+				if how != nil && e.mend(id, layer, n, &b, how.Member) {
 					v.Mended++
 					blocks[n] = b
 				}
