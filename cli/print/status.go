@@ -22,6 +22,8 @@ type Status struct {
 	Scrubbing Scrubbing         `json:"scrubbing"`
 	Repaired  uint64            `json:"repaired_chunks"`
 	Losses    uint64            `json:"losses"` // times that a chunk has lost unflushed writes
+	Lost      uint64            `json:"lost_blocks"`
+	Awaiting  uint64            `json:"awaiting"` // chunks with bad blocks that servers which are away may have
 	Recovery  Recovery          `json:"recovery"`
 	MDS       []MDS             `json:"mds"`
 	CS        []CS              `json:"cs"`
@@ -54,7 +56,7 @@ func NewStatus(s *metapb.StatusReply) Status {
 			Total: s.GetChunks(), Healthy: s.GetHealthy(), Degraded: s.GetDegraded(), Blocked: s.GetUnwritable(),
 			Offline: s.GetLost(), Replicating: s.GetSyncing(),
 		},
-		Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(), Losses: s.GetLosses(),
+		Scrubbing: newScrubbing(s.GetScrubbing()), Repaired: s.GetRepaired(), Losses: s.GetLosses(), Lost: s.GetLostBlocks(), Awaiting: s.GetAwaiting(),
 		Recovery: newRecovery(s.GetRecovery()),
 		MDS:      []MDS{}, CS: []CS{}, Config: s.GetConfig(),
 	}
@@ -138,12 +140,23 @@ func (s Status) writeSummary(w io.Writer) {
 	if s.Losses > 0 {
 		fmt.Fprintf(w, "Losses: %s\n", losses(s.Losses))
 	}
+	if s.Lost > 0 {
+		fmt.Fprintf(w, "Lost: %s\n", lostBlocks(s.Lost))
+	}
+	if s.Awaiting > 0 {
+		fmt.Fprintf(w, "Bad: %d chunks have bad blocks of which good copies may be on servers that are away\n", s.Awaiting)
+	}
 	fmt.Fprintf(w, "FS:  %s in %d files, %d chunks, %s used on disk, %d clients\n", size.Format(s.Size), s.Files, c.Total, size.Format(s.Space.Used), s.Clients)
 }
 
 // losses says what was lost so often: never what was flushed.
 func losses(n uint64) string {
 	return fmt.Sprintf("%d times a chunk lost writes that were not flushed, with the power of all its copies", n)
+}
+
+// lostBlocks says what was given up.
+func lostBlocks(n uint64) string {
+	return fmt.Sprintf("%d blocks of 4 KiB were given up: no good copy of them was left", n)
 }
 
 func mark(good bool) string {

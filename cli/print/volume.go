@@ -22,6 +22,7 @@ type Volume struct {
 	Blocked    uint64 `json:"blocked_chunks"`
 	Offline    uint64 `json:"offline_chunks"`
 	Losses     uint64 `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
+	Lost       uint64 `json:"lost_blocks,omitempty"`
 	Epoch      uint64 `json:"epoch"`
 	Holder     string `json:"holder,omitempty"`
 	HolderHost string `json:"holder_host,omitempty"`
@@ -44,8 +45,8 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Name: strings.TrimPrefix(f.GetPath(), "/"), Directory: f.GetDirectory(), ID: f.GetId(), Size: f.GetSize(),
 		Attributes: NewAttributes(f.GetEffective()),
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
-		Losses: f.GetLosses(),
-		Epoch:  f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
+		Losses: f.GetLosses(), Lost: f.GetLostBlocks(),
+		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
 		Dates: Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
 	}
 }
@@ -126,6 +127,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Losses > 0 {
 		fmt.Fprintf(&lines, "Losses: %s\n", losses(v.Losses))
+	}
+	if v.Lost > 0 {
+		fmt.Fprintf(&lines, "Lost: %s\n", lostBlocks(v.Lost))
 	}
 	_, err := io.WriteString(w, lines.String())
 	return err

@@ -45,6 +45,7 @@ var bugs = []planted{
 	{rules.R9, "a flush reaches nobody", flushed},
 	{rules.R9loss, "a flush succeeds whose writes are lost", unreported},
 	{rules.R10, "a replica that does not verify is kept", rotten},
+	{rules.R10lost, "a block is given up while a server is away that may have a good copy", awaited},
 	{rules.Atomic, "an atomic write is done block by block", halfDone},
 	{rules.R12, "a replica is removed before the metadata servers have forgotten it", superfluous},
 }
@@ -58,7 +59,7 @@ var covered = map[rules.Set]string{
 }
 
 // more are situations in which nothing may be found, besides those of planted bugs.
-var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed}
+var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp}
 
 func TestEachRuleIsPlantedOrCovered(t *testing.T) {
 	count := map[rules.Set]int{}

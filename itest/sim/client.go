@@ -250,6 +250,10 @@ func (u *user) do(r *block.Request) bool {
 	case r.Err == nil:
 		return true
 	case errors.Is(r.Err, block.ErrLostLease), errors.Is(r.Err, block.ErrClosed), errors.Is(r.Err, block.ErrLostWrites):
+	case errors.Is(r.Err, block.ErrLostData):
+		if !u.p.host.s.losses.isGone(u.v.path) {
+			u.p.host.s.wrong("%s: %v of volume %d at %d: %v", u.p.host.name, r.Op, u.v.number, r.Offset, r.Err)
+		}
 	case errors.Is(r.Err, block.ErrCorrupt) && u.ruined():
 	default:
 		u.p.host.s.failed(u.p.host.name, "%v of volume %d at %d: %v", r.Op, u.v.number, r.Offset, r.Err)

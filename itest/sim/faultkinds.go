@@ -81,6 +81,7 @@ var DiskFaults = []Fault{
 	{"writes fail", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.failing(r, c, disk.OpWrite) })},
 	{"reads fail", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.failing(r, c, disk.OpRead) })},
 	{"a block rots", aServer(func(s *Sim, r *rand.Rand, c *chunkServer) { s.rot(r, c) })},
+	{"a block of a last good replica rots", func(s *Sim, r *rand.Rand) { s.rotLast(r) }},
 }
 
 // MetaFaults are of metadata servers.
@@ -228,10 +229,33 @@ func (s *Sim) rot(r *rand.Rand, c *chunkServer) {
 		return
 	}
 	name := names[r.IntN(len(names))]
-	k, is := chunkOf(name)
-	if !is || !s.mayRuin(c.id, k, 2) {
-		return
+	if k, is := chunkOf(name); is && s.mayRuin(c.id, k, 2) {
+		s.rotIn(r, c, name, k)
 	}
+}
+
+// rotLast damages a block of the only replica in sync of a chunk, and at times what other servers have of the block: what is not damaged must become
+// whole, and be used again.
+func (s *Sim) rotLast(r *rand.Rand) {
+	everywhere, where := r.IntN(2) == 0, r.Uint64()
+	for _, i := range r.Perm(len(s.servers)) {
+		c := s.servers[i]
+		for _, name := range c.files(c.dir + "/store/chunks") {
+			k, is := chunkOf(name)
+			if s.look(); !is || !s.losses.ruinLast(c.id, k) {
+				continue
+			}
+			for _, o := range s.servers {
+				if o == c || everywhere {
+					s.rotIn(rand.New(rand.NewPCG(where, 1)), o, strings.Replace(name, c.dir, o.dir, 1), k)
+				}
+			}
+			return
+		}
+	}
+}
+
+func (s *Sim) rotIn(r *rand.Rand, c *chunkServer, name string, k fsm.ChunkKey) {
 	f, err := c.disk.Open(name)
 	if err != nil {
 		return

@@ -29,6 +29,7 @@ type losses struct {
 	lost    marks                // power, since it came in sync
 	since   map[uint32]time.Time // a server lost power last
 	ruined  marks                // damaged by its disk
+	gone    map[string]bool      // files of which blocks may be given up: the last good replica has lost them (R10lost)
 	tainted map[string]bool      // files with a chunk of which the others left or lost power when one was ruined: damaged data may be believed (R6)
 }
 
@@ -53,7 +54,8 @@ func (m marks) all(k fsm.ChunkKey, servers []uint32) bool {
 }
 
 func newLosses() *losses {
-	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: marks{}, since: map[uint32]time.Time{}, ruined: marks{}, tainted: map[string]bool{}}
+	return &losses{insync: map[fsm.ChunkKey][]uint32{}, files: map[uint64]string{}, lost: marks{}, since: map[uint32]time.Time{}, ruined: marks{}, gone: map[string]bool{},
+		tainted: map[string]bool{}}
 }
 
 // look takes the newest state of the metadata servers that run. now is a tick of the history's clock; it returns that of the last look.
@@ -171,6 +173,24 @@ func (l *losses) ruin(server uint32, k fsm.ChunkKey, others int) bool {
 	l.ruined.set(k, server)
 	l.lost.set(k, server)
 	return true
+}
+
+// ruinLast notes that a block of the only replica in sync is about to be damaged, if the server's is that; else it reports false.
+func (l *losses) ruinLast(server uint32, k fsm.ChunkKey) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Equal(l.insync[k], []uint32{server}) || l.ruined[k][server] {
+		return false
+	}
+	l.tainted[l.files[k.File]], l.gone[l.files[k.File]] = true, true
+	return true
+}
+
+// isGone tells whether blocks of a file may be given up.
+func (l *losses) isGone(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gone[path]
 }
 
 // hopeless lists chunks all of whose replicas in sync were damaged: while one was, the others were dropped. That is more than the system

@@ -126,6 +126,43 @@ func rotten(s *stage) {
 	a.closes()
 }
 
+// lastOne makes one of two replicas the only one in sync, and has a block of it rot, which a client finds out. The other server is away, and has a copy.
+func lastOne(s *stage) (v *volume, away *chunkServer) {
+	v = s.volumes[1]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...), a.flush)
+	m := s.members(v, 0)
+	s.lacks(m[1])
+	a.does(a.writes(0, few[1:]...), a.flush)
+	s.until("it is dropped", func() bool { return !s.isMember(v, 0, m[1]) })
+	s.diskFaults.Store(true)
+	s.losses.tainted[v.path] = true // while it is bad, reading it fails
+	s.rotAt(m[0], v, few[0])
+	a.does(a.reads(0, few[0]))
+	a.closes()
+	return v, m[1]
+}
+
+// awaited: a server that has the only good copy of a block, but is no member any more, is away for a while.
+func awaited(s *stage) {
+	_, away := lastOne(s)
+	time.Sleep(3 * time.Minute)
+	s.need(away.back())
+}
+
+// givenUp: such a server does not come back before its copy was written over here, and its own is bad, too.
+func givenUp(s *stage) {
+	v, away := lastOne(s)
+	s.losses.gone[v.path] = true
+	s.rotAt(away, v, few[0])
+	s.need(away.back())
+	time.Sleep(2 * time.Minute) // for two mendings
+	s.until("it is given up, and the chunk rebuilt", func() bool { return len(s.record(v, 0).Insync) == 2 })
+	a := s.open(v, nil)
+	a.does(a.reads(0, few...), a.writes(0, few...), a.reads(0, few...), a.flush)
+	a.closes()
+}
+
 // many are blocks that are pulled one by one.
 var many = []int64{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}
 

@@ -12,7 +12,7 @@ func (tx *txn) alter(c *fsmpb.Alter) (*Altered, error) {
 	out := &Altered{}
 	for _, f := range c.Files {
 		n, guard := tx.guard(f)
-		losses := uint64(0)
+		losses, blocks := uint64(0), uint64(0)
 		for _, ch := range f.Changes {
 			o := Outcome{Key: ChunkKey{f.File, ch.Index}}
 			switch {
@@ -23,10 +23,13 @@ func (tx *txn) alter(c *fsmpb.Alter) (*Altered, error) {
 			default:
 				o.Chunk, o.Err = tx.alterChunk(o.Key, &o.Before, ch, tx.policy(f.File, n))
 				losses += o.Chunk.Losses - o.Before.Losses
+				if o.Err == nil {
+					blocks += ch.LostBlocks
+				}
 			}
 			out.Outcomes = append(out.Outcomes, o)
 		}
-		tx.noteLosses(f.File, n, losses)
+		tx.noteLosses(f.File, n, losses, blocks)
 	}
 	return out, nil
 }
@@ -73,10 +76,11 @@ func (tx *txn) alterChunk(k ChunkKey, old *Chunk, ch *fsmpb.Change, p Policy) (C
 	return next, nil
 }
 
-// noteLosses counts in the file what its chunks have lost (R9loss).
-func (tx *txn) noteLosses(file uint64, n *fsmpb.Node, losses uint64) {
-	if losses > 0 {
+// noteLosses counts in the file what its chunks have lost (R9loss), and the blocks that are given up (R10lost).
+func (tx *txn) noteLosses(file uint64, n *fsmpb.Node, losses, blocks uint64) {
+	if losses > 0 || blocks > 0 {
 		n.Losses += losses
+		n.LostBlocks += blocks
 		tx.putNode(file, n)
 	}
 }
@@ -111,7 +115,7 @@ func (c *Chunk) leave(server uint32, corrupt bool) bool {
 	switch {
 	case known:
 		c.Former[i].Corrupt = c.Former[i].Corrupt || corrupt
-	case member && len(c.Former) < maxFormer:
+	case member && len(c.Former) < MaxFormer:
 		c.Former = slices.Insert(c.Former, i, Former{server, corrupt})
 	}
 	return member

@@ -67,8 +67,8 @@ const (
 const (
 	// MaxReplicas is the most replicas of a chunk.
 	MaxReplicas = 16
-	// maxFormer is the most former members remembered of a chunk.
-	maxFormer = 16
+	// MaxFormer is the most former members remembered of a chunk.
+	MaxFormer = 16
 	// MaxDepth, MaxName and MaxPath bound paths.
 	MaxDepth = 32
 	MaxName  = 255

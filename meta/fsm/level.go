@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -17,9 +18,11 @@ import (
 // What a server finds in the log and does not know it never skips: it breaks, before its state is another than that of the others.
 const (
 	// Level is that of the newest commands, and fields of commands, that this version knows. It rises with the first of them in each version that is given out.
-	Level = 1
+	Level = 2
 	// FirstLevel is that of clusters and members that tell none.
 	FirstLevel = 1
+	// lostBlocksLevel: blocks are given up (Change.lost_blocks).
+	lostBlocksLevel = 2
 )
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
@@ -30,6 +33,11 @@ func LevelOf(c *fsmpb.Command) uint64 {
 	m := c.ProtoReflect()
 	if field := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); field != nil && newer[field.Number()] > 0 {
 		return newer[field.Number()]
+	}
+	for _, f := range c.GetAlter().GetFiles() {
+		if slices.ContainsFunc(f.Changes, func(ch *fsmpb.Change) bool { return ch.LostBlocks > 0 }) {
+			return lostBlocksLevel
+		}
 	}
 	return FirstLevel
 }

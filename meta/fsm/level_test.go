@@ -66,6 +66,20 @@ func TestANewCommandWaitsForTheLevel(t *testing.T) {
 	wants(t, b, set, nil)
 }
 
+// A field of an old command that only newer servers know makes it a newer command.
+func TestGivingUpBlocksWaitsForTheLevel(t *testing.T) {
+	give := func(n uint64) *fsmpb.Command {
+		c := &fsmpb.Alter{Files: []*fsmpb.FileChanges{{File: 16, Changes: []*fsmpb.Change{{Version: 1}, {Index: 1, Version: 1, LostBlocks: n}}}}}
+		return &fsmpb.Command{Command: &fsmpb.Command_Alter{Alter: c}}
+	}
+	if got := LevelOf(give(0)); got != FirstLevel {
+		t.Errorf("without: level %d", got)
+	}
+	if got := LevelOf(give(1)); got != lostBlocksLevel || got > Level {
+		t.Errorf("with: level %d", got)
+	}
+}
+
 func TestANewClusterHasTheLevelOfItsFirstServer(t *testing.T) {
 	b := newBench(t)
 	b.Know(2)
@@ -95,12 +109,12 @@ func TestAnOlderProgramEndsBeforeItsStateDiffers(t *testing.T) {
 		"a field":               command(within(&fsmpb.CreateNode{Path: "/x"}, unknownField)),
 		"beside a command":      command(append(entry(0, &fsmpb.CreateNode{Path: "/x"}).Data, unknownField...)),
 		"undecodable":           command([]byte{0xff}),
-		"a level":               entry(0, &fsmpb.RaiseLevel{Level: 2}),
+		"a level":               entry(0, &fsmpb.RaiseLevel{Level: Level + 1}),
 		"a command of an alter": command(alterWith(unknownField)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			wants(t, b, member("1", 2), nil)
+			wants(t, b, member("1", Level+1), nil)
 			before := b.dump()
 			l.Index = b.index + 1
 			if err, _ := b.Apply(l).(error); !errors.Is(err, ErrNewer) || !errors.Is(err, ErrBroken) || !errors.Is(b.Broken(), ErrNewer) {

@@ -20,7 +20,7 @@ func (l *Leader) Status(context.Context, *metapb.StatusRequest) (*metapb.StatusR
 	err := l.View(func(v *fsm.View) error {
 		out.Cluster, out.ClusterId = v.Cluster()
 		out.Servers, out.Config = l.servers(v), config.All(v.Config())
-		out.Scrubbing, out.Repaired = &metapb.Scrubbing{}, l.scrub.Repaired()
+		out.Scrubbing, out.Repaired, out.Awaiting = &metapb.Scrubbing{}, l.scrub.Repaired(), l.scrub.Awaiting()
 		for _, s := range out.Servers {
 			addScrubbing(out.Scrubbing, s.Scrubbing)
 		}
@@ -35,6 +35,7 @@ func (l *Leader) Status(context.Context, *metapb.StatusRequest) (*metapb.StatusR
 		clients := map[string]bool{}
 		v.Files(func(_ uint64, node *fsmpb.Node) bool {
 			out.Losses += node.Losses
+			out.LostBlocks += node.LostBlocks
 			if node.Holder != nil && !yields(node.Holder) {
 				clients[string(node.Holder.Id)] = true
 			}

@@ -28,7 +28,7 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 			ChunkSize: f.Policy.ChunkSize, Tier: f.Policy.Tier},
 		Layers: f.Node.Layers, Epoch: f.Node.Epoch, Clean: f.Node.Clean, CreatedUnix: f.Node.Created,
 		Chunks: f.Counts.Chunks, DegradedChunks: f.Counts.Degraded, UnwritableChunks: f.Counts.Unwritable, LostChunks: lost,
-		Losses: f.Node.Losses,
+		Losses: f.Node.Losses, LostBlocks: f.Node.LostBlocks,
 	}
 	if !f.Node.Directory {
 		out.Id = f.ID

@@ -107,6 +107,9 @@ func (l *Leader) Key() ([]byte, error) { return l.consensus.Key() }
 // Done is closed when this leader ends.
 func (l *Leader) Done() <-chan struct{} { return l.alive.Done() }
 
+// Doubt has a server verify a replica that does not serve a rebuild as it should.
+func (l *Leader) Doubt(server uint32, k fsm.ChunkKey) { l.scrub.Ask(server, []fsm.ChunkKey{k}) }
+
 // LeftOut are rules that a test of the whole system leaves out.
 func (l *Leader) LeftOut() rules.Set {
 	if c, ok := l.consensus.(interface{ LeftOut() rules.Set }); ok {

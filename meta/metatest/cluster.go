@@ -56,7 +56,7 @@ func New(t testing.TB) *Cluster {
 		t.Fatal(err)
 	}
 	c := &Cluster{T: t, Machine: m, Log: slog.New(slog.DiscardHandler), servers: map[uint32]*Server{}, Key: make([]byte, 32)}
-	c.Do(&fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: "test", ClusterId: ClusterID}}})
+	c.Do(&fsmpb.Command{Command: &fsmpb.Command_Init{Init: &fsmpb.Init{Cluster: "test", ClusterId: ClusterID, Level: fsm.Level}}})
 	return c
 }
 

@@ -24,6 +24,11 @@ func (s *process) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
 	s.answer(p, c)
 }
 
+// BadLeft is a mending's error: so many blocks are bad still.
+type BadLeft uint64
+
+func (n BadLeft) Error() string { return fmt.Sprintf("%d bad blocks are left", uint64(n)) }
+
 func (s *process) answer(p *pipe, c *metapb.Command) {
 	if s.hangs() {
 		return
@@ -41,6 +46,10 @@ func (s *process) answer(p *pipe, c *metapb.Command) {
 	}
 	if err != nil {
 		r.Error = err.Error()
+		var left BadLeft
+		if errors.As(err, &left) {
+			r.Left = uint64(left)
+		}
 	} else {
 		r.Errors = s.do(c)
 	}

@@ -296,6 +296,9 @@ func (e *Engine) pullOne(a *attempt, server uint32, rate uint64, streams int) er
 	r, err := t.Do(a.ctx, &metapb.Command{Command: &metapb.Command_Pull{Pull: &metapb.Pull{Chunk: a.at(), Source: source.ID,
 		SourceAddress: source.Address, BytesPerSecond: rate, Layers: a.layers, Blocks: a.blocks}}}, pullStall)
 	if err != nil {
+		if r.GetSourceCorrupt() { // which nobody has found out before: all of it is read
+			e.leader.Doubt(source.ID, a.key)
+		}
 		if errors.Is(err, sessions.ErrTimeout) || a.ctx.Err() != nil {
 			e.cancelPull(a, t)
 		}

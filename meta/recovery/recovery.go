@@ -73,6 +73,8 @@ type Leader interface {
 	LeaseOver(file uint64, n *fsmpb.Node) bool
 	TakesOver() bool
 	TakeOver(ctx context.Context, f *fsm.File) error
+	// Doubt has a server verify a replica.
+	Doubt(server uint32, k fsm.ChunkKey)
 	LeftOut() rules.Set // by tests
 }
 

@@ -40,6 +40,7 @@ const (
 	R9                          // a flush goes to every replica that took a write since the last
 	R9loss                      // a flush fails if a write that it covers may have been lost
 	R10                         // a replica whose data do not verify is reported and dropped
+	R10lost                     // a block is given up only when no server is left that may have a good copy
 	R12                         // a replica is removed only once the metadata have forgotten it
 	Atomic                      // an atomic write is on record as a whole before any of its blocks changes
 	end
@@ -47,7 +48,7 @@ const (
 
 var names = [...]string{"R1", "R1leader", "R2version", "R2session", "R2resend", "R3", "R4commit", "R4acks", "R4lastgood", "R5fence",
 	"R5perchunk", "R5reconcile", "R5open", "R6suspect", "R6stale", "R6confirm", "R6prefer", "R7prepare", "R7raise", "R7fresh", "R7lease",
-	"R7open", "R8", "R9", "R9loss", "R10", "R12", "Atomic"}
+	"R7open", "R8", "R9", "R9loss", "R10", "R10lost", "R12", "Atomic"}
 
 // Has tells whether a rule is left out.
 func (s Set) Has(rule Set) bool { return s&rule != 0 }

@@ -22,13 +22,6 @@ const (
 	maxFound = 100_000
 )
 
-// mending is a replica to be mended.
-type mending struct {
-	key     fsm.ChunkKey
-	version uint64
-	others  []string
-}
-
 // mend has a server mend one of its bad replicas, unless it still does.
 func (e *Engine) mend(ctx context.Context, s *sessions.Session, set config.Settings) {
 	bad := s.Bad(maxLooked)
@@ -48,13 +41,10 @@ func (e *Engine) mend(ctx context.Context, s *sessions.Session, set config.Setti
 	}
 	own.mending = true
 	e.work.Go(func() {
-		err := e.mendOne(ctx, s, m, set.VerifyRate)
+		e.mendOne(ctx, s, m, set.VerifyRate)
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		own.mending = false
-		if err != nil {
-			e.retry[m.key] = time.Now().Add(mendPause)
-		}
 	})
 }
 
@@ -72,16 +62,14 @@ func (e *Engine) Found(bad []fsm.ChunkKey) {
 
 // choose finds a bad replica that others may mend. Called with mu held.
 func (e *Engine) choose(s *sessions.Session, bad []fsm.ChunkKey) (m *mending) {
-	maps.DeleteFunc(e.retry, func(_ fsm.ChunkKey, until time.Time) bool { return time.Now().After(until) })
+	maps.DeleteFunc(e.failed, func(_ fsm.ChunkKey, f failure) bool { return time.Since(f.at) > 2*mendPause })
 	_ = e.leader.View(func(v *fsm.View) error {
 		for _, k := range bad {
-			if _, wait := e.retry[k]; wait {
-				continue
-			}
-			if m = e.judge(v, s.ID, k); m != nil {
+			if m = e.judge(v, s.ID, k); m != nil && e.isDue(m) {
 				return nil
 			}
 		}
+		m = nil
 		return nil
 	})
 	return m
@@ -97,31 +85,45 @@ func (e *Engine) judge(v *fsm.View, server uint32, k fsm.ChunkKey) *mending {
 	m := &mending{key: k, version: c.Version}
 	for _, id := range c.Insync {
 		s := e.sessions.Get(id)
-		if s == nil || s.Suspicion(k) < sessions.Missing {
+		switch {
+		case s == nil && isDropped(v, id): // by an administrator: it does not come back
+		case s == nil || s.Suspicion(k) < sessions.Missing:
 			return nil
-		}
-		if id != server {
-			m.others = append(m.others, s.Address)
+		case id != server:
+			m.others, m.beside = append(m.others, s.Address), append(m.beside, id)
 		}
 	}
+	m.last = len(c.Syncing) == 0 && len(c.Former)+len(m.others) < fsm.MaxFormer // of more, not all are remembered
+	e.formers(v, &c, m)
 	return m // without others too: what was bad may have been written anew
 }
 
-func (e *Engine) mendOne(ctx context.Context, s *sessions.Session, m *mending, rate uint64) error {
-	c := &metapb.Mend{Chunk: &metapb.ChunkAt{File: m.key.File, Index: m.key.Index, Version: m.version}, Others: m.others, BytesPerSecond: rate}
-	_, err := s.Do(ctx, &metapb.Command{Command: &metapb.Command_Mend{Mend: c}}, stall)
+func (e *Engine) mendOne(ctx context.Context, s *sessions.Session, m *mending, rate uint64) {
+	if m.sole {
+		e.makeSole(ctx, m)
+		return
+	}
+	if m.lose && !e.giveUp(ctx, m) {
+		return
+	}
+	c := &metapb.Mend{Chunk: &metapb.ChunkAt{File: m.key.File, Index: m.key.Index, Version: m.version}, Others: m.others, BytesPerSecond: rate,
+		Former: m.former, Lose: m.lose}
+	r, err := s.Do(ctx, &metapb.Command{Command: &metapb.Command_Mend{Mend: c}}, stall)
 	var refused *sessions.CommandError
 	switch {
 	case errors.As(err, &refused):
 		e.log.Warn("a bad replica is not mended", "server", s.ID, "file", m.key.File, "chunk", m.key.Index, "error", err)
-		return err
+		e.hasFailed(m, r.GetLeft())
+		return
 	case err != nil:
-		return nil // the server, or the leader, is gone
+		return // the server, or the leader, is gone
 	}
+	e.mu.Lock()
+	delete(e.failed, m.key)
+	e.mu.Unlock()
 	e.metrics.mended.Inc()
 	s.Clear(m.key)
 	e.changed()
-	return nil
 }
 
 // countRepaired counts chunks that were bad and have all their replicas now, free of suspicion.

@@ -2,7 +2,7 @@
 //
 // # DESIGN
 //
-// Invariant: scrubbing changes no membership. What it finds is reported by the chunk servers as trouble of their own, and package recovery drops
+// Invariant: scrubbing changes no membership, but for the sake of giving up. What it finds is reported by the chunk servers as trouble of their own, and package recovery drops
 // and rebuilds under the rules for that (R4, R6, R7). Mending replaces blocks by others that match the very sums a replica has already: what
 // it holds does not change, so no version or epoch has a say, and nothing here needs to be remembered or committed.
 //
@@ -11,7 +11,12 @@
 // say how many, and hear the dates by file: what there is to know for an administrator.
 //
 // Mending is for chunks of which no replica is sound: of each, the bad blocks are taken from the others. The first that is whole again is sound;
-// recovery then lets the others go for its sake.
+// recovery then lets the others go for its sake. Blocks that no member has are taken from replicas of former members, if they match the sum.
+//
+// Giving up (lost.go, R10lost): of the only replica in sync, a block becomes lost, which reading says, once a mending has failed, and no server that
+// may have a good copy is away: those that are up have answered for each block that they have none. Where several are in sync and all are bad in the
+// same block, the others leave first. What is given up is counted in the file's record before it is
+// (twice, if the leader changes in between). The replica is sound then, and rebuilds go on.
 //
 // Goroutines: Run, and one per server that verifies and per server that mends. Locks: Engine.mu, taken before views of the state machine and the
 // locks of package sessions.
@@ -21,13 +26,16 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"pstorage/meta/config"
 	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
+	"pstorage/meta/rules"
 	"pstorage/meta/sessions"
 )
 
@@ -47,6 +55,8 @@ const (
 type Leader interface {
 	View(func(*fsm.View) error) error
 	Settings() config.Settings
+	Alter(ctx context.Context, files []*fsmpb.FileChanges) ([]fsm.Outcome, error)
+	LeftOut() rules.Set // by tests
 }
 
 // Engine is one leader's scrubbing.
@@ -62,8 +72,8 @@ type Engine struct {
 
 	mu      sync.Mutex
 	servers map[uint32]*server
-	found   map[fsm.ChunkKey]bool      // chunks with a bad replica, until they are whole
-	retry   map[fsm.ChunkKey]time.Time // chunks that could not be mended are left alone until then
+	found   map[fsm.ChunkKey]bool    // chunks with a bad replica, until they are whole
+	failed  map[fsm.ChunkKey]failure // chunks that could not be mended
 }
 
 // server is what is remembered of a chunk server.
@@ -77,7 +87,7 @@ type server struct {
 // New returns an engine that does nothing before Run. changed must not block.
 func New(l Leader, s *sessions.Registry, log *slog.Logger, changed func()) *Engine {
 	return &Engine{leader: l, sessions: s, log: log, metrics: newMetrics(), changed: changed, done: make(chan struct{}),
-		servers: map[uint32]*server{}, found: map[fsm.ChunkKey]bool{}, retry: map[fsm.ChunkKey]time.Time{}}
+		servers: map[uint32]*server{}, found: map[fsm.ChunkKey]bool{}, failed: map[fsm.ChunkKey]failure{}}
 }
 
 // Done is closed when Run has returned and all its goroutines have ended.
@@ -108,12 +118,16 @@ func (e *Engine) pass(ctx context.Context) {
 	e.countRepaired()
 }
 
-// Ask has a server verify a replica soon: a reader says that it is bad, and it cannot be dropped on that word.
+// Ask has a server verify replicas soon: a reader says that they are bad, and they cannot be dropped on that word.
 func (e *Engine) Ask(id uint32, keys []fsm.ChunkKey) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.server(id)
-	s.asked = append(s.asked, keys[:min(len(keys), maxWaiting-len(s.asked))]...)
+	for _, k := range keys {
+		if len(s.asked) < maxWaiting && !slices.Contains(s.asked, k) {
+			s.asked = append(s.asked, k)
+		}
+	}
 }
 
 // server is called with mu held. A new one begins somewhere within its period, so that not all read at the same time.

@@ -78,7 +78,7 @@ func (s *Session) Do(ctx context.Context, c *metapb.Command, stall time.Duration
 		return nil, p.err
 	}
 	if text := errorOf(p.result, 0, 1); text != "" {
-		return nil, &CommandError{s.ID, text}
+		return p.result, &CommandError{s.ID, text}
 	}
 	return p.result, nil
 }

@@ -1498,11 +1498,12 @@ type Change struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Index         uint32                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	Version       uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Drop          []uint32               `protobuf:"varint,3,rep,packed,name=drop,proto3" json:"drop,omitempty"`       // leave insync or syncing
-	Syncing       []uint32               `protobuf:"varint,4,rep,packed,name=syncing,proto3" json:"syncing,omitempty"` // join as a rebuild's target
-	Promote       []uint32               `protobuf:"varint,5,rep,packed,name=promote,proto3" json:"promote,omitempty"` // from syncing to insync
-	Corrupt       bool                   `protobuf:"varint,6,opt,name=corrupt,proto3" json:"corrupt,omitempty"`        // what drop leaves behind may not be the base of a rebuild
-	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`              // what was not flushed is lost: all replicas in sync have lost power
+	Drop          []uint32               `protobuf:"varint,3,rep,packed,name=drop,proto3" json:"drop,omitempty"`                        // leave insync or syncing
+	Syncing       []uint32               `protobuf:"varint,4,rep,packed,name=syncing,proto3" json:"syncing,omitempty"`                  // join as a rebuild's target
+	Promote       []uint32               `protobuf:"varint,5,rep,packed,name=promote,proto3" json:"promote,omitempty"`                  // from syncing to insync
+	Corrupt       bool                   `protobuf:"varint,6,opt,name=corrupt,proto3" json:"corrupt,omitempty"`                         // what drop leaves behind may not be the base of a rebuild
+	Lost          bool                   `protobuf:"varint,7,opt,name=lost,proto3" json:"lost,omitempty"`                               // what was not flushed is lost: all replicas in sync have lost power
+	LostBlocks    uint64                 `protobuf:"varint,8,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"` // so many blocks are given up: no good copy of them is left (R10lost)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1584,6 +1585,13 @@ func (x *Change) GetLost() bool {
 		return x.Lost
 	}
 	return false
+}
+
+func (x *Change) GetLostBlocks() uint64 {
+	if x != nil {
+		return x.LostBlocks
+	}
+	return 0
 }
 
 type CreateServer struct {
@@ -3079,8 +3087,9 @@ type Node struct {
 	SettledEpoch  uint64                 `protobuf:"varint,10,opt,name=settled_epoch,json=settledEpoch,proto3" json:"settled_epoch,omitempty"`
 	Holder        *Holder                `protobuf:"bytes,11,opt,name=holder,proto3" json:"holder,omitempty"`
 	Clean         bool                   `protobuf:"varint,12,opt,name=clean,proto3" json:"clean,omitempty"`
-	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`  // whose LUN it is; empty: of none
-	Losses        uint64                 `protobuf:"varint,14,opt,name=losses,proto3" json:"losses,omitempty"` // how often a chunk of the file has lost what was not flushed
+	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`                            // whose LUN it is; empty: of none
+	Losses        uint64                 `protobuf:"varint,14,opt,name=losses,proto3" json:"losses,omitempty"`                           // how often a chunk of the file has lost what was not flushed
+	LostBlocks    uint64                 `protobuf:"varint,15,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"` // how many blocks were given up: no good copy of them was left
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3209,6 +3218,13 @@ func (x *Node) GetTarget() string {
 func (x *Node) GetLosses() uint64 {
 	if x != nil {
 		return x.Losses
+	}
+	return 0
+}
+
+func (x *Node) GetLostBlocks() uint64 {
+	if x != nil {
+		return x.LostBlocks
 	}
 	return 0
 }
@@ -3949,7 +3965,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\fholder_epoch\x18\x03 \x01(\x04R\vholderEpoch\x12\x16\n" +
 	"\x06holder\x18\x04 \x01(\fR\x06holder\x12\x18\n" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12#\n" +
-	"\rsettled_epoch\x18\x06 \x01(\x04R\fsettledEpoch\"\xae\x01\n" +
+	"\rsettled_epoch\x18\x06 \x01(\x04R\fsettledEpoch\"\xcf\x01\n" +
 	"\x06Change\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -3957,7 +3973,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\asyncing\x18\x04 \x03(\rR\asyncing\x12\x18\n" +
 	"\apromote\x18\x05 \x03(\rR\apromote\x12\x18\n" +
 	"\acorrupt\x18\x06 \x01(\bR\acorrupt\x12\x12\n" +
-	"\x04lost\x18\a \x01(\bR\x04lost\"\x86\x01\n" +
+	"\x04lost\x18\a \x01(\bR\x04lost\x12\x1f\n" +
+	"\vlost_blocks\x18\b \x01(\x04R\n" +
+	"lostBlocks\"\x86\x01\n" +
 	"\fCreateServer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -4064,7 +4082,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\x04R\x05level\"\xa0\x03\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\xc1\x03\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -4081,7 +4099,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06holder\x18\v \x01(\v2\x1c.pstorage.meta.fsm.v1.HolderR\x06holder\x12\x14\n" +
 	"\x05clean\x18\f \x01(\bR\x05clean\x12\x16\n" +
 	"\x06target\x18\r \x01(\tR\x06target\x12\x16\n" +
-	"\x06losses\x18\x0e \x01(\x04R\x06losses\"\xea\x01\n" +
+	"\x06losses\x18\x0e \x01(\x04R\x06losses\x12\x1f\n" +
+	"\vlost_blocks\x18\x0f \x01(\x04R\n" +
+	"lostBlocks\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
