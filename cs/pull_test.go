@@ -145,7 +145,7 @@ func TestAFailedPullSaysWhy(t *testing.T) {
 	wantStatus(t, do(p.fromC, writeCall(testChunk, 1, 7, 1)), wire.OK)
 	p.fromF.must(raiseCommand(at(testChunk, 2)))
 	p.from.engine.Damage(testChunk, 2, 7, store.Sound)
-	if r := p.toF.do(pullCommand(testChunk, 2, p.from, 1, 2)); !strings.Contains(r.Error, wire.Corrupt.String()) {
+	if r := p.toF.do(pullCommand(testChunk, 2, p.from, 1, 2)); !strings.Contains(r.Error, "block 7 of the source") || !r.SourceCorrupt {
 		t.Errorf("damage at the source: %v", r)
 	}
 	if err := p.from.Close(); err != nil {
