@@ -19,7 +19,7 @@ func (a *attachment) startAbsolve(cmd uint64, m *metapb.Absolve) {
 	var nothing atomic.Uint64
 	err := a.s.pulls.start(a.ctx, id, version, func(ctx context.Context) {
 		defer a.goesOn(cmd, &nothing, &nothing)()
-		free, err := a.s.pulls.slot(ctx)
+		free, err := a.s.pulls.slots.take(ctx)
 		if err != nil {
 			a.fail(cmd, err)
 			return

@@ -64,7 +64,7 @@ func (p *puller) CompleteCalls(batch []*wire.Call) {
 
 // run pulls all layers, then makes them durable.
 func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
-	free, err := p.a.s.pulls.slot(ctx)
+	free, err := p.a.s.pulls.slots.take(ctx)
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,12 @@ func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
 			}
 		}
 	}
+	synced, err := p.a.s.pulls.syncs.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer synced()
+	free()
 	return p.a.s.engine.SyncReplica(p.id, p.version)
 }
 

@@ -246,7 +246,7 @@ func TestPullsAreLimitedInNumberAndSpeed(t *testing.T) {
 	began, open := make(chan struct{}, 5), make(chan struct{})
 	for i := range uint32(5) {
 		err := p.start(context.Background(), chunk.ID{File: 1, Index: i}, 1, func(ctx context.Context) {
-			free, err := p.slot(ctx)
+			free, err := p.slots.take(ctx)
 			if err != nil {
 				t.Error(err)
 				return
@@ -268,5 +268,45 @@ func TestPullsAreLimitedInNumberAndSpeed(t *testing.T) {
 	p.wg.Wait()
 	if len(began) != 3 || len(p.running) != 0 {
 		t.Errorf("%d more began, %d still there", len(began), len(p.running))
+	}
+}
+
+// Else all would pull, then all sync, and the disk would be idle half of the time.
+func TestRebuildsPullWhileOthersSync(t *testing.T) {
+	const rebuilds, syncs = 2 * DefaultPullStreams, DefaultPullStreams / 2
+	p := newPair(t)
+	pulled, syncing, open := make(chan struct{}, rebuilds), make(chan struct{}, rebuilds), make(chan struct{})
+	p.to.engine.SetSlow(func(method string) {
+		switch method {
+		case "Pull":
+			pulled <- struct{}{}
+		case "SyncReplica":
+			syncing <- struct{}{}
+			<-open
+		}
+	})
+	for i := range uint32(rebuilds) {
+		id := chunk.ID{File: testChunk.File, Index: i}
+		p.fromF.must(prepareCommand(id, 1, false, 1, 2))
+		wantStatus(t, do(p.fromC, writeCall(id, 1, 3, 7)), wire.OK)
+		p.toF.must(prepareCommand(id, 1, true, 1, 2))
+	}
+	for i := range uint32(rebuilds) {
+		p.toF.command(pullCommand(chunk.ID{File: testChunk.File, Index: i}, 1, p.from, 1, 2))
+	}
+	for range syncs {
+		<-syncing
+	}
+	for range syncs + DefaultPullStreams {
+		<-pulled
+	}
+	if s := p.to.pulls; len(s.slots) != DefaultPullStreams || len(s.syncs) != syncs || len(pulled) > 0 || len(syncing) > 0 {
+		t.Errorf("%d pull, %d sync, %d and %d more have begun", len(s.slots), len(s.syncs), len(pulled), len(syncing))
+	}
+	close(open)
+	for range rebuilds {
+		if r := <-p.toF.result; r.Error != "" {
+			t.Error(r)
+		}
 	}
 }

@@ -21,8 +21,12 @@ const (
 )
 
 // pulls are the rebuilds (and absolutions) of the attachment, and what has become of the replicas that are rebuilt here.
+//
+// A rebuild has a slot while it pulls, then one to sync, and only then gives up the first: so the disk writes what some have pulled while
+// others pull, and no more is pulled than the disk can follow.
 type pulls struct {
-	slots chan struct{}
+	slots slots // to pull
+	syncs slots
 	limit limiter
 	wg    sync.WaitGroup
 
@@ -42,7 +46,7 @@ func newPulls(streams int) *pulls {
 	if streams == 0 {
 		streams = DefaultPullStreams
 	}
-	return &pulls{slots: make(chan struct{}, streams), running: make(map[chunk.ID]*pullRun), syncing: make(map[chunk.ID]uint64)}
+	return &pulls{slots: make(slots, streams), syncs: make(slots, (streams+1)/2), running: make(map[chunk.ID]*pullRun), syncing: make(map[chunk.ID]uint64)}
 }
 
 // prepared notes that a replica has begun to be rebuilt, or is a new one.
@@ -93,11 +97,14 @@ func (p *pulls) start(ctx context.Context, id chunk.ID, version uint64, do func(
 	return nil
 }
 
-// slot waits for a slot, which is given back by calling release.
-func (p *pulls) slot(ctx context.Context) (release func(), err error) {
+// slots has one element for each that is taken.
+type slots chan struct{}
+
+// take waits for a slot, which is given back by calling release; again does nothing.
+func (s slots) take(ctx context.Context) (release func(), err error) {
 	select {
-	case p.slots <- struct{}{}:
-		return func() { <-p.slots }, nil
+	case s <- struct{}{}:
+		return sync.OnceFunc(func() { <-s }), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
