@@ -68,12 +68,16 @@ func (e *Engine) isDue(m *mending) bool {
 		return true
 	}
 	since := time.Since(f.at)
-	if m.left = f.left; m.last && since >= losePause && f.left > 0 && f.version == m.version {
-		m.lose = len(m.away)+f.away == 0 || e.leader.LeftOut().Has(rules.R10lost) // all that are back now were asked
-		m.sole = m.lose && len(m.others) > 0
-		return m.lose || len(m.away) < f.away || since >= mendPause // somebody is back
+	m.left = f.left
+	switch {
+	case !m.last || since < losePause || f.left == 0:
+		return since >= mendPause
+	case f.version != m.version:
+		return true // the members were others then
 	}
-	return since >= mendPause
+	m.lose = len(m.away)+f.away == 0 || e.leader.LeftOut().Has(rules.R10lost) // all that are back now were asked
+	m.sole = m.lose && len(m.others) > 0
+	return m.lose || len(m.away) < f.away || since >= mendPause // somebody is back
 }
 
 // makeSole has the others leave that are in sync and bad, in the same blocks: they are asked for what they have once more, as former members.
