@@ -135,7 +135,7 @@ func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
 	case wire.OpZero:
 		r.open = true
 		r.put(w.Chunk, w.Offset, make([]byte, w.Length))
-	case wire.OpCopy, wire.OpAtomic:
+	case wire.OpAtomic:
 		return s.copyBlocks(w, r)
 	}
 	return wire.OK

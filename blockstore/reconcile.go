@@ -151,7 +151,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 		return false
 	}
 	w = j.call(wire.OpAtomic, first, n)
-	w.Sums, w.Data = from.Codes, pack(from.Codes, j.buffer)
+	w.Sums, w.Data = from.Codes, chunk.Pack(from.Codes, j.buffer)
 	for _, list := range [][]*vserver{j.insync, j.syncing} {
 		for _, vs := range list {
 			if vs != j.source() {
@@ -163,18 +163,6 @@ func (j *reconcile) copy(first, n uint32) bool {
 	write.run(j.v)
 	j.v.metrics.reconciled.Add(int64(n))
 	return j.went(&write)
-}
-
-// pack moves the blocks that have a sum together, in place.
-func pack(codes []uint32, data []byte) []byte {
-	to := 0
-	for i, code := range codes {
-		if chunk.HasData(code) {
-			copy(data[to:], data[i*block.Size:][:block.Size])
-			to += block.Size
-		}
-	}
-	return data[:to]
 }
 
 func (j *reconcile) call(op wire.Op, first, n uint32) wire.Call {

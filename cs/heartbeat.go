@@ -16,7 +16,7 @@ func (s *Server) heartbeat() *metapb.FromServer {
 		h.Reads += st.Ops[op].Load()
 		h.ReadBytes += st.Bytes[op].Load()
 	}
-	for _, op := range []wire.Op{wire.OpWrite, wire.OpZero, wire.OpCopy, wire.OpAtomic} {
+	for _, op := range []wire.Op{wire.OpWrite, wire.OpZero, wire.OpAtomic} {
 		h.Writes += st.Ops[op].Load()
 		h.WriteBytes += st.Bytes[op].Load()
 	}

@@ -204,7 +204,7 @@ func (p *puller) settle(ctx context.Context) error {
 		return err
 	}
 	p.torn, p.busy = 0, c.Aux0 == wire.Busy
-	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, pack(c.Dst[:c.Length], c.Codes))
+	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, chunk.Pack(c.Codes, c.Dst[:c.Length]))
 	p.moved.Add(uint64(n))
 	return err
 }
@@ -234,19 +234,4 @@ func (p *puller) outcome(c *wire.Call) error {
 		return sourceCorrupt{c.Aux0}
 	}
 	return fmt.Errorf("source answers %v (%d) to %v", c.Status, c.Aux0, c.Op)
-}
-
-// pack moves the blocks that have data together.
-func pack(data []byte, codes []uint32) []byte {
-	n := 0
-	for i, code := range codes {
-		if !chunk.HasData(code) {
-			continue
-		}
-		if from := i * chunk.BlockSize; from != n {
-			copy(data[n:], data[from:from+chunk.BlockSize])
-		}
-		n += chunk.BlockSize
-	}
-	return data[:n]
 }

@@ -3,25 +3,11 @@ package itest
 import (
 	"strings"
 	"testing"
-
-	"pstorage/itest/cluster"
 )
 
 // A disk that is being overwritten for minutes: killing the daemon that does it, and moving the target to another host, lets nobody at the data.
 func TestSanitizeGoesOnWhereverTheTargetIs(t *testing.T) {
-	c := newCluster(t, cluster.Options{Servers: 1})
-	states, err := c.MDSStates(newContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	here := &iscsiHost{t: t, root: c.Dir, mds: states[0].Address, daemon: c.Targets}
-	r := &registeredTarget{t, portal(t, "127.0.0.7")}
-	for user, secret := range map[string]string{"host": hostSecret, "us": ourSecret} {
-		if a := here.run(secret+"\n", "account-create", "-u", user); a.code != 0 {
-			t.Fatal(a.err)
-		}
-	}
-	here.must("create", "-n", "moved", "-a", r.address, "-u", "host", "-m", "us")
+	c, here, r := registerTarget(t)
 	here.must("lun-add", "-t", iqnMoved, "-l", "1", "-s", "2G")
 	here.start(iqnMoved)
 	overwrite := []byte{0x48, 0x80 | 1, 0, 0, 0, 0, 0, 0, 5, 0} // immediate

@@ -202,7 +202,9 @@ func capacity(t *testing.T, s *initiator.Session) uint64 {
 	return (encoding.BigEndian.Uint64(b) + 1) * uint64(encoding.BigEndian.Uint32(b[8:]))
 }
 
-func TestRegisteredTargetLivesThroughItsHosts(t *testing.T) {
+// registerTarget makes a cluster, its accounts, and the target "moved" without LUNs, stopped, of the host that it returns.
+func registerTarget(t *testing.T) (*cluster.Cluster, *iscsiHost, *registeredTarget) {
+	t.Helper()
 	c := newCluster(t, cluster.Options{Servers: 1})
 	states, err := c.MDSStates(newContext(t))
 	if err != nil {
@@ -216,8 +218,13 @@ func TestRegisteredTargetLivesThroughItsHosts(t *testing.T) {
 		}
 	}
 	if out := here.must("create", "-n", "moved", "-a", r.address, "-u", "host", "-m", "us"); out != "IQN: "+iqnMoved+"\n" {
-		t.Errorf("create said %q", out)
+		t.Fatalf("create said %q", out)
 	}
+	return c, here, r
+}
+
+func TestRegisteredTargetLivesThroughItsHosts(t *testing.T) {
+	c, here, r := registerTarget(t)
 	here.must("lun-add", "-t", iqnMoved, "-l", "1", "-s", "64M")
 	if _, err := r.try(hostName); err == nil {
 		t.Error("logged in to a target that is stopped")

@@ -42,7 +42,7 @@ func (t *term) TakeOver() leader.TakeOver { return t.config.TakeOver }
 
 // Propose commits a command in this term.
 func (t *term) Propose(ctx context.Context, c *fsmpb.Command) (any, error) {
-	if err := t.allowed(c); err != nil {
+	if err := t.node.machine.CheckLevel(c); err != nil {
 		return nil, err
 	}
 	c.Term = t.number

@@ -2,7 +2,6 @@ package meta
 
 import (
 	"cmp"
-	"fmt"
 
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
@@ -33,18 +32,4 @@ func (m *membership) raise() {
 		return
 	}
 	m.t.log.Info("all metadata servers have the new version", "level", goal)
-}
-
-// allowed refuses a command that a metadata server which was not upgraded yet does not know.
-func (t *term) allowed(c *fsmpb.Command) error {
-	need := fsm.LevelOf(c)
-	if need <= fsm.FirstLevel {
-		return nil
-	}
-	return t.View(func(v *fsm.View) error {
-		if have := v.Level(); need > have {
-			return fmt.Errorf("the cluster has level %d, this needs %d: %w", have, need, fsm.ErrLevel)
-		}
-		return nil
-	})
 }

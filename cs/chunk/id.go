@@ -24,6 +24,21 @@ func HasData(code uint32) bool { return code >= LeastSum }
 // ReadsZero tells whether a block with this code reads as zeros, if no layer below has it.
 func ReadsZero(code uint32) bool { return code <= Zeros }
 
+// Pack moves the blocks of data that have some, by their codes, together, in place, and returns them.
+func Pack(codes []uint32, data []byte) []byte {
+	to := 0
+	for i, code := range codes {
+		if !HasData(code) {
+			continue
+		}
+		if from := i * BlockSize; from != to {
+			copy(data[to:], data[from:from+BlockSize])
+		}
+		to += BlockSize
+	}
+	return data[:to]
+}
+
 // ID names a chunk: the file it belongs to (numbers are never used twice) and its place in it.
 type ID struct {
 	File  uint64

@@ -69,10 +69,8 @@ type Engine interface {
 	Write(id chunk.ID, a Access, off uint32, data []byte, sums []uint32, sync bool) error
 	// Zero makes length bytes at off read as zeros and gives their space back (whole blocks; the rest is written).
 	Zero(id chunk.ID, a Access, off, length uint32, sync bool) error
-	// Copy stores whole blocks with the codes given: data has those with a sum, packed.
-	Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error
-	// WriteAtomic is Copy of at most MaxAtomic blocks that takes effect as a whole or, after whatever crash or error, not at all, and is on stable
-	// storage when it returns. No read sees a part of it.
+	// WriteAtomic stores at most MaxAtomic whole blocks with the codes given: data has those with a sum, packed. It takes effect as a whole or, after
+	// whatever crash or error, not at all, and is on stable storage when it returns. No read sees a part of it.
 	WriteAtomic(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error
 	// Read fills codes (one per block of the range) and appends to dst the data of the blocks that have a sum; it returns dst
 	// grown. With nowait it returns ErrWouldBlock, nothing read, if the disk would have to be waited for.
@@ -97,7 +95,7 @@ type Engine interface {
 	// Prepare makes replicas, durably; one error per entry, nil where it worked. Repeating it does no harm.
 	Prepare(chunks []Preparation) []error
 	// Pull writes blocks of one layer into a Syncing replica of exactly this version, leaving out each block that the
-	// writer has written since Prepare, decided under the chunk's lock (R7fresh). codes as in Copy (0 makes the block
+	// writer has written since Prepare, decided under the chunk's lock (R7fresh). codes as in WriteAtomic (0 makes the block
 	// absent). It reports how many bytes of data it wrote.
 	Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (written int, err error)
 	// Promote syncs a Syncing replica of exactly this version and makes it InSync, durably (R7 step 5). It stays open.

@@ -182,7 +182,7 @@ func TestLostBlocksArePulledAsLost(t *testing.T) {
 		t.Errorf("codes %x", got)
 	}
 	wantLost(t, write(s, idA, at, 512, pattern(3, 512)), 0)
-	must(t, s.Copy(idA, at, 2*bs, []uint32{chunk.Lost}, nil))
+	must(t, s.WriteAtomic(idA, at, 2*bs, []uint32{chunk.Lost}, nil))
 	wantLost(t, write(s, idA, at, 2*bs, pattern(3, 512)), 2)
 	must(t, s.Close())
 }

@@ -113,7 +113,7 @@ func (d *model) copy(t *rapid.T) {
 			data = append(data, block...)
 		}
 	}
-	must(t, d.s.Copy(id, a, off, codes, data))
+	must(t, d.s.WriteAtomic(id, a, off, codes, data))
 	got, err := unpack(id, off, codes, data)
 	must(t, err)
 	copy(c.view(d.layer)[off:], got)

@@ -149,7 +149,7 @@ func testPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
 	fresh := pattern(5, 4*bs)
 	must(t, write(to, idA, atVersion(3), 2*bs, fresh[:2*bs])) // whole blocks
 	must(t, to.Zero(idA, atVersion(3), 4*bs, bs, false))
-	must(t, to.Copy(idA, atVersion(3), 5*bs, sumsOf(idA, 5*bs, fresh[2*bs:3*bs]), fresh[2*bs:3*bs]))
+	must(t, to.WriteAtomic(idA, atVersion(3), 5*bs, sumsOf(idA, 5*bs, fresh[2*bs:3*bs]), fresh[2*bs:3*bs]))
 	n, err := to.Pull(idA, 3, 1, 0, codes, pattern(9, 8*bs))
 	must(t, err)
 	if n != 4*bs {

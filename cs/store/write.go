@@ -171,33 +171,6 @@ func (s *Store) zeroPart(r *replica, l *layer, block, at, n uint32) error {
 	return s.merge(r, l, block, at, zeros[:n])
 }
 
-// Copy implements Engine.
-func (s *Store) Copy(id chunk.ID, a Access, off uint32, codes []uint32, data []byte) error {
-	r, err := s.admit(id, a)
-	if err != nil {
-		return err
-	}
-	p, err := blocksOf(id, off, codes, data)
-	if err != nil {
-		return about(id, err)
-	}
-	room, err := s.reserve(roomForCodes(codes))
-	if err != nil {
-		return about(id, err)
-	}
-	defer s.release(room)
-	l, err := s.enter(r, a, p)
-	if err != nil {
-		return about(id, err)
-	}
-	defer r.mu.RUnlock()
-	if r.rebuild != nil {
-		r.rebuild.written(l, p.first(), uint32(len(codes)))
-	}
-	_, err = s.putBlocks(l, p.first(), codes, data)
-	return about(id, err)
-}
-
 // blocksOf checks codes and the data packed that go with them.
 func blocksOf(id chunk.ID, off uint32, codes []uint32, data []byte) (span, error) {
 	if off%chunk.BlockSize != 0 || len(codes) == 0 || len(codes) > chunk.MaxBlocks {
@@ -224,20 +197,16 @@ func blocksOf(id chunk.ID, off uint32, codes []uint32, data []byte) (span, error
 
 // putBlocks stores blocks with their codes, run by run, and returns how many bytes of data it wrote.
 func (s *Store) putBlocks(l *layer, first uint32, codes []uint32, data []byte) (written int, err error) {
-	for len(codes) > 0 {
-		n := runLength(codes)
-		switch c := codes[0]; {
-		case chunk.HasData(c):
-			err = s.store(l, first, data[:n*chunk.BlockSize], codes[:n])
-			written += n * chunk.BlockSize
-			data = data[n*chunk.BlockSize:]
-		default:
-			err = s.clear(l, first, uint32(n), c)
+	for run := range (intent{first: first, codes: codes, data: data}).runs {
+		if len(run.data) > 0 {
+			err = s.store(l, run.first, run.data, run.codes)
+		} else {
+			err = s.clear(l, run.first, uint32(len(run.codes)), run.codes[0])
 		}
 		if err != nil {
 			return written, err
 		}
-		first, codes = first+uint32(n), codes[n:]
+		written += len(run.data)
 	}
 	return written, nil
 }

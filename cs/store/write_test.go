@@ -96,16 +96,16 @@ func testUpperLayerHidesTheOneBelow(t *testing.T) {
 	wantErr(t, write(s, idA, access, 0, part), ErrInvalid) // the lower one is frozen
 }
 
-func TestCopyStoresBlocksWithTheirCodes(t *testing.T) {
-	bothWays(t, testCopyStoresBlocksWithTheirCodes)
+func TestAtomicWriteStoresBlocksWithTheirCodes(t *testing.T) {
+	bothWays(t, testAtomicWriteStoresBlocksWithTheirCodes)
 }
 
-func testCopyStoresBlocksWithTheirCodes(t *testing.T) {
+func testAtomicWriteStoresBlocksWithTheirCodes(t *testing.T) {
 	s, _ := memStore(t, idA)
 	must(t, write(s, idA, access, 0, pattern(1, 4*bs)))
 	data := pattern(2, 2*bs)
 	codes := []uint32{chunk.Absent, chunk.BlockSum(idA, 1, data[:bs]), chunk.Zeros, chunk.BlockSum(idA, 3, data[bs:])}
-	must(t, s.Copy(idA, access, 0, codes, data))
+	must(t, s.WriteAtomic(idA, access, 0, codes, data))
 	got := make([]uint32, 4)
 	must(t, s.Table(idA, access, 0, 4*bs, got, false))
 	if [4]uint32(got) != [4]uint32(codes) {
@@ -135,10 +135,10 @@ func testDamagedOrMalformedWritesAreRefused(t *testing.T) {
 	wantErr(t, s.Zero(idA, access, end, bs, false), ErrInvalid)
 	wantErr(t, s.Zero(idA, access, bs, ^uint32(0), false), ErrInvalid)
 	wantErr(t, s.Zero(idA, access, 0, 0, false), ErrInvalid)
-	wantErr(t, s.Copy(idA, access, 1, sums, data), ErrInvalid)
-	wantErr(t, s.Copy(idA, access, 0, sums, data[:bs]), ErrInvalid)
-	wantErr(t, s.Copy(idA, access, 0, sums[:1], data), ErrInvalid)
-	wantErr(t, s.Copy(idA, access, 0, []uint32{sums[1]}, data[bs:]), ErrBadSum)
+	wantErr(t, s.WriteAtomic(idA, access, 1, sums, data), ErrInvalid)
+	wantErr(t, s.WriteAtomic(idA, access, 0, sums, data[:bs]), ErrInvalid)
+	wantErr(t, s.WriteAtomic(idA, access, 0, sums[:1], data), ErrInvalid)
+	wantErr(t, s.WriteAtomic(idA, access, 0, []uint32{sums[1]}, data[bs:]), ErrBadSum)
 	none := access
 	none.Layer = 0
 	wantErr(t, write(s, idA, none, 0, data), ErrInvalid)

@@ -13,8 +13,8 @@ type Call struct {
 	Version uint64
 	Offset  uint32   // in the chunk, bytes
 	Length  uint32   // bytes
-	Sums    []uint32 // OpWrite: one per block touched; OpCopy, OpAtomic: codes
-	Data    []byte   // OpWrite, OpCopy, OpAtomic: the data; not copied, so untouched until Done
+	Sums    []uint32 // OpWrite: one per block touched; OpAtomic: codes
+	Data    []byte   // OpWrite, OpAtomic: the data; not copied, so untouched until Done
 	Body    []byte   // other payloads: encoded lists
 	Done    Completer
 	Owner   any

@@ -119,7 +119,7 @@ func (r *request) fits(payload int) bool {
 	switch r.op {
 	case OpWrite:
 		return data == int(r.length) && data > 0 && data <= MaxData && int(r.sums) == blocksTouched(r.offset, r.length)
-	case OpCopy, OpAtomic:
+	case OpAtomic:
 		return aligned && data <= MaxData && int(r.sums) == blocks
 	case OpRead, OpReadLayer:
 		return payload == 0 && aligned && r.length <= MaxData
@@ -148,8 +148,8 @@ func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, now
 		return e.Write(r.chunk, a, r.offset, payload[4*len(w.sums):], w.sums, r.flags&FlagSync != 0)
 	case OpZero:
 		return e.Zero(r.chunk, a, r.offset, r.length, r.flags&FlagSync != 0)
-	case OpCopy, OpAtomic:
-		return w.copyBlocks(e, r, a, payload)
+	case OpAtomic:
+		return w.writeAtomic(e, r, a, payload)
 	case OpTable, OpTableLayer:
 		return w.table(e, r, a, rep)
 	case OpFlush:
@@ -185,16 +185,13 @@ func (w *work) read(sc *serverConn, r *request, a store.Access, rep *reply, nowa
 	return nil
 }
 
-func (w *work) copyBlocks(e store.Engine, r *request, a store.Access, payload []byte) error {
+func (w *work) writeAtomic(e store.Engine, r *request, a store.Access, payload []byte) error {
 	w.sums = getSums(w.sums, payload, int(r.sums))
 	data := payload[4*len(w.sums):]
 	if len(data) != chunk.BlockSize*dataBlocks(w.sums) {
 		return store.ErrInvalid
 	}
-	if r.op == OpAtomic {
-		return e.WriteAtomic(r.chunk, a, r.offset, w.sums, data)
-	}
-	return e.Copy(r.chunk, a, r.offset, w.sums, data)
+	return e.WriteAtomic(r.chunk, a, r.offset, w.sums, data)
 }
 
 func (w *work) table(e store.Engine, r *request, a store.Access, rep *reply) error {

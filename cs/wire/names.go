@@ -4,7 +4,7 @@ import "fmt"
 
 var opNames = [...]string{OpHello: "hello", OpRead: "read", OpWrite: "write", OpZero: "zero", OpFlush: "flush", OpFence: "fence",
 	OpRaise: "raise", OpSettle: "settle", OpTable: "table", OpPing: "ping", OpReadLayer: "read-layer",
-	OpTableLayer: "table-layer", OpCopy: "copy", OpAtomic: "atomic"}
+	OpTableLayer: "table-layer", OpAtomic: "atomic"}
 
 var statusNames = [...]string{OK: "ok", StaleEpoch: "stale epoch", StaleVersion: "stale version", NoChunk: "no chunk",
 	StaleReplica: "stale replica", Suspect: "suspect", NoSpace: "no space", IOError: "input/output error", BadSum: "bad sum",

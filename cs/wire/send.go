@@ -111,7 +111,7 @@ func (call *Call) valid() bool {
 	switch call.Op {
 	case OpWrite:
 		return len(call.Data) == int(call.Length) && call.Length > 0 && len(call.Sums) == blocksTouched(call.Offset, call.Length)
-	case OpCopy, OpAtomic:
+	case OpAtomic:
 		return aligned && len(call.Sums) == blocks && len(call.Data) == chunk.BlockSize*dataBlocks(call.Sums)
 	case OpRead, OpReadLayer:
 		return aligned && call.Length <= MaxData && len(call.Dst) >= int(call.Length)

@@ -324,7 +324,6 @@ func TestSteadyReadsAndWritesAllocateNothing(t *testing.T) {
 func FuzzServer(f *testing.F) {
 	f.Add(byte(OpRead), byte(0), uint16(0), uint32(0), uint32(4096), uint32(0), []byte{})
 	f.Add(byte(OpWrite), byte(1), uint16(1), uint32(0), uint32(4096), uint32(4100), make([]byte, 4100))
-	f.Add(byte(OpCopy), byte(0), uint16(2), uint32(4096), uint32(8192), uint32(8), make([]byte, 8))
 	f.Add(byte(OpAtomic), byte(0), uint16(2), uint32(4096), uint32(8192), uint32(8), make([]byte, 8))
 	f.Add(byte(OpTable), byte(0), uint16(0), uint32(0), uint32(1<<31), uint32(0), []byte{})
 	f.Add(byte(OpRaise), byte(0), uint16(0), uint32(0), uint32(0), uint32(4), []byte{1, 2, 3, 4})

@@ -118,11 +118,8 @@ const (
 	OpReadLayer
 	// OpTableLayer (peers only) is OpTable of one layer alone.
 	OpTableLayer
-	// OpCopy writes blocks as OpWrite does, but with codes: payload has one code per block and data for those with a sum only.
-	// The holder's reconcile uses it (R5) to make replicas equal.
-	OpCopy
-	// OpAtomic is OpCopy of at most MaxData that takes effect as a whole or not at all, whatever crashes or fails, and is on stable storage when it
-	// is answered.
+	// OpAtomic writes blocks with codes: payload has one code per block and data, at most MaxData, for those with a sum only. It takes effect as a
+	// whole or not at all, whatever crashes or fails, and is on stable storage when it is answered. Reconciling uses it too (R5).
 	OpAtomic
 )
 

@@ -77,9 +77,20 @@ func (tx *txn) raiseLevel(c *fsmpb.RaiseLevel) error {
 
 func (tx *txn) setLevel(level uint64) { tx.put(tx.cluster, levelKey, nodeKey(level)) }
 
-// checkLevel refuses a command that other metadata servers may not know.
+// CheckLevel refuses a command that other metadata servers, not upgraded yet, may not know: ErrLevel.
+func (m *Machine) CheckLevel(c *fsmpb.Command) error {
+	if LevelOf(c) <= FirstLevel {
+		return nil // most are, and need not wait for the state
+	}
+	return m.View(func(v *View) error { return v.checkLevel(c) })
+}
+
 func (tx *txn) checkLevel(c *fsmpb.Command) error {
-	if need, have := LevelOf(c), tx.level(); need > have {
+	need := LevelOf(c)
+	if need <= FirstLevel {
+		return nil
+	}
+	if have := tx.level(); need > have {
 		return fmt.Errorf("it needs level %d, the cluster has %d: %w", need, have, ErrLevel)
 	}
 	return nil

@@ -166,13 +166,9 @@ func (e *Engine) Zero(id chunk.ID, a store.Access, off, length uint32, _ bool) e
 	return nil
 }
 
-// WriteAtomic is Copy: nothing crashes here.
+// WriteAtomic is a write of codes and data as any other: nothing crashes here.
 func (e *Engine) WriteAtomic(id chunk.ID, a store.Access, off uint32, codes []uint32, data []byte) error {
-	return e.Copy(id, a, off, codes, data)
-}
-
-func (e *Engine) Copy(id chunk.ID, a store.Access, off uint32, codes []uint32, data []byte) error {
-	e.slow("Copy")
+	e.slow("WriteAtomic")
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r, err := e.find(id, a, off, uint32(len(codes))*chunk.BlockSize)
