@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49, 0}
 }
 
 type RemoveServersRequest_Action int32
@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63, 0}
 }
 
 type NotLeader struct {
@@ -2412,6 +2412,783 @@ func (x *FileSpace) GetCapacity() uint64 {
 	return 0
 }
 
+// Snapshots are named by their UUID, or by their file and name ("volume@name"; an empty name cannot be used so).
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // UUID, 16 bytes
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`     // of the file
+	Layer         uint32                 `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`  // the newest layer that it shows
+	Parent        []byte                 `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"` // the snapshot before it; empty: none
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`     // unique in the file, if not empty
+	Description   string                 `protobuf:"bytes,7,opt,name=description,proto3" json:"description,omitempty"`
+	Protected     bool                   `protobuf:"varint,8,opt,name=protected,proto3" json:"protected,omitempty"` // not deleted before this is taken away
+	CreatedUnix   int64                  `protobuf:"varint,9,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
+	Size          uint64                 `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`         // bytes, of the file when it was taken
+	Deleting      bool                   `protobuf:"varint,11,opt,name=deleting,proto3" json:"deleting,omitempty"` // its layer is being merged into the one above
+	Current       bool                   `protobuf:"varint,12,opt,name=current,proto3" json:"current,omitempty"`   // what the file has now began with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Snapshot) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Snapshot) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Snapshot) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Snapshot) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *Snapshot) GetParent() []byte {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Snapshot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Snapshot) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Snapshot) GetProtected() bool {
+	if x != nil {
+		return x.Protected
+	}
+	return false
+}
+
+func (x *Snapshot) GetCreatedUnix() int64 {
+	if x != nil {
+		return x.CreatedUnix
+	}
+	return 0
+}
+
+func (x *Snapshot) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Snapshot) GetDeleting() bool {
+	if x != nil {
+		return x.Deleting
+	}
+	return false
+}
+
+func (x *Snapshot) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+// The snapshots get the ids given, one per path: a request that is repeated takes none twice.
+type SnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Paths         []string               `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	Ids           [][]byte               `protobuf:"bytes,2,rep,name=ids,proto3" json:"ids,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Description   string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Protected     bool                   `protobuf:"varint,5,opt,name=protected,proto3" json:"protected,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRequest) Reset() {
+	*x = SnapshotRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRequest) ProtoMessage() {}
+
+func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SnapshotRequest) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetIds() [][]byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *SnapshotRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SnapshotRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *SnapshotRequest) GetProtected() bool {
+	if x != nil {
+		return x.Protected
+	}
+	return false
+}
+
+type SnapshotReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotReply) Reset() {
+	*x = SnapshotReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotReply) ProtoMessage() {}
+
+func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
+func (*SnapshotReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SnapshotReply) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+type ListSnapshotsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	All           bool                   `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsRequest) Reset() {
+	*x = ListSnapshotsRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsRequest) ProtoMessage() {}
+
+func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListSnapshotsRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ListSnapshotsRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type ListSnapshotsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsReply) Reset() {
+	*x = ListSnapshotsReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsReply) ProtoMessage() {}
+
+func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsReply.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListSnapshotsReply) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+type DeleteSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotRequest) Reset() {
+	*x = DeleteSnapshotRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotRequest) ProtoMessage() {}
+
+func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DeleteSnapshotRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type DeleteSnapshotReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotReply) Reset() {
+	*x = DeleteSnapshotReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotReply) ProtoMessage() {}
+
+func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotReply.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+}
+
+type OpenSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Id            []byte                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenSnapshotRequest) Reset() {
+	*x = OpenSnapshotRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSnapshotRequest) ProtoMessage() {}
+
+func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *OpenSnapshotRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *OpenSnapshotRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OpenSnapshotRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type OpenSnapshotReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	File          *FileInfo              `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`
+	Servers       []*Server              `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OpenSnapshotReply) Reset() {
+	*x = OpenSnapshotReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OpenSnapshotReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OpenSnapshotReply) ProtoMessage() {}
+
+func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OpenSnapshotReply.ProtoReflect.Descriptor instead.
+func (*OpenSnapshotReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *OpenSnapshotReply) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *OpenSnapshotReply) GetFile() *FileInfo {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *OpenSnapshotReply) GetServers() []*Server {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+type OrdersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrdersRequest) Reset() {
+	*x = OrdersRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrdersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrdersRequest) ProtoMessage() {}
+
+func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrdersRequest.ProtoReflect.Descriptor instead.
+func (*OrdersRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *OrdersRequest) GetClient() *Client {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+// Order asks to hold back the writes of files: no more is admitted, those in flight are awaited, everything is flushed, nothing is left to be
+// reconciled; then Hold.
+type Order struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Files         []uint64               `protobuf:"varint,2,rep,packed,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Order) Reset() {
+	*x = Order{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Order) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Order) ProtoMessage() {}
+
+func (x *Order) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Order.ProtoReflect.Descriptor instead.
+func (*Order) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Order) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Order) GetFiles() []uint64 {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type HoldRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
+	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldRequest) Reset() {
+	*x = HoldRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldRequest) ProtoMessage() {}
+
+func (x *HoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
+func (*HoldRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *HoldRequest) GetClient() *Client {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *HoldRequest) GetRequest() []byte {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *HoldRequest) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *HoldRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// The holder goes on in the last of the layers, whether the snapshot was taken or not. Without a reply it asks again, and holds on.
+type HoldReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Taken         bool                   `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	Layers        []uint32               `protobuf:"varint,2,rep,packed,name=layers,proto3" json:"layers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HoldReply) Reset() {
+	*x = HoldReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HoldReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HoldReply) ProtoMessage() {}
+
+func (x *HoldReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
+func (*HoldReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *HoldReply) GetTaken() bool {
+	if x != nil {
+		return x.Taken
+	}
+	return false
+}
+
+func (x *HoldReply) GetLayers() []uint32 {
+	if x != nil {
+		return x.Layers
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2420,7 +3197,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +3209,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +3222,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 type StatusReply struct {
@@ -2476,7 +3253,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +3265,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +3278,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -2662,7 +3439,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +3451,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +3464,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Recovery) GetQueued() uint64 {
@@ -2769,7 +3546,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +3558,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +3571,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -2867,7 +3644,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +3656,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3669,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -2938,7 +3715,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2950,7 +3727,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2963,7 +3740,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 type MembersReply struct {
@@ -2978,7 +3755,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3767,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3780,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -3050,7 +3827,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3062,7 +3839,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3075,7 +3852,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -3139,7 +3916,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3928,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3941,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -3213,7 +3990,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +4002,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +4015,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -3322,7 +4099,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3334,7 +4111,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3347,7 +4124,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -3381,7 +4158,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3393,7 +4170,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3406,7 +4183,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -3431,7 +4208,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +4220,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +4233,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 type SetConfigRequest struct {
@@ -3468,7 +4245,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3480,7 +4257,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3493,7 +4270,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -3512,7 +4289,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3524,7 +4301,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3537,7 +4314,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -3559,7 +4336,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3571,7 +4348,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3584,7 +4361,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -3626,7 +4403,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3638,7 +4415,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3651,7 +4428,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -3687,7 +4464,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3699,7 +4476,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3712,7 +4489,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -3738,7 +4515,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3750,7 +4527,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3763,7 +4540,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -3786,7 +4563,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3798,7 +4575,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3811,7 +4588,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -3867,7 +4644,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +4656,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +4669,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -4026,7 +4803,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4038,7 +4815,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4051,7 +4828,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Register) GetId() uint32 {
@@ -4113,7 +4890,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4125,7 +4902,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4138,7 +4915,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -4169,7 +4946,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4181,7 +4958,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4194,7 +4971,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -4260,7 +5037,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4272,7 +5049,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4285,7 +5062,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -4390,7 +5167,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +5179,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +5192,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -4443,7 +5220,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +5232,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +5245,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -4506,7 +5283,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4518,7 +5295,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4531,7 +5308,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -4582,7 +5359,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4594,7 +5371,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4607,7 +5384,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -4667,7 +5444,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4679,7 +5456,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4692,7 +5469,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -4749,7 +5526,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4761,7 +5538,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4774,7 +5551,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -4820,6 +5597,7 @@ type Command struct {
 	//	*Command_Promote
 	//	*Command_Verify
 	//	*Command_Mend
+	//	*Command_Fold
 	Command       isCommand_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4827,7 +5605,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4839,7 +5617,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4852,7 +5630,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Command) GetId() uint64 {
@@ -4959,6 +5737,15 @@ func (x *Command) GetMend() *Mend {
 	return nil
 }
 
+func (x *Command) GetFold() *Fold {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Fold); ok {
+			return x.Fold
+		}
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -5003,6 +5790,10 @@ type Command_Mend struct {
 	Mend *Mend `protobuf:"bytes,26,opt,name=mend,proto3,oneof"`
 }
 
+type Command_Fold struct {
+	Fold *Fold `protobuf:"bytes,40,opt,name=fold,proto3,oneof"`
+}
+
 func (*Command_Prepare) isCommand_Command() {}
 
 func (*Command_Raise) isCommand_Command() {}
@@ -5023,6 +5814,8 @@ func (*Command_Verify) isCommand_Command() {}
 
 func (*Command_Mend) isCommand_Command() {}
 
+func (*Command_Fold) isCommand_Command() {}
+
 type Prepare struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chunks        []*PrepareChunk        `protobuf:"bytes,1,rep,name=chunks,proto3" json:"chunks,omitempty"`
@@ -5032,7 +5825,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5044,7 +5837,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5057,7 +5850,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -5082,7 +5875,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5094,7 +5887,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5107,7 +5900,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -5168,7 +5961,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5180,7 +5973,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5193,7 +5986,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -5212,7 +6005,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5224,7 +6017,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5237,7 +6030,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -5256,7 +6049,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5268,7 +6061,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5281,7 +6074,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -5307,7 +6100,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5319,7 +6112,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5332,7 +6125,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -5386,7 +6179,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5398,7 +6191,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5411,7 +6204,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -5430,7 +6223,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5442,7 +6235,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5455,7 +6248,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -5477,7 +6270,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +6282,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +6295,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -5532,7 +6325,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5544,7 +6337,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5557,7 +6350,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -5597,7 +6390,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5609,7 +6402,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5622,7 +6415,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -5660,6 +6453,76 @@ func (x *Mend) GetLose() bool {
 	return false
 }
 
+// Fold merges a frozen layer of a file into the one above it, in all replicas that the server has of it, and keeps in mind, durably, that the layer is gone:
+// it is not read any more, nor made again. Result comes when no replica has it.
+type Fold struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	File           uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Layer          uint32                 `protobuf:"varint,2,opt,name=layer,proto3" json:"layer,omitempty"`
+	Into           uint32                 `protobuf:"varint,3,opt,name=into,proto3" json:"into,omitempty"`
+	BytesPerSecond uint64                 `protobuf:"varint,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Fold) Reset() {
+	*x = Fold{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fold) ProtoMessage() {}
+
+func (x *Fold) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fold.ProtoReflect.Descriptor instead.
+func (*Fold) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *Fold) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Fold) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *Fold) GetInto() uint32 {
+	if x != nil {
+		return x.Into
+	}
+	return 0
+}
+
+func (x *Fold) GetBytesPerSecond() uint64 {
+	if x != nil {
+		return x.BytesPerSecond
+	}
+	return 0
+}
+
 // One error per chunk of the command, in order, empty where it worked; or one for all.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5675,7 +6538,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5687,7 +6550,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5700,7 +6563,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Result) GetId() uint64 {
@@ -5756,7 +6619,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5768,7 +6631,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5781,7 +6644,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -5998,7 +6861,59 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x1c\n" +
 	"\tavailable\x18\x03 \x01(\x04R\tavailable\x12\x1a\n" +
-	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\"\x0f\n" +
+	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\"\xb1\x02\n" +
+	"\bSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x14\n" +
+	"\x05layer\x18\x04 \x01(\rR\x05layer\x12\x16\n" +
+	"\x06parent\x18\x05 \x01(\fR\x06parent\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\a \x01(\tR\vdescription\x12\x1c\n" +
+	"\tprotected\x18\b \x01(\bR\tprotected\x12!\n" +
+	"\fcreated_unix\x18\t \x01(\x03R\vcreatedUnix\x12\x12\n" +
+	"\x04size\x18\n" +
+	" \x01(\x04R\x04size\x12\x1a\n" +
+	"\bdeleting\x18\v \x01(\bR\bdeleting\x12\x18\n" +
+	"\acurrent\x18\f \x01(\bR\acurrent\"\x8d\x01\n" +
+	"\x0fSnapshotRequest\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\tR\x05paths\x12\x10\n" +
+	"\x03ids\x18\x02 \x03(\fR\x03ids\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x1c\n" +
+	"\tprotected\x18\x05 \x01(\bR\tprotected\"I\n" +
+	"\rSnapshotReply\x128\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1a.pstorage.meta.v1.SnapshotR\tsnapshots\"L\n" +
+	"\x14ListSnapshotsRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"N\n" +
+	"\x12ListSnapshotsReply\x128\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1a.pstorage.meta.v1.SnapshotR\tsnapshots\"'\n" +
+	"\x15DeleteSnapshotRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"\x15\n" +
+	"\x13DeleteSnapshotReply\"M\n" +
+	"\x13OpenSnapshotRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\"\xaf\x01\n" +
+	"\x11OpenSnapshotReply\x126\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\x12.\n" +
+	"\x04file\x18\x02 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x122\n" +
+	"\aservers\x18\x03 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"A\n" +
+	"\rOrdersRequest\x120\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\"7\n" +
+	"\x05Order\x12\x18\n" +
+	"\arequest\x18\x01 \x01(\fR\arequest\x12\x14\n" +
+	"\x05files\x18\x02 \x03(\x04R\x05files\"\x83\x01\n" +
+	"\vHoldRequest\x120\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x18\n" +
+	"\arequest\x18\x02 \x01(\fR\arequest\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"9\n" +
+	"\tHoldReply\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\bR\x05taken\x12\x16\n" +
+	"\x06layers\x18\x02 \x03(\rR\x06layers\"\x0f\n" +
 	"\rStatusRequest\"\xe5\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
@@ -6219,7 +7134,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x18\n" +
-	"\acorrupt\x18\x19 \x01(\bR\acorrupt\"\xaa\x04\n" +
+	"\acorrupt\x18\x19 \x01(\bR\acorrupt\"\xd8\x04\n" +
 	"\aCommand\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\aprepare\x18\x02 \x01(\v2\x19.pstorage.meta.v1.PrepareH\x00R\aprepare\x12/\n" +
@@ -6231,7 +7146,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06cancel\x18\b \x01(\v2\x1c.pstorage.meta.v1.CancelPullH\x00R\x06cancel\x125\n" +
 	"\apromote\x18\t \x01(\v2\x19.pstorage.meta.v1.PromoteH\x00R\apromote\x122\n" +
 	"\x06verify\x18\x19 \x01(\v2\x18.pstorage.meta.v1.VerifyH\x00R\x06verify\x12,\n" +
-	"\x04mend\x18\x1a \x01(\v2\x16.pstorage.meta.v1.MendH\x00R\x04mendB\t\n" +
+	"\x04mend\x18\x1a \x01(\v2\x16.pstorage.meta.v1.MendH\x00R\x04mend\x12,\n" +
+	"\x04fold\x18( \x01(\v2\x16.pstorage.meta.v1.FoldH\x00R\x04foldB\t\n" +
 	"\acommand\"A\n" +
 	"\aPrepare\x126\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x1e.pstorage.meta.v1.PrepareChunkR\x06chunks\"\xb2\x01\n" +
@@ -6273,7 +7189,12 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06others\x18\x02 \x03(\tR\x06others\x12(\n" +
 	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\x12\x16\n" +
 	"\x06former\x18\x04 \x03(\tR\x06former\x12\x12\n" +
-	"\x04lose\x18\x05 \x01(\bR\x04lose\"\xa2\x01\n" +
+	"\x04lose\x18\x05 \x01(\bR\x04lose\"n\n" +
+	"\x04Fold\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05layer\x18\x02 \x01(\rR\x05layer\x12\x12\n" +
+	"\x04into\x18\x03 \x01(\rR\x04into\x12(\n" +
+	"\x10bytes_per_second\x18\x04 \x01(\x04R\x0ebytesPerSecond\"\xa2\x01\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06errors\x18\x02 \x03(\tR\x06errors\x12\x14\n" +
@@ -6287,7 +7208,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\xb2\r\n" +
+	"movedBytes2\xa9\x11\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -6302,7 +7223,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tGetChunks\x12\".pstorage.meta.v1.GetChunksRequest\x1a .pstorage.meta.v1.GetChunksReply\x12N\n" +
 	"\bAllocate\x12!.pstorage.meta.v1.AllocateRequest\x1a\x1f.pstorage.meta.v1.AllocateReply\x12B\n" +
 	"\x04Drop\x12\x1d.pstorage.meta.v1.DropRequest\x1a\x1b.pstorage.meta.v1.DropReply\x12E\n" +
-	"\x05Space\x12\x1e.pstorage.meta.v1.SpaceRequest\x1a\x1c.pstorage.meta.v1.SpaceReply\x12H\n" +
+	"\x05Space\x12\x1e.pstorage.meta.v1.SpaceRequest\x1a\x1c.pstorage.meta.v1.SpaceReply\x12N\n" +
+	"\bSnapshot\x12!.pstorage.meta.v1.SnapshotRequest\x1a\x1f.pstorage.meta.v1.SnapshotReply\x12]\n" +
+	"\rListSnapshots\x12&.pstorage.meta.v1.ListSnapshotsRequest\x1a$.pstorage.meta.v1.ListSnapshotsReply\x12`\n" +
+	"\x0eDeleteSnapshot\x12'.pstorage.meta.v1.DeleteSnapshotRequest\x1a%.pstorage.meta.v1.DeleteSnapshotReply\x12Z\n" +
+	"\fOpenSnapshot\x12%.pstorage.meta.v1.OpenSnapshotRequest\x1a#.pstorage.meta.v1.OpenSnapshotReply\x12D\n" +
+	"\x06Orders\x12\x1f.pstorage.meta.v1.OrdersRequest\x1a\x17.pstorage.meta.v1.Order0\x01\x12B\n" +
+	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12H\n" +
 	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12Q\n" +
 	"\tSetConfig\x12\".pstorage.meta.v1.SetConfigRequest\x1a .pstorage.meta.v1.SetConfigReply\x12Z\n" +
 	"\fCreateServer\x12%.pstorage.meta.v1.CreateServerRequest\x1a#.pstorage.meta.v1.CreateServerReply\x12K\n" +
@@ -6328,7 +7255,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 95)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -6366,179 +7293,213 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*SpaceRequest)(nil),             // 33: pstorage.meta.v1.SpaceRequest
 	(*SpaceReply)(nil),               // 34: pstorage.meta.v1.SpaceReply
 	(*FileSpace)(nil),                // 35: pstorage.meta.v1.FileSpace
-	(*StatusRequest)(nil),            // 36: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),              // 37: pstorage.meta.v1.StatusReply
-	(*Recovery)(nil),                 // 38: pstorage.meta.v1.Recovery
-	(*Mds)(nil),                      // 39: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),                  // 40: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),           // 41: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),             // 42: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),           // 43: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),             // 44: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),        // 45: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),          // 46: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),         // 47: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),           // 48: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),         // 49: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 50: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 51: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 52: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 53: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 54: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 55: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 56: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 57: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 58: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 59: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 60: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 61: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 62: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 63: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 64: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 65: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 66: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 67: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 68: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 69: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 70: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 71: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 72: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 73: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 74: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 75: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 76: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 77: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 78: pstorage.meta.v1.Mend
-	(*Result)(nil),                   // 79: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 80: pstorage.meta.v1.Progress
-	nil,                              // 81: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 82: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 83: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*Snapshot)(nil),                 // 36: pstorage.meta.v1.Snapshot
+	(*SnapshotRequest)(nil),          // 37: pstorage.meta.v1.SnapshotRequest
+	(*SnapshotReply)(nil),            // 38: pstorage.meta.v1.SnapshotReply
+	(*ListSnapshotsRequest)(nil),     // 39: pstorage.meta.v1.ListSnapshotsRequest
+	(*ListSnapshotsReply)(nil),       // 40: pstorage.meta.v1.ListSnapshotsReply
+	(*DeleteSnapshotRequest)(nil),    // 41: pstorage.meta.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotReply)(nil),      // 42: pstorage.meta.v1.DeleteSnapshotReply
+	(*OpenSnapshotRequest)(nil),      // 43: pstorage.meta.v1.OpenSnapshotRequest
+	(*OpenSnapshotReply)(nil),        // 44: pstorage.meta.v1.OpenSnapshotReply
+	(*OrdersRequest)(nil),            // 45: pstorage.meta.v1.OrdersRequest
+	(*Order)(nil),                    // 46: pstorage.meta.v1.Order
+	(*HoldRequest)(nil),              // 47: pstorage.meta.v1.HoldRequest
+	(*HoldReply)(nil),                // 48: pstorage.meta.v1.HoldReply
+	(*StatusRequest)(nil),            // 49: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 50: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 51: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 52: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 53: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 54: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 55: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 56: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 57: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 58: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 59: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 60: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 61: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),         // 62: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 63: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 64: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 65: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 66: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 67: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 68: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 69: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 70: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 71: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 72: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 73: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 74: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 75: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 76: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 77: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 78: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 79: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 80: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 81: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 82: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 83: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 84: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 85: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 86: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 87: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 88: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 89: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 90: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 91: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 92: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 93: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 94: pstorage.meta.v1.Progress
+	nil,                              // 95: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 96: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 97: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
-	4,  // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
-	4,  // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
-	4,  // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	5,  // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
-	4,  // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	14, // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
-	5,  // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
-	17, // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
-	0,  // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	18, // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	14, // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	19, // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	5,  // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	14, // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	14, // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	26, // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	17, // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	14, // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	26, // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	17, // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	14, // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	26, // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	26, // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	35, // 23: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
-	17, // 24: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	39, // 25: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	81, // 26: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	18, // 27: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	38, // 28: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
-	1,  // 29: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	40, // 30: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	40, // 31: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	82, // 32: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	83, // 33: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	2,  // 34: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	55, // 35: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
-	0,  // 36: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	57, // 37: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	58, // 38: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	60, // 39: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	79, // 40: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	80, // 41: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	63, // 42: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	61, // 43: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	59, // 44: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	18, // 45: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	62, // 46: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	65, // 47: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	67, // 48: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	66, // 49: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 50: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 51: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	68, // 52: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	70, // 53: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	71, // 54: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	72, // 55: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	73, // 56: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	76, // 57: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	74, // 58: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	75, // 59: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	77, // 60: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	78, // 61: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	69, // 62: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	66, // 63: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 64: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 65: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 66: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 67: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 68: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 69: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 70: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	66, // 71: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	6,  // 72: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	7,  // 73: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	9,  // 74: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	11, // 75: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	12, // 76: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	13, // 77: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	15, // 78: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	20, // 79: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	22, // 80: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	24, // 81: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	27, // 82: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	29, // 83: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	31, // 84: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	33, // 85: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
-	36, // 86: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	49, // 87: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	51, // 88: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	41, // 89: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	43, // 90: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	45, // 91: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	47, // 92: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	53, // 93: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	56, // 94: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	5,  // 95: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	8,  // 96: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	10, // 97: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	5,  // 98: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	5,  // 99: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	5,  // 100: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	16, // 101: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	21, // 102: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	23, // 103: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	25, // 104: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	28, // 105: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	30, // 106: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	32, // 107: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	34, // 108: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	37, // 109: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	50, // 110: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	52, // 111: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	42, // 112: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	44, // 113: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	46, // 114: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	48, // 115: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	54, // 116: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	64, // 117: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	95, // [95:118] is the sub-list for method output_type
-	72, // [72:95] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
+	4,   // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
+	4,   // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	5,   // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
+	4,   // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	14,  // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
+	5,   // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
+	17,  // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
+	0,   // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
+	18,  // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	14,  // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	19,  // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	5,   // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	14,  // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	14,  // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	26,  // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	17,  // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	14,  // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	26,  // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	17,  // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	14,  // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	26,  // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	26,  // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	35,  // 23: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
+	36,  // 24: pstorage.meta.v1.SnapshotReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	36,  // 25: pstorage.meta.v1.ListSnapshotsReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	36,  // 26: pstorage.meta.v1.OpenSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
+	5,   // 27: pstorage.meta.v1.OpenSnapshotReply.file:type_name -> pstorage.meta.v1.FileInfo
+	17,  // 28: pstorage.meta.v1.OpenSnapshotReply.servers:type_name -> pstorage.meta.v1.Server
+	14,  // 29: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
+	14,  // 30: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
+	17,  // 31: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	52,  // 32: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	95,  // 33: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	18,  // 34: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	51,  // 35: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	1,   // 36: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	53,  // 37: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	53,  // 38: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	96,  // 39: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	97,  // 40: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,   // 41: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	68,  // 42: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,   // 43: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	70,  // 44: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	71,  // 45: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	73,  // 46: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	93,  // 47: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	94,  // 48: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	76,  // 49: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	74,  // 50: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	72,  // 51: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	18,  // 52: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	75,  // 53: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	78,  // 54: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	80,  // 55: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	79,  // 56: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 57: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 58: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	81,  // 59: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	83,  // 60: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	84,  // 61: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	85,  // 62: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	86,  // 63: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	89,  // 64: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	87,  // 65: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	88,  // 66: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	90,  // 67: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	91,  // 68: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	92,  // 69: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	82,  // 70: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	79,  // 71: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 72: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 73: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 74: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 75: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 76: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 77: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 78: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	79,  // 79: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	6,   // 80: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	7,   // 81: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	9,   // 82: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	11,  // 83: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	12,  // 84: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	13,  // 85: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	15,  // 86: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	20,  // 87: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	22,  // 88: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	24,  // 89: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	27,  // 90: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	29,  // 91: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	31,  // 92: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	33,  // 93: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
+	37,  // 94: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
+	39,  // 95: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	41,  // 96: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	43,  // 97: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	45,  // 98: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	47,  // 99: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	49,  // 100: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	62,  // 101: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	64,  // 102: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	54,  // 103: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	56,  // 104: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	58,  // 105: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	60,  // 106: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	66,  // 107: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	69,  // 108: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,   // 109: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	8,   // 110: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	10,  // 111: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,   // 112: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 113: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 114: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	16,  // 115: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	21,  // 116: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	23,  // 117: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	25,  // 118: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	28,  // 119: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	30,  // 120: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	32,  // 121: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	34,  // 122: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
+	38,  // 123: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	40,  // 124: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	42,  // 125: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	44,  // 126: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	46,  // 127: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	48,  // 128: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	50,  // 129: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	63,  // 130: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	65,  // 131: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	55,  // 132: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	57,  // 133: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	59,  // 134: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	61,  // 135: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	67,  // 136: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	77,  // 137: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	109, // [109:138] is the sub-list for method output_type
+	80,  // [80:109] is the sub-list for method input_type
+	80,  // [80:80] is the sub-list for extension type_name
+	80,  // [80:80] is the sub-list for extension extendee
+	0,   // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -6546,7 +7507,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[53].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[66].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -6555,11 +7516,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[61].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[74].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[64].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[77].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -6570,6 +7531,7 @@ func file_meta_metapb_meta_proto_init() {
 		(*Command_Promote)(nil),
 		(*Command_Verify)(nil),
 		(*Command_Mend)(nil),
+		(*Command_Fold)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -6577,7 +7539,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   81,
+			NumMessages:   95,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -22,28 +22,34 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Meta_Create_FullMethodName        = "/pstorage.meta.v1.Meta/Create"
-	Meta_Remove_FullMethodName        = "/pstorage.meta.v1.Meta/Remove"
-	Meta_List_FullMethodName          = "/pstorage.meta.v1.Meta/List"
-	Meta_Lookup_FullMethodName        = "/pstorage.meta.v1.Meta/Lookup"
-	Meta_SetAttributes_FullMethodName = "/pstorage.meta.v1.Meta/SetAttributes"
-	Meta_Resize_FullMethodName        = "/pstorage.meta.v1.Meta/Resize"
-	Meta_Open_FullMethodName          = "/pstorage.meta.v1.Meta/Open"
-	Meta_Renew_FullMethodName         = "/pstorage.meta.v1.Meta/Renew"
-	Meta_Settled_FullMethodName       = "/pstorage.meta.v1.Meta/Settled"
-	Meta_CloseFile_FullMethodName     = "/pstorage.meta.v1.Meta/CloseFile"
-	Meta_GetChunks_FullMethodName     = "/pstorage.meta.v1.Meta/GetChunks"
-	Meta_Allocate_FullMethodName      = "/pstorage.meta.v1.Meta/Allocate"
-	Meta_Drop_FullMethodName          = "/pstorage.meta.v1.Meta/Drop"
-	Meta_Space_FullMethodName         = "/pstorage.meta.v1.Meta/Space"
-	Meta_Status_FullMethodName        = "/pstorage.meta.v1.Meta/Status"
-	Meta_SetConfig_FullMethodName     = "/pstorage.meta.v1.Meta/SetConfig"
-	Meta_CreateServer_FullMethodName  = "/pstorage.meta.v1.Meta/CreateServer"
-	Meta_Members_FullMethodName       = "/pstorage.meta.v1.Meta/Members"
-	Meta_JoinMds_FullMethodName       = "/pstorage.meta.v1.Meta/JoinMds"
-	Meta_PresentMds_FullMethodName    = "/pstorage.meta.v1.Meta/PresentMds"
-	Meta_RemoveMds_FullMethodName     = "/pstorage.meta.v1.Meta/RemoveMds"
-	Meta_RemoveServers_FullMethodName = "/pstorage.meta.v1.Meta/RemoveServers"
+	Meta_Create_FullMethodName         = "/pstorage.meta.v1.Meta/Create"
+	Meta_Remove_FullMethodName         = "/pstorage.meta.v1.Meta/Remove"
+	Meta_List_FullMethodName           = "/pstorage.meta.v1.Meta/List"
+	Meta_Lookup_FullMethodName         = "/pstorage.meta.v1.Meta/Lookup"
+	Meta_SetAttributes_FullMethodName  = "/pstorage.meta.v1.Meta/SetAttributes"
+	Meta_Resize_FullMethodName         = "/pstorage.meta.v1.Meta/Resize"
+	Meta_Open_FullMethodName           = "/pstorage.meta.v1.Meta/Open"
+	Meta_Renew_FullMethodName          = "/pstorage.meta.v1.Meta/Renew"
+	Meta_Settled_FullMethodName        = "/pstorage.meta.v1.Meta/Settled"
+	Meta_CloseFile_FullMethodName      = "/pstorage.meta.v1.Meta/CloseFile"
+	Meta_GetChunks_FullMethodName      = "/pstorage.meta.v1.Meta/GetChunks"
+	Meta_Allocate_FullMethodName       = "/pstorage.meta.v1.Meta/Allocate"
+	Meta_Drop_FullMethodName           = "/pstorage.meta.v1.Meta/Drop"
+	Meta_Space_FullMethodName          = "/pstorage.meta.v1.Meta/Space"
+	Meta_Snapshot_FullMethodName       = "/pstorage.meta.v1.Meta/Snapshot"
+	Meta_ListSnapshots_FullMethodName  = "/pstorage.meta.v1.Meta/ListSnapshots"
+	Meta_DeleteSnapshot_FullMethodName = "/pstorage.meta.v1.Meta/DeleteSnapshot"
+	Meta_OpenSnapshot_FullMethodName   = "/pstorage.meta.v1.Meta/OpenSnapshot"
+	Meta_Orders_FullMethodName         = "/pstorage.meta.v1.Meta/Orders"
+	Meta_Hold_FullMethodName           = "/pstorage.meta.v1.Meta/Hold"
+	Meta_Status_FullMethodName         = "/pstorage.meta.v1.Meta/Status"
+	Meta_SetConfig_FullMethodName      = "/pstorage.meta.v1.Meta/SetConfig"
+	Meta_CreateServer_FullMethodName   = "/pstorage.meta.v1.Meta/CreateServer"
+	Meta_Members_FullMethodName        = "/pstorage.meta.v1.Meta/Members"
+	Meta_JoinMds_FullMethodName        = "/pstorage.meta.v1.Meta/JoinMds"
+	Meta_PresentMds_FullMethodName     = "/pstorage.meta.v1.Meta/PresentMds"
+	Meta_RemoveMds_FullMethodName      = "/pstorage.meta.v1.Meta/RemoveMds"
+	Meta_RemoveServers_FullMethodName  = "/pstorage.meta.v1.Meta/RemoveServers"
 )
 
 // MetaClient is the client API for Meta service.
@@ -72,6 +78,14 @@ type MetaClient interface {
 	Allocate(ctx context.Context, in *AllocateRequest, opts ...grpc.CallOption) (*AllocateReply, error)
 	Drop(ctx context.Context, in *DropRequest, opts ...grpc.CallOption) (*DropReply, error)
 	Space(ctx context.Context, in *SpaceRequest, opts ...grpc.CallOption) (*SpaceReply, error)
+	// Snapshots (R11). Snapshot asks the holders of the files, by their Orders, to hold their writes back, and takes all at once when each has said by Hold
+	// that it does. FAILED_PRECONDITION: a file has no holder; whoever wants the snapshot opens it first.
+	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotReply, error)
+	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsReply, error)
+	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotReply, error)
+	OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, opts ...grpc.CallOption) (*OpenSnapshotReply, error)
+	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
+	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
 	// Cluster.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error)
@@ -233,6 +247,75 @@ func (c *metaClient) Space(ctx context.Context, in *SpaceRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *metaClient) Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SnapshotReply)
+	err := c.cc.Invoke(ctx, Meta_Snapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSnapshotsReply)
+	err := c.cc.Invoke(ctx, Meta_ListSnapshots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteSnapshotReply)
+	err := c.cc.Invoke(ctx, Meta_DeleteSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, opts ...grpc.CallOption) (*OpenSnapshotReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(OpenSnapshotReply)
+	err := c.cc.Invoke(ctx, Meta_OpenSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Meta_ServiceDesc.Streams[0], Meta_Orders_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[OrdersRequest, Order]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Meta_OrdersClient = grpc.ServerStreamingClient[Order]
+
+func (c *metaClient) Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HoldReply)
+	err := c.cc.Invoke(ctx, Meta_Hold_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatusReply)
@@ -339,6 +422,14 @@ type MetaServer interface {
 	Allocate(context.Context, *AllocateRequest) (*AllocateReply, error)
 	Drop(context.Context, *DropRequest) (*DropReply, error)
 	Space(context.Context, *SpaceRequest) (*SpaceReply, error)
+	// Snapshots (R11). Snapshot asks the holders of the files, by their Orders, to hold their writes back, and takes all at once when each has said by Hold
+	// that it does. FAILED_PRECONDITION: a file has no holder; whoever wants the snapshot opens it first.
+	Snapshot(context.Context, *SnapshotRequest) (*SnapshotReply, error)
+	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsReply, error)
+	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotReply, error)
+	OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error)
+	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
+	Hold(context.Context, *HoldRequest) (*HoldReply, error)
 	// Cluster.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error)
@@ -401,6 +492,24 @@ func (UnimplementedMetaServer) Drop(context.Context, *DropRequest) (*DropReply, 
 }
 func (UnimplementedMetaServer) Space(context.Context, *SpaceRequest) (*SpaceReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Space not implemented")
+}
+func (UnimplementedMetaServer) Snapshot(context.Context, *SnapshotRequest) (*SnapshotReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Snapshot not implemented")
+}
+func (UnimplementedMetaServer) ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSnapshots not implemented")
+}
+func (UnimplementedMetaServer) DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteSnapshot not implemented")
+}
+func (UnimplementedMetaServer) OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenSnapshot not implemented")
+}
+func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error {
+	return status.Error(codes.Unimplemented, "method Orders not implemented")
+}
+func (UnimplementedMetaServer) Hold(context.Context, *HoldRequest) (*HoldReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Hold not implemented")
 }
 func (UnimplementedMetaServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -699,6 +808,107 @@ func _Meta_Space_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_Snapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Snapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Snapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Snapshot(ctx, req.(*SnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_ListSnapshots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSnapshotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).ListSnapshots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_ListSnapshots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).ListSnapshots(ctx, req.(*ListSnapshotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_DeleteSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).DeleteSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_DeleteSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).DeleteSnapshot(ctx, req.(*DeleteSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_OpenSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(OpenSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).OpenSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_OpenSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).OpenSnapshot(ctx, req.(*OpenSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_Orders_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(OrdersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MetaServer).Orders(m, &grpc.GenericServerStream[OrdersRequest, Order]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Meta_OrdersServer = grpc.ServerStreamingServer[Order]
+
+func _Meta_Hold_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HoldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Hold(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Hold_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Hold(ctx, req.(*HoldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
 	if err := dec(in); err != nil {
@@ -907,6 +1117,26 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Meta_Space_Handler,
 		},
 		{
+			MethodName: "Snapshot",
+			Handler:    _Meta_Snapshot_Handler,
+		},
+		{
+			MethodName: "ListSnapshots",
+			Handler:    _Meta_ListSnapshots_Handler,
+		},
+		{
+			MethodName: "DeleteSnapshot",
+			Handler:    _Meta_DeleteSnapshot_Handler,
+		},
+		{
+			MethodName: "OpenSnapshot",
+			Handler:    _Meta_OpenSnapshot_Handler,
+		},
+		{
+			MethodName: "Hold",
+			Handler:    _Meta_Hold_Handler,
+		},
+		{
 			MethodName: "Status",
 			Handler:    _Meta_Status_Handler,
 		},
@@ -939,7 +1169,13 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Meta_RemoveServers_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Orders",
+			Handler:       _Meta_Orders_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "meta/metapb/meta.proto",
 }
 

@@ -51,6 +51,9 @@ type Command struct {
 	//	*Command_RemoveMember
 	//	*Command_Recovered
 	//	*Command_RaiseLevel
+	//	*Command_TakeSnapshots
+	//	*Command_DeleteSnapshot
+	//	*Command_Folded
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -292,6 +295,33 @@ func (x *Command) GetRaiseLevel() *RaiseLevel {
 	return nil
 }
 
+func (x *Command) GetTakeSnapshots() *TakeSnapshots {
+	if x != nil {
+		if x, ok := x.Command.(*Command_TakeSnapshots); ok {
+			return x.TakeSnapshots
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteSnapshot() *DeleteSnapshot {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DeleteSnapshot); ok {
+			return x.DeleteSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFolded() *Folded {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Folded); ok {
+			return x.Folded
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -484,6 +514,18 @@ type Command_RaiseLevel struct {
 	RaiseLevel *RaiseLevel `protobuf:"bytes,43,opt,name=raise_level,json=raiseLevel,proto3,oneof"`
 }
 
+type Command_TakeSnapshots struct {
+	TakeSnapshots *TakeSnapshots `protobuf:"bytes,44,opt,name=take_snapshots,json=takeSnapshots,proto3,oneof"`
+}
+
+type Command_DeleteSnapshot struct {
+	DeleteSnapshot *DeleteSnapshot `protobuf:"bytes,45,opt,name=delete_snapshot,json=deleteSnapshot,proto3,oneof"`
+}
+
+type Command_Folded struct {
+	Folded *Folded `protobuf:"bytes,46,opt,name=folded,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -571,6 +613,12 @@ func (*Command_RemoveMember) isCommand_Command() {}
 func (*Command_Recovered) isCommand_Command() {}
 
 func (*Command_RaiseLevel) isCommand_Command() {}
+
+func (*Command_TakeSnapshots) isCommand_Command() {}
+
+func (*Command_DeleteSnapshot) isCommand_Command() {}
+
+func (*Command_Folded) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -2211,6 +2259,217 @@ func (x *RaiseLevel) GetLevel() uint64 {
 	return 0
 }
 
+// TakeSnapshots gives each file a new layer, all at once: each must be held, with this epoch, by this client, settled, and have the snapshot's layer as its last.
+type TakeSnapshots struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*TakeSnapshot        `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshots) Reset() {
+	*x = TakeSnapshots{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshots) ProtoMessage() {}
+
+func (x *TakeSnapshots) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshots.ProtoReflect.Descriptor instead.
+func (*TakeSnapshots) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TakeSnapshots) GetFiles() []*TakeSnapshot {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+type TakeSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Client        []byte                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	Snapshot      *Snapshot              `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeSnapshot) Reset() {
+	*x = TakeSnapshot{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeSnapshot) ProtoMessage() {}
+
+func (x *TakeSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeSnapshot.ProtoReflect.Descriptor instead.
+func (*TakeSnapshot) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TakeSnapshot) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *TakeSnapshot) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *TakeSnapshot) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *TakeSnapshot) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+// DeleteSnapshot: the snapshot is not to be seen any more; its layer is merged into the next.
+type DeleteSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshot) Reset() {
+	*x = DeleteSnapshot{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshot) ProtoMessage() {}
+
+func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *DeleteSnapshot) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+// Folded: no replica has the layer any more.
+type Folded struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Layer         uint32                 `protobuf:"varint,2,opt,name=layer,proto3" json:"layer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Folded) Reset() {
+	*x = Folded{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Folded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Folded) ProtoMessage() {}
+
+func (x *Folded) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Folded.ProtoReflect.Descriptor instead.
+func (*Folded) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Folded) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Folded) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
 // ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
 type ReleaseServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2222,7 +2481,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2493,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[27]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2506,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{27}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -2275,7 +2534,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2287,7 +2546,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[28]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2300,7 +2559,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{28}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -2327,7 +2586,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2598,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2611,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -2372,7 +2631,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2643,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2656,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -2425,7 +2684,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2437,7 +2696,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2450,7 +2709,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -2490,7 +2749,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2761,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2774,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AddLun) GetName() string {
@@ -2586,7 +2845,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2598,7 +2857,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2611,7 +2870,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -2654,7 +2913,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2925,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2938,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GrowLun) GetName() string {
@@ -2720,7 +2979,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2991,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +3004,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -2774,7 +3033,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +3045,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +3058,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -2839,7 +3098,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +3110,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3123,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -2888,7 +3147,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2900,7 +3159,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,7 +3172,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -2961,7 +3220,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2973,7 +3232,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2986,7 +3245,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -3009,7 +3268,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3280,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3293,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetMember) GetId() string {
@@ -3096,7 +3355,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3367,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3380,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -3246,7 +3505,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +3517,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3271,7 +3530,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Server) GetId() uint32 {
@@ -3351,7 +3610,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3622,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3635,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Member) GetId() string {
@@ -3440,7 +3699,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3711,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3724,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Target) GetName() string {
@@ -3555,7 +3814,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3567,7 +3826,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3580,7 +3839,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Portal) GetAddress() string {
@@ -3608,7 +3867,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3620,7 +3879,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3633,7 +3892,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -3669,7 +3928,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3681,7 +3940,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3694,7 +3953,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -3737,7 +3996,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3749,7 +4008,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3762,7 +4021,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Account) GetUser() string {
@@ -3803,7 +4062,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3815,7 +4074,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3828,7 +4087,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -3845,11 +4104,127 @@ func (x *Reservations) GetState() []byte {
 	return nil
 }
 
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	Layer         uint32                 `protobuf:"varint,3,opt,name=layer,proto3" json:"layer,omitempty"`
+	Parent        []byte                 `protobuf:"bytes,4,opt,name=parent,proto3" json:"parent,omitempty"`
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Description   string                 `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Protected     bool                   `protobuf:"varint,7,opt,name=protected,proto3" json:"protected,omitempty"`
+	Created       int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
+	Size          uint64                 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
+	Deleting      bool                   `protobuf:"varint,10,opt,name=deleting,proto3" json:"deleting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Snapshot) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Snapshot) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Snapshot) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *Snapshot) GetParent() []byte {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Snapshot) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Snapshot) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *Snapshot) GetProtected() bool {
+	if x != nil {
+		return x.Protected
+	}
+	return false
+}
+
+func (x *Snapshot) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *Snapshot) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Snapshot) GetDeleting() bool {
+	if x != nil {
+		return x.Deleting
+	}
+	return false
+}
+
 var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xd6\x10\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xad\x12\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -3877,6 +4252,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\trecovered\x18* \x01(\v2\x1f.pstorage.meta.fsm.v1.RecoveredH\x00R\trecovered\x12C\n" +
 	"\vraise_level\x18+ \x01(\v2 .pstorage.meta.fsm.v1.RaiseLevelH\x00R\n" +
 	"raiseLevel\x12L\n" +
+	"\x0etake_snapshots\x18, \x01(\v2#.pstorage.meta.fsm.v1.TakeSnapshotsH\x00R\rtakeSnapshots\x12O\n" +
+	"\x0fdelete_snapshot\x18- \x01(\v2$.pstorage.meta.fsm.v1.DeleteSnapshotH\x00R\x0edeleteSnapshot\x126\n" +
+	"\x06folded\x18. \x01(\v2\x1c.pstorage.meta.fsm.v1.FoldedH\x00R\x06folded\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -4019,7 +4397,19 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\x04R\x05level\"7\n" +
+	"\x05level\x18\x01 \x01(\x04R\x05level\"I\n" +
+	"\rTakeSnapshots\x128\n" +
+	"\x05files\x18\x01 \x03(\v2\".pstorage.meta.fsm.v1.TakeSnapshotR\x05files\"\x8c\x01\n" +
+	"\fTakeSnapshot\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\fR\x06client\x12:\n" +
+	"\bsnapshot\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.SnapshotR\bsnapshot\" \n" +
+	"\x0eDeleteSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"2\n" +
+	"\x06Folded\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05layer\x18\x02 \x01(\rR\x05layer\"7\n" +
 	"\rReleaseServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
@@ -4154,7 +4544,19 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\"@\n" +
 	"\fReservations\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\fR\x05stateB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
+	"\x05state\x18\x02 \x01(\fR\x05state\"\xfa\x01\n" +
+	"\bSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05layer\x18\x03 \x01(\rR\x05layer\x12\x16\n" +
+	"\x06parent\x18\x04 \x01(\fR\x06parent\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x06 \x01(\tR\vdescription\x12\x1c\n" +
+	"\tprotected\x18\a \x01(\bR\tprotected\x12\x18\n" +
+	"\acreated\x18\b \x01(\x03R\acreated\x12\x12\n" +
+	"\x04size\x18\t \x01(\x04R\x04size\x12\x1a\n" +
+	"\bdeleting\x18\n" +
+	" \x01(\bR\bdeletingB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
 
 var (
 	file_meta_fsm_fsmpb_command_proto_rawDescOnce sync.Once
@@ -4168,7 +4570,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -4197,30 +4599,35 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*RemoveMember)(nil),     // 24: pstorage.meta.fsm.v1.RemoveMember
 	(*Recovered)(nil),        // 25: pstorage.meta.fsm.v1.Recovered
 	(*RaiseLevel)(nil),       // 26: pstorage.meta.fsm.v1.RaiseLevel
-	(*ReleaseServer)(nil),    // 27: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 28: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 29: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 30: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 31: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 32: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 33: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 34: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 35: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 36: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 37: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 38: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 39: pstorage.meta.fsm.v1.SetKey
-	(*SetMember)(nil),        // 40: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 41: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 42: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 43: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 44: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 45: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 46: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 47: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 48: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 49: pstorage.meta.fsm.v1.Reservations
-	nil,                      // 50: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*TakeSnapshots)(nil),    // 27: pstorage.meta.fsm.v1.TakeSnapshots
+	(*TakeSnapshot)(nil),     // 28: pstorage.meta.fsm.v1.TakeSnapshot
+	(*DeleteSnapshot)(nil),   // 29: pstorage.meta.fsm.v1.DeleteSnapshot
+	(*Folded)(nil),           // 30: pstorage.meta.fsm.v1.Folded
+	(*ReleaseServer)(nil),    // 31: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 32: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 33: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 34: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 35: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 36: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 37: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 38: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 39: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 40: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 41: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 42: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 43: pstorage.meta.fsm.v1.SetKey
+	(*SetMember)(nil),        // 44: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 45: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 46: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 47: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 48: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 49: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 50: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 51: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 52: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 53: pstorage.meta.fsm.v1.Reservations
+	(*Snapshot)(nil),         // 54: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 55: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -4237,48 +4644,53 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	40, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	44, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
 	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
 	26, // 19: pstorage.meta.fsm.v1.Command.raise_level:type_name -> pstorage.meta.fsm.v1.RaiseLevel
-	27, // 20: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	28, // 21: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	29, // 22: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	30, // 23: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	31, // 24: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	32, // 25: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	33, // 26: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	34, // 27: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	36, // 28: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	37, // 29: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	38, // 30: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	39, // 31: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 32: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 33: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 34: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 35: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 36: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 37: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	50, // 38: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 39: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 40: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	44, // 41: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	44, // 42: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	35, // 43: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 44: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	35, // 45: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 46: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 47: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	45, // 48: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	47, // 49: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	46, // 50: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	27, // 20: pstorage.meta.fsm.v1.Command.take_snapshots:type_name -> pstorage.meta.fsm.v1.TakeSnapshots
+	29, // 21: pstorage.meta.fsm.v1.Command.delete_snapshot:type_name -> pstorage.meta.fsm.v1.DeleteSnapshot
+	30, // 22: pstorage.meta.fsm.v1.Command.folded:type_name -> pstorage.meta.fsm.v1.Folded
+	31, // 23: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	32, // 24: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	33, // 25: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	34, // 26: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	35, // 27: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	36, // 28: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	37, // 29: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	38, // 30: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	40, // 31: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	41, // 32: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	42, // 33: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	43, // 34: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 35: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 36: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 37: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 38: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 39: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 40: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	55, // 41: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 42: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 43: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 44: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	54, // 45: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	48, // 46: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	48, // 47: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	39, // 48: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 49: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	39, // 50: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 51: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 52: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	49, // 53: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	51, // 54: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	50, // 55: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -4307,6 +4719,9 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_RemoveMember)(nil),
 		(*Command_Recovered)(nil),
 		(*Command_RaiseLevel)(nil),
+		(*Command_TakeSnapshots)(nil),
+		(*Command_DeleteSnapshot)(nil),
+		(*Command_Folded)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -4326,7 +4741,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
