@@ -19,7 +19,7 @@ type metrics struct {
 	reads, writes, zeroes                     counters
 	flushes, errors                           atomic.Int64
 	dropped, reconciled, replicaErrors, waits atomic.Int64
-	losses                                    atomic.Int64
+	losses, ahead                             atomic.Int64
 }
 
 type counters struct {
@@ -65,6 +65,7 @@ var (
 	descLatency = prometheus.NewDesc("pstorage_volume_request_seconds", "Time of requests to a volume.", []string{"volume", "op"}, nil)
 	descBytes   = prometheus.NewDesc("pstorage_volume_bytes_total", "Bytes read, written and zeroed.", []string{"volume", "op"}, nil)
 	descFlushes = prometheus.NewDesc("pstorage_volume_flushes_total", "Flushes completed.", []string{"volume"}, nil)
+	descAhead   = prometheus.NewDesc("pstorage_volume_writes_ahead_total", "Writes made durable at once because a flush was expected.", []string{"volume"}, nil)
 	descErrors  = prometheus.NewDesc("pstorage_volume_errors_total", "Requests that failed.", []string{"volume"}, nil)
 	descDropped = prometheus.NewDesc("pstorage_volume_replicas_dropped_total", "Replicas of chunks dropped.", []string{"volume"}, nil)
 	descFailed  = prometheus.NewDesc("pstorage_volume_replica_errors_total", "Errors of single replicas.", []string{"volume"}, nil)
@@ -75,7 +76,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descErrors, descDropped, descFailed, descRetries, descLosses, descStuck} {
+	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descAhead, descErrors, descDropped, descFailed, descRetries, descLosses, descStuck} {
 		out <- d
 	}
 }
@@ -93,7 +94,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		stuck := len(v.stuck)
 		v.setsMu.Unlock()
 		out <- prometheus.MustNewConstMetric(descStuck, prometheus.GaugeValue, float64(stuck), name)
-		for d, n := range map[*prometheus.Desc]int64{descFlushes: m.flushes.Load(), descErrors: m.errors.Load(), descDropped: m.dropped.Load(),
+		for d, n := range map[*prometheus.Desc]int64{descFlushes: m.flushes.Load(), descAhead: m.ahead.Load(), descErrors: m.errors.Load(), descDropped: m.dropped.Load(),
 			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load(), descLosses: m.losses.Load()} {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), name)
 		}

@@ -30,6 +30,7 @@ type request struct {
 	codes   []uint32      // of a table
 	granted chan struct{} // of a lock
 	held    bool          // a lock holds the range already
+	durable bool          // when it is done
 	first   piece         // most requests have only one
 }
 
@@ -77,6 +78,7 @@ func (v *Volume) splitHeld(b *batch, r *block.Request) {
 func (v *Volume) cut(b *batch, q *request) {
 	r := q.r
 	k := kindOf(r.Op)
+	q.durable = v.durable(r)
 	for at, end := r.Offset, r.Offset+r.Length; at < end; {
 		in := at & (v.chunkSize() - 1)
 		n := min(end-at, v.chunkSize()-in)
@@ -91,6 +93,15 @@ func (v *Volume) cut(b *batch, q *request) {
 		at += n
 	}
 	v.release(b, q)
+}
+
+// durable tells whether a request is to be on stable storage when it is done.
+func (v *Volume) durable(r *block.Request) bool {
+	if r.Op == block.Write && v.ahead.write(r) && r.Flags&block.FUA == 0 {
+		v.metrics.ahead.Add(1)
+		return true
+	}
+	return r.Flags&block.FUA != 0
 }
 
 func kindOf(op block.Op) kind {
@@ -120,7 +131,7 @@ func (v *Volume) beginAt(b *batch, q *request, k kind, at, n int64, data []byte)
 	p := v.newPiece(q, ch, k)
 	p.place32(uint32(at&(v.chunkSize()-1)), uint32(n))
 	p.data = data
-	if q.r.Flags&block.FUA != 0 && p.write {
+	if q.durable && p.write {
 		p.flags = wire.FlagSync
 	}
 	if q.r.Flags&block.Atomic != 0 && k == kindWrite {

@@ -40,6 +40,7 @@ type Volume struct {
 	servers   atomic.Pointer[[]*vserver] // replaced, never changed
 
 	flusher flusher
+	ahead   ahead
 	losses  losses
 	alloc   allocator
 
@@ -138,6 +139,7 @@ func (v *Volume) start(b *batch, r *block.Request) {
 		v.metrics.failed(r)
 		b.done = append(b.done, r)
 	case r.Op == block.Flush:
+		v.ahead.flush()
 		v.flusher.add(b, r)
 	case r.Op == block.CompareAndWrite && r.Length > 0:
 		v.wg.Go(func() { v.compareAndWrite(r) })

@@ -155,9 +155,13 @@ func (c *clientHost) life() error {
 	defer lifetime.Stop()
 	u := &user{p: p, v: v, dev: dev, stop: make(chan struct{})}
 	var workers sync.WaitGroup
-	for range 1 + c.rand.IntN(maxDepth) {
+	depth, request := 1+c.rand.IntN(maxDepth), u.request
+	if c.rand.IntN(5) == 0 {
+		depth, request = 1, u.log
+	}
+	for range depth {
 		r := rand.New(rand.NewPCG(c.rand.Uint64(), 1))
-		workers.Go(func() { u.work(r) })
+		workers.Go(func() { u.work(r, request) })
 	}
 	select {
 	case <-lifetime.C:
@@ -186,7 +190,7 @@ type user struct {
 	stop chan struct{}
 }
 
-func (u *user) work(r *rand.Rand) {
+func (u *user) work(r *rand.Rand, request func(*rand.Rand)) {
 	for {
 		t := time.NewTimer(time.Duration(r.ExpFloat64() * float64(usualIdle)))
 		select {
@@ -196,8 +200,19 @@ func (u *user) work(r *rand.Rand) {
 		case <-t.C:
 		}
 		for range 1 + r.IntN(3) {
-			u.request(r)
+			request(r)
 		}
+	}
+}
+
+// log writes as a database does to its log: a flush follows each write, most of the time.
+func (u *user) log(r *rand.Rand) {
+	for range 1 + r.IntN(12) {
+		u.write(r, false)
+		u.flush()
+	}
+	if r.IntN(4) == 0 {
+		u.request(r)
 	}
 }
 
