@@ -11,6 +11,7 @@ type Access struct {
 	Layer   uint32
 	Peer    bool // a chunk server's: the version is compared, the epoch is not
 	Suspect bool // reads of a suspect replica are answered, too: whoever reads verifies each block
+	Frozen  bool // reads of a layer that takes no writes any more: the version is compared, the epoch is not
 	Former  bool // reads of any replica, at any version: whoever reads takes only what has a sum that it knows
 }
 

@@ -13,6 +13,7 @@ var (
 	ErrNoChunk      = errors.New("no replica of the chunk here")
 	ErrStaleReplica = errors.New("replica is not a member")
 	ErrSuspect      = errors.New("replica is suspect after an unclean end")
+	ErrNoLayer      = errors.New("the layer was merged into another")
 	ErrNoSpace      = errors.New("no space for new data")
 	ErrIO           = errors.New("input/output error")
 	ErrBadSum       = errors.New("data do not match the sums they came with")

@@ -71,7 +71,10 @@ const (
 
 // check admits a request or says why not (R2). The caller holds r.mu.
 func (r *replica) check(a Access, u use) error {
-	if !a.Peer && !r.file.left.Has(rules.R5fence) {
+	if a.Frozen && u == useWrite {
+		return ErrInvalid
+	}
+	if !a.Peer && !a.Frozen && !r.file.left.Has(rules.R5fence) {
 		if have := r.file.epoch.Load(); a.Epoch != have {
 			return ErrStaleEpoch{Have: have}
 		}
@@ -184,7 +187,7 @@ func (s *Store) admit(id chunk.ID, a Access) (*replica, error) {
 	if r := s.lookup(id); r != nil {
 		return r, nil
 	}
-	if f := s.file(id.File, false); f != nil && !a.Peer && f.epoch.Load() != a.Epoch {
+	if f := s.file(id.File, false); f != nil && !a.Peer && !a.Frozen && f.epoch.Load() != a.Epoch {
 		return nil, about(id, ErrStaleEpoch{Have: f.epoch.Load()})
 	}
 	return nil, about(id, ErrNoChunk)

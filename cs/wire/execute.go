@@ -94,7 +94,9 @@ func (sc *serverConn) refusal(r *request, payload []byte) Status {
 		return NotAdmitted
 	case !r.fits(len(payload)):
 		return BadRequest
-	case !peer && (r.flags&(FlagPeer|FlagSuspect|FlagFormer) != 0 || r.epoch == 0): // epoch 0 is the metadata servers' alone
+	case r.flags&FlagFrozen != 0 && (peer || r.op != OpRead && r.op != OpTable):
+		return BadRequest
+	case !peer && (r.flags&(FlagPeer|FlagSuspect|FlagFormer) != 0 || r.epoch == 0 && r.flags&FlagFrozen == 0): // epoch 0 is the metadata servers' alone
 		return BadRequest
 	}
 	switch r.op {
@@ -139,7 +141,7 @@ func (r *request) fits(payload int) bool {
 func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, nowait bool) (err error) {
 	e := sc.srv.cfg.Engine
 	a := store.Access{Epoch: r.epoch, Version: r.version, Layer: r.layer, Peer: r.flags&FlagPeer != 0, Suspect: r.flags&FlagSuspect != 0,
-		Former: r.flags&FlagFormer != 0}
+		Former: r.flags&FlagFormer != 0, Frozen: r.flags&FlagFrozen != 0}
 	switch r.op {
 	case OpRead, OpReadLayer:
 		return w.read(sc, r, a, rep, nowait)

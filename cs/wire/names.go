@@ -8,7 +8,7 @@ var opNames = [...]string{OpHello: "hello", OpRead: "read", OpWrite: "write", Op
 
 var statusNames = [...]string{OK: "ok", StaleEpoch: "stale epoch", StaleVersion: "stale version", NoChunk: "no chunk",
 	StaleReplica: "stale replica", Suspect: "suspect", NoSpace: "no space", IOError: "input/output error", BadSum: "bad sum",
-	Corrupt: "corrupt", BadRequest: "bad request", NotAdmitted: "not admitted", SessionOver: "session over", Lost: "lost"}
+	Corrupt: "corrupt", BadRequest: "bad request", NotAdmitted: "not admitted", SessionOver: "session over", Lost: "lost", NoLayer: "no layer"}
 
 func (o Op) String() string {
 	if int(o) < len(opNames) && opNames[o] != "" {
@@ -27,7 +27,7 @@ func (s Status) String() string {
 // NumOps and NumStatuses bound tables indexed by Op and Status.
 const (
 	NumOps      = int(OpAtomic) + 1
-	NumStatuses = int(Lost) + 1
+	NumStatuses = int(NoLayer) + 1
 )
 
 // index is the op's place in such a table; 0 for one that is not known.

@@ -13,6 +13,7 @@ var plainStatus = []struct {
 	{store.ErrNoChunk, NoChunk},
 	{store.ErrStaleReplica, StaleReplica},
 	{store.ErrSuspect, Suspect},
+	{store.ErrNoLayer, NoLayer},
 	{store.ErrNoSpace, NoSpace},
 	{store.ErrBadSum, BadSum},
 	{store.ErrInvalid, BadRequest},

@@ -134,6 +134,8 @@ const (
 	FlagSuspect
 	// FlagFormer (peers only): a replica answers whatever it is, and at whatever version. Whoever asks takes only blocks with a sum that it knows.
 	FlagFormer
+	// FlagFrozen (reads and tables of a client that has no lease): of a layer that takes no writes any more (R10). The version is checked, the epoch is not.
+	FlagFrozen
 )
 
 // Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt and Lost
@@ -154,7 +156,8 @@ const (
 	BadRequest // out of bounds, unaligned, unknown op
 	NotAdmitted
 	SessionOver
-	Lost // no good copy of a block was left
+	Lost    // no good copy of a block was left
+	NoLayer // the layer was merged into another: nothing that it shows is to be had from it
 )
 
 // Busy in aux0 of a good reply to OpReadLayer: clients use the server much.

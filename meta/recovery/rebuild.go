@@ -38,7 +38,7 @@ type attempt struct {
 	targets []target // those that are still in the race
 	lost    []uint32 // those that joined and failed
 	blocks  uint32
-	layers  []uint32
+	layers  []uint32 // when it was planned
 	epoch   uint64
 	joined  bool
 	move    bool // nothing is missing: the chunk gets a replica in a better place
@@ -293,8 +293,12 @@ func (e *Engine) pullOne(a *attempt, server uint32, rate uint64, streams int) er
 	if t == nil {
 		return sessions.ErrGone
 	}
+	layers, err := e.layers(a)
+	if err != nil {
+		return err
+	}
 	r, err := t.Do(a.ctx, &metapb.Command{Command: &metapb.Command_Pull{Pull: &metapb.Pull{Chunk: a.at(), Source: source.ID,
-		SourceAddress: source.Address, BytesPerSecond: rate, Layers: a.layers, Blocks: a.blocks}}}, pullStall)
+		SourceAddress: source.Address, BytesPerSecond: rate, Layers: layers, Blocks: a.blocks}}}, pullStall)
 	if err != nil {
 		if r.GetSourceCorrupt() { // which nobody has found out before: all of it is read
 			e.leader.Doubt(source.ID, a.key)
@@ -307,6 +311,19 @@ func (e *Engine) pullOne(a *attempt, server uint32, rate uint64, streams int) er
 	e.metrics.moved.Add(float64(r.MovedBytes))
 	e.meter.add(r.MovedBytes, 1)
 	return nil
+}
+
+// layers are the file's now. Writes to one that begins later go to the target too, as all replicas have been raised (R7raise); of one that began between
+// the attempt's plan and that, it may have missed some (R11).
+func (e *Engine) layers(a *attempt) (layers []uint32, err error) {
+	err = e.leader.View(func(v *fsm.View) error {
+		f, err := v.File(a.key.File)
+		if err == nil {
+			layers = f.Node.Layers
+		}
+		return err
+	})
+	return layers, err
 }
 
 // cancelPull tells the target that nobody waits any more.

@@ -81,7 +81,7 @@ func (e *Engine) find(id chunk.ID, a store.Access, off, length uint32) (*replica
 		return nil, fail(id, store.ErrSuspect)
 	case r.State == store.Stale:
 		return nil, fail(id, store.ErrStaleReplica)
-	case !a.Peer && a.Epoch != e.epochs[id.File]:
+	case !a.Peer && !a.Frozen && a.Epoch != e.epochs[id.File]:
 		return nil, fail(id, store.ErrStaleEpoch{Have: e.epochs[id.File]})
 	case a.Version != r.Version:
 		return nil, fail(id, store.ErrStaleVersion{Have: r.Version})
