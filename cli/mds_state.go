@@ -30,6 +30,7 @@ func writeMDSState(w io.Writer, s *meta.State) error {
 		{"Chunk servers", []string{"CSID", "RECORD"}, recordRows(s.Servers, "id")},
 		{"Parameters", []string{"NAME", "VALUE"}, configRows(s)},
 		{"Files", []string{">ID", ">SIZE", "REPLICAS", ">CHUNKS", ">DEGRADED", ">EPOCH", "STATE", "PATH"}, fileRows(s)},
+		{"Snapshots", []string{"ID", "RECORD"}, recordRows(s.Snapshots, "id")},
 		{"iSCSI targets", []string{"TARGET", "RECORD"}, recordRows(s.Targets, "name")},
 		{"CHAP accounts", []string{"USER", "RECORD"}, recordRows(s.Accounts, "user")},
 		{"Persistent reservations", []string{">FILE", ">REVISION", ">BYTES"}, reservedRows(s)},

@@ -24,6 +24,7 @@ func TestDumpOfAMetadataServerIsStable(t *testing.T) {
 			{Path: "/a", ID: 16, Replicas: "3:2", Counts: fsm.Counts{Chunks: 2, Degraded: 1}, Size: 1 << 30, Epoch: 3, Held: true},
 			{Path: "/b", ID: 17, Replicas: "2:1", Size: 1 << 40, Epoch: 1},
 		},
+		Snapshots: []json.RawMessage{json.RawMessage(`{"id":"AQEBAQEBAQEBAQEBAQEBAQ==","file":"16","layer":1,"name":"before","size":"1073741824"}`)},
 		Chunks: []meta.StateChunk{
 			{File: 16, Version: 1, InSync: []uint32{1025, 1026, 1027}},
 			{File: 16, Index: 1, Version: 9, InSync: []uint32{1025}, Syncing: []uint32{1028}, Former: []fsm.Former{{Server: 1026}, {Server: 1027, Corrupt: true}}},

@@ -25,8 +25,9 @@ type State struct {
 	Config     map[string]string `json:"config"`
 	Files      []StateFile       `json:"files"`
 	Chunks     []StateChunk      `json:"chunks,omitempty"`
-	Targets    []json.RawMessage `json:"targets,omitempty"`  // fsmpb.Target
-	Accounts   []json.RawMessage `json:"accounts,omitempty"` // fsmpb.Account, without what is secret
+	Snapshots  []json.RawMessage `json:"snapshots,omitempty"` // fsmpb.Snapshot
+	Targets    []json.RawMessage `json:"targets,omitempty"`   // fsmpb.Target
+	Accounts   []json.RawMessage `json:"accounts,omitempty"`  // fsmpb.Account, without what is secret
 	Reserved   []StateReserved   `json:"reservations,omitempty"`
 }
 
@@ -122,6 +123,10 @@ func (s *State) read(v *fsm.View, chunks bool) error {
 	for _, c := range v.Servers() {
 		s.Servers = append(s.Servers, record(c))
 	}
+	v.AllSnapshots(func(snap *fsmpb.Snapshot) bool {
+		s.Snapshots = append(s.Snapshots, record(snap))
+		return true
+	})
 	s.readTargets(v)
 	var err error
 	v.Files(func(id uint64, n *fsmpb.Node) bool {

@@ -59,6 +59,13 @@ func fixed(t *testing.T) string {
 		{Command: &fsmpb.Command_AddLun{AddLun: &fsmpb.AddLun{Name: "iqn.2014-04.com.pstorage:test1", Revision: 2, Number: 1, Size: 1 << 30, Created: 1700000001}}},
 		{Command: &fsmpb.Command_Grant{Grant: &fsmpb.Grant{File: 20, Holder: &fsmpb.Holder{Id: alice, Incarnation: 5, Host: "h9"}}}},
 		{Command: &fsmpb.Command_SaveReservations{SaveReservations: &fsmpb.SaveReservations{File: 20, State: []byte("reserved"), Client: alice, Epoch: 1}}},
+		{Command: &fsmpb.Command_SetMember{SetMember: &fsmpb.SetMember{Id: "1", Address: id.Address, ClientAddress: "10.30.100.101:2511", Version: "0.2", Level: 3}}},
+		{Command: &fsmpb.Command_SetMember{SetMember: &fsmpb.SetMember{Id: "2", Address: "10.30.100.102:2510", ClientAddress: "10.30.100.102:2511", Version: "0.2", Level: 3}}},
+		{Command: &fsmpb.Command_RaiseLevel{RaiseLevel: &fsmpb.RaiseLevel{Level: 3}}},
+		{Command: &fsmpb.Command_Settled{Settled: &fsmpb.Settled{File: 17, Epoch: 1, Client: alice}}},
+		takeSnapshot(alice, 1, &fsmpb.Snapshot{Id: slices.Repeat([]byte{1}, fsm.SnapshotIDSize), Layer: 1, Name: "before", Description: "before the upgrade", Created: 1700000002}),
+		takeSnapshot(alice, 1, &fsmpb.Snapshot{Id: slices.Repeat([]byte{2}, fsm.SnapshotIDSize), Layer: 2, Protected: true, Created: 1700000003}),
+		{Command: &fsmpb.Command_DeleteSnapshot{DeleteSnapshot: &fsmpb.DeleteSnapshot{Id: slices.Repeat([]byte{1}, fsm.SnapshotIDSize)}}},
 	} {
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 		if err != nil {
@@ -70,6 +77,11 @@ func fixed(t *testing.T) string {
 		}
 	}
 	return dir
+}
+
+func takeSnapshot(client []byte, epoch uint64, s *fsmpb.Snapshot) *fsmpb.Command {
+	return &fsmpb.Command{Command: &fsmpb.Command_TakeSnapshots{TakeSnapshots: &fsmpb.TakeSnapshots{
+		Files: []*fsmpb.TakeSnapshot{{File: 17, Epoch: epoch, Client: client, Snapshot: s}}}}}
 }
 
 func TestWhatADumpTellsIsStable(t *testing.T) {

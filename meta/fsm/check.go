@@ -27,8 +27,10 @@ func (v *View) Check() error {
 			return err
 		}
 	}
-	if err := v.checkTargets(); err != nil {
-		return err
+	for _, check := range []func() error{v.checkTargets, v.checkSnapshots} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	return v.err
 }
@@ -118,6 +120,7 @@ func (v *View) Dump() map[string]map[string]string {
 		{clusterBucket, v.cluster}, {configBucket, v.config}, {serversBucket, v.servers}, {membersBucket, v.members}, {nodesBucket, v.nodes},
 		{namesBucket, v.names}, {chunksBucket, v.chunks}, {countsBucket, v.counts}, {replicasBucket, v.replicas}, {garbageBucket, v.garbage},
 		{watchBucket, v.watch}, {targetsBucket, v.targets}, {accountsBucket, v.accounts}, {reservationsBucket, v.reservations},
+		{snapshotsBucket, v.snapshots}, {layersBucket, v.layers},
 	} {
 		m := map[string]string{}
 		_ = b.bucket.ForEach(func(k, v []byte) error {

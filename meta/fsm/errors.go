@@ -33,6 +33,12 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrRevision: the target, or what is reserved of the volume, is another by now than the one that the command was made for.
 	ErrRevision = errors.New("changed meanwhile by somebody else")
+	// ErrUnknownSnapshot: no snapshot has the id, or the one that has is being deleted.
+	ErrUnknownSnapshot = errors.New("no such snapshot")
+	// ErrProtected: a snapshot may not be deleted.
+	ErrProtected = errors.New("protected against being deleted")
+	// ErrTooMany: the file has as many snapshots as a file may have.
+	ErrTooMany = errors.New("too many snapshots")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.

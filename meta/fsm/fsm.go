@@ -18,6 +18,8 @@
 //	"targets"   name -> fsmpb.Target: iSCSI targets; the node of a LUN's volume names its target
 //	"accounts"  user -> fsmpb.Account, sealed (package targets)
 //	"reservations"  file u64 -> fsmpb.Reservations: what initiators have reserved of a volume
+//	"snapshots" id (UUID) -> fsmpb.Snapshot
+//	"layers"    file u64, layer u32 -> id: of the snapshot whose newest layer it is
 //	"watch"     in sync u8, file u64, index u32 -> nothing: the chunks that want attention: fewer in sync than the file's norm, some
 //	            syncing, or some former member that may still hold a replica
 //
@@ -36,6 +38,11 @@
 // here: leases and epochs (R1), that the last in-sync replica never goes, that a rebuild's target joins only a settled file (R7), and that a lease
 // granted ends every rebuild (R7lease). A target and the volumes of its LUNs come and go together: there is never a LUN without its volume, nor
 // a volume that outlives its LUN.
+//
+// Snapshots: a file's layers rise, and the last takes writes; each of the others is the newest of one snapshot. Taking snapshots adds one layer to each
+// file at once (R11); a layer goes when its snapshot is deleted and no replica has it any more (Folded), and its number never comes again, since the
+// last stays. Of a snapshot that is being deleted, nobody but the one who folds sees anything; its name is free. A snapshot's parent is the one before
+// it that is not being deleted.
 //
 // Each command either changes nothing and returns an error, or is done as a whole. A batch of entries is one transaction. The database
 // is not synced: it is made anew from snapshot and log when the process starts, and what is durable is those.
@@ -81,6 +88,11 @@ const (
 	MaxHost = 255
 	// MaxParameter bounds the name and the value of a parameter.
 	MaxParameter = 255
+	// MaxSnapshots is the most snapshots of a file, those being deleted among them: its layers are listed whenever a replica is made, and
+	// a block that only the lowest has is found by looking into all. 1,001 layers are 4 KB of such a list, and a chunk server takes 4,096.
+	MaxSnapshots = 1000
+	// MaxDescription bounds a snapshot's description.
+	MaxDescription = 1024
 	// ClientIDSize is the size of a client's UUID.
 	ClientIDSize = 16
 )

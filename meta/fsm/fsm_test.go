@@ -376,7 +376,7 @@ func (b *bench) copyTo(t testing.TB, to *bench) {
 	to.index = b.index
 }
 
-// A cluster may have been made before there were targets.
+// A cluster may have been made before there were targets, or snapshots of files.
 func TestSnapshotsOfEarlierVersionsAreRestored(t *testing.T) {
 	b, _ := opened(t, 3, 2)
 	want := b.dump()
@@ -397,6 +397,10 @@ func TestSnapshotsOfEarlierVersionsAreRestored(t *testing.T) {
 		t.Error(d)
 	}
 	must[*fsmpb.Target](t, to, &fsmpb.CreateTarget{Target: aTarget("t", "10.0.0.1")})
+	f := to.lookup(t, "/f")
+	must[*File](t, to, &fsmpb.Settled{File: f.ID, Epoch: 1, Client: alice})
+	to.level(t, Level)
+	must[*Taken](t, to, takes(take(f.ID, 1, 1, 1)))
 	to.check(t)
 }
 

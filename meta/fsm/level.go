@@ -23,12 +23,12 @@ const (
 	FirstLevel = 1
 	// lostBlocksLevel: blocks are given up (Change.lost_blocks).
 	lostBlocksLevel = 2
-	// snapshotLevel: files have snapshots (TakeSnapshots, DeleteSnapshot, Folded).
+	// snapshotLevel: files have snapshots (TakeSnapshots, DeleteSnapshot, Folded, ProtectSnapshot).
 	snapshotLevel = 3
 )
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
-var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel}
+var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel}
 
 // LevelOf is the level that a cluster must have for the command.
 func LevelOf(c *fsmpb.Command) uint64 {

@@ -108,7 +108,7 @@ func (tx *txn) lunAt(name string, revision uint64, number uint32) (*fsmpb.Target
 	return t, l, nil
 }
 
-// lunVolume returns the node of a LUN's volume if that is as the leader saw it when it judged that it may go.
+// lunVolume returns the node of a LUN's volume if that is as the leader saw it when it judged that it may go, and no snapshot keeps it.
 func (tx *txn) lunVolume(t *fsmpb.Target, l *fsmpb.Lun, seen *fsmpb.VolumeEpoch) (*fsmpb.Node, error) {
 	n, err := tx.fileNode(l.File)
 	switch {
@@ -117,6 +117,9 @@ func (tx *txn) lunVolume(t *fsmpb.Target, l *fsmpb.Lun, seen *fsmpb.VolumeEpoch)
 		return nil, err
 	case seen.GetFile() != l.File || seen.GetEpoch() != n.Epoch:
 		return nil, fmt.Errorf("target %s: LUN %d was opened: %w", t.Name, l.Number, ErrConflict)
+	}
+	if err := tx.unprotected(l.File); err != nil {
+		return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, l.Number, err)
 	}
 	return n, nil
 }

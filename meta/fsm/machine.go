@@ -39,11 +39,13 @@ var (
 	targetsBucket      = []byte("targets")
 	accountsBucket     = []byte("accounts")
 	reservationsBucket = []byte("reservations")
+	snapshotsBucket    = []byte("snapshots")
+	layersBucket       = []byte("layers")
 
 	allBuckets = slices.Concat([][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
 		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}, laterBuckets)
-	// laterBuckets are not in snapshots of clusters made before there were targets.
-	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket}
+	// laterBuckets are not in snapshots of clusters made before there were targets, or snapshots of files.
+	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket, snapshotsBucket, layersBucket}
 
 	versionKey    = []byte("version")
 	appliedKey    = []byte("applied")
@@ -261,6 +263,14 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.releaseServer(c.ReleaseServer)
 	case *fsmpb.Command_DropServer:
 		return nil, tx.dropServer(c.DropServer)
+	case *fsmpb.Command_TakeSnapshots:
+		return tx.takeSnapshots(c.TakeSnapshots)
+	case *fsmpb.Command_DeleteSnapshot:
+		return tx.deleteSnapshot(c.DeleteSnapshot)
+	case *fsmpb.Command_ProtectSnapshot:
+		return tx.protectSnapshot(c.ProtectSnapshot)
+	case *fsmpb.Command_Folded:
+		return tx.folded(c.Folded)
 	}
 	return tx.applyTargets(&c)
 }

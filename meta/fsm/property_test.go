@@ -23,11 +23,13 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 22).Draw(t, "kind") {
+	switch rapid.IntRange(0, 26).Draw(t, "kind") {
 	case 17:
 		return drawMember(t)
 	case 18, 19, 20, 21, 22:
 		return drawTargets(t)
+	case 23, 24, 25, 26:
+		return drawSnapshots(t)
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
 	case 1:
@@ -69,11 +71,11 @@ func drawMember(t *rapid.T) any {
 	address := fmt.Sprint("mds", n)
 	switch rapid.IntRange(0, 3).Draw(t, "member command") {
 	case 0:
-		return &fsmpb.JoinMember{Address: address, Nonce: []byte{byte(rapid.IntRange(0, 3).Draw(t, "nonce"))}, Replaces: rapid.Uint64Range(0, 2).Draw(t, "replaces")}
+		return &fsmpb.JoinMember{Address: address, Level: Level, Nonce: []byte{byte(rapid.IntRange(0, 3).Draw(t, "nonce"))}, Replaces: rapid.Uint64Range(0, 2).Draw(t, "replaces")}
 	case 1:
 		return &fsmpb.RemoveMember{Id: n}
 	case 2:
-		return &fsmpb.SetMember{Id: fmt.Sprint(n), Address: address}
+		return &fsmpb.SetMember{Id: fmt.Sprint(n), Address: address, Level: Level}
 	}
 	return &fsmpb.Recovered{Id: n}
 }
@@ -88,9 +90,9 @@ func drawAttributes(t *rapid.T) *fsmpb.Attributes {
 func TestAllMachinesAreEqual(t *testing.T) {
 	dir := t.TempDir()
 	rapid.Check(t, func(rt *rapid.T) {
-		var log []*raft.Log
+		log := []*raft.Log{entry(1, &fsmpb.Init{Cluster: "c", ClusterId: alice, Level: Level})}
 		for i := range rapid.IntRange(1, 60).Draw(rt, "entries") {
-			log = append(log, entry(uint64(i+1), drawCommand(rt)))
+			log = append(log, entry(uint64(i+2), drawCommand(rt)))
 		}
 		a, b, c := machine(rt, dir, "a"), machine(rt, dir, "b"), machine(rt, dir, "c")
 		defer a.Close()

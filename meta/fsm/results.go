@@ -34,3 +34,9 @@ type Granted struct {
 	File  *File
 	Ended []Outcome // rebuilds that the grant has ended
 }
+
+// Taken is the result of TakeSnapshots: what was taken, or had been before, and the files as they are now, in the order of the command.
+type Taken struct {
+	Snapshots []*fsmpb.Snapshot
+	Files     []*File
+}

@@ -90,16 +90,20 @@ func (tx *txn) remove(c *fsmpb.RemoveNode) (*File, error) {
 	case !n.Directory && n.Epoch != c.Epoch && !c.Force:
 		return nil, fmt.Errorf("%s was opened: %w", c.Path, ErrConflict)
 	}
+	if err := tx.unprotected(id); err != nil && !c.Force {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
+	}
 	gone := tx.file(id, n)
 	tx.forgetNode(id, n)
 	return gone, nil
 }
 
-// forgetNode forgets a file, with what is reserved of it, or an empty directory.
+// forgetNode forgets a file, with what is reserved of it and its snapshots, or an empty directory.
 func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 	if !n.Directory {
 		tx.discardChunks(id)
 		tx.delete(tx.reservations, nodeKey(id))
+		tx.forgetSnapshots(id)
 	}
 	tx.delete(tx.nodes, nodeKey(id))
 	tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))

@@ -22,34 +22,35 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Meta_Create_FullMethodName         = "/pstorage.meta.v1.Meta/Create"
-	Meta_Remove_FullMethodName         = "/pstorage.meta.v1.Meta/Remove"
-	Meta_List_FullMethodName           = "/pstorage.meta.v1.Meta/List"
-	Meta_Lookup_FullMethodName         = "/pstorage.meta.v1.Meta/Lookup"
-	Meta_SetAttributes_FullMethodName  = "/pstorage.meta.v1.Meta/SetAttributes"
-	Meta_Resize_FullMethodName         = "/pstorage.meta.v1.Meta/Resize"
-	Meta_Open_FullMethodName           = "/pstorage.meta.v1.Meta/Open"
-	Meta_Renew_FullMethodName          = "/pstorage.meta.v1.Meta/Renew"
-	Meta_Settled_FullMethodName        = "/pstorage.meta.v1.Meta/Settled"
-	Meta_CloseFile_FullMethodName      = "/pstorage.meta.v1.Meta/CloseFile"
-	Meta_GetChunks_FullMethodName      = "/pstorage.meta.v1.Meta/GetChunks"
-	Meta_Allocate_FullMethodName       = "/pstorage.meta.v1.Meta/Allocate"
-	Meta_Drop_FullMethodName           = "/pstorage.meta.v1.Meta/Drop"
-	Meta_Space_FullMethodName          = "/pstorage.meta.v1.Meta/Space"
-	Meta_Snapshot_FullMethodName       = "/pstorage.meta.v1.Meta/Snapshot"
-	Meta_ListSnapshots_FullMethodName  = "/pstorage.meta.v1.Meta/ListSnapshots"
-	Meta_DeleteSnapshot_FullMethodName = "/pstorage.meta.v1.Meta/DeleteSnapshot"
-	Meta_OpenSnapshot_FullMethodName   = "/pstorage.meta.v1.Meta/OpenSnapshot"
-	Meta_Orders_FullMethodName         = "/pstorage.meta.v1.Meta/Orders"
-	Meta_Hold_FullMethodName           = "/pstorage.meta.v1.Meta/Hold"
-	Meta_Status_FullMethodName         = "/pstorage.meta.v1.Meta/Status"
-	Meta_SetConfig_FullMethodName      = "/pstorage.meta.v1.Meta/SetConfig"
-	Meta_CreateServer_FullMethodName   = "/pstorage.meta.v1.Meta/CreateServer"
-	Meta_Members_FullMethodName        = "/pstorage.meta.v1.Meta/Members"
-	Meta_JoinMds_FullMethodName        = "/pstorage.meta.v1.Meta/JoinMds"
-	Meta_PresentMds_FullMethodName     = "/pstorage.meta.v1.Meta/PresentMds"
-	Meta_RemoveMds_FullMethodName      = "/pstorage.meta.v1.Meta/RemoveMds"
-	Meta_RemoveServers_FullMethodName  = "/pstorage.meta.v1.Meta/RemoveServers"
+	Meta_Create_FullMethodName          = "/pstorage.meta.v1.Meta/Create"
+	Meta_Remove_FullMethodName          = "/pstorage.meta.v1.Meta/Remove"
+	Meta_List_FullMethodName            = "/pstorage.meta.v1.Meta/List"
+	Meta_Lookup_FullMethodName          = "/pstorage.meta.v1.Meta/Lookup"
+	Meta_SetAttributes_FullMethodName   = "/pstorage.meta.v1.Meta/SetAttributes"
+	Meta_Resize_FullMethodName          = "/pstorage.meta.v1.Meta/Resize"
+	Meta_Open_FullMethodName            = "/pstorage.meta.v1.Meta/Open"
+	Meta_Renew_FullMethodName           = "/pstorage.meta.v1.Meta/Renew"
+	Meta_Settled_FullMethodName         = "/pstorage.meta.v1.Meta/Settled"
+	Meta_CloseFile_FullMethodName       = "/pstorage.meta.v1.Meta/CloseFile"
+	Meta_GetChunks_FullMethodName       = "/pstorage.meta.v1.Meta/GetChunks"
+	Meta_Allocate_FullMethodName        = "/pstorage.meta.v1.Meta/Allocate"
+	Meta_Drop_FullMethodName            = "/pstorage.meta.v1.Meta/Drop"
+	Meta_Space_FullMethodName           = "/pstorage.meta.v1.Meta/Space"
+	Meta_Snapshot_FullMethodName        = "/pstorage.meta.v1.Meta/Snapshot"
+	Meta_ListSnapshots_FullMethodName   = "/pstorage.meta.v1.Meta/ListSnapshots"
+	Meta_DeleteSnapshot_FullMethodName  = "/pstorage.meta.v1.Meta/DeleteSnapshot"
+	Meta_ProtectSnapshot_FullMethodName = "/pstorage.meta.v1.Meta/ProtectSnapshot"
+	Meta_OpenSnapshot_FullMethodName    = "/pstorage.meta.v1.Meta/OpenSnapshot"
+	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
+	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
+	Meta_Status_FullMethodName          = "/pstorage.meta.v1.Meta/Status"
+	Meta_SetConfig_FullMethodName       = "/pstorage.meta.v1.Meta/SetConfig"
+	Meta_CreateServer_FullMethodName    = "/pstorage.meta.v1.Meta/CreateServer"
+	Meta_Members_FullMethodName         = "/pstorage.meta.v1.Meta/Members"
+	Meta_JoinMds_FullMethodName         = "/pstorage.meta.v1.Meta/JoinMds"
+	Meta_PresentMds_FullMethodName      = "/pstorage.meta.v1.Meta/PresentMds"
+	Meta_RemoveMds_FullMethodName       = "/pstorage.meta.v1.Meta/RemoveMds"
+	Meta_RemoveServers_FullMethodName   = "/pstorage.meta.v1.Meta/RemoveServers"
 )
 
 // MetaClient is the client API for Meta service.
@@ -83,6 +84,7 @@ type MetaClient interface {
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotReply, error)
 	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsReply, error)
 	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotReply, error)
+	ProtectSnapshot(ctx context.Context, in *ProtectSnapshotRequest, opts ...grpc.CallOption) (*ProtectSnapshotReply, error)
 	OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, opts ...grpc.CallOption) (*OpenSnapshotReply, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
@@ -277,6 +279,16 @@ func (c *metaClient) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotReque
 	return out, nil
 }
 
+func (c *metaClient) ProtectSnapshot(ctx context.Context, in *ProtectSnapshotRequest, opts ...grpc.CallOption) (*ProtectSnapshotReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProtectSnapshotReply)
+	err := c.cc.Invoke(ctx, Meta_ProtectSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, opts ...grpc.CallOption) (*OpenSnapshotReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(OpenSnapshotReply)
@@ -427,6 +439,7 @@ type MetaServer interface {
 	Snapshot(context.Context, *SnapshotRequest) (*SnapshotReply, error)
 	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsReply, error)
 	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotReply, error)
+	ProtectSnapshot(context.Context, *ProtectSnapshotRequest) (*ProtectSnapshotReply, error)
 	OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
@@ -501,6 +514,9 @@ func (UnimplementedMetaServer) ListSnapshots(context.Context, *ListSnapshotsRequ
 }
 func (UnimplementedMetaServer) DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSnapshot not implemented")
+}
+func (UnimplementedMetaServer) ProtectSnapshot(context.Context, *ProtectSnapshotRequest) (*ProtectSnapshotReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProtectSnapshot not implemented")
 }
 func (UnimplementedMetaServer) OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method OpenSnapshot not implemented")
@@ -862,6 +878,24 @@ func _Meta_DeleteSnapshot_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_ProtectSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProtectSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).ProtectSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_ProtectSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).ProtectSnapshot(ctx, req.(*ProtectSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_OpenSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(OpenSnapshotRequest)
 	if err := dec(in); err != nil {
@@ -1127,6 +1161,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSnapshot",
 			Handler:    _Meta_DeleteSnapshot_Handler,
+		},
+		{
+			MethodName: "ProtectSnapshot",
+			Handler:    _Meta_ProtectSnapshot_Handler,
 		},
 		{
 			MethodName: "OpenSnapshot",

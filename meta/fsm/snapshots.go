@@ -1,0 +1,257 @@
+package fsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"pstorage/meta/fsm/fsmpb"
+)
+
+// SnapshotIDSize is the size of a snapshot's UUID.
+const SnapshotIDSize = 16
+
+func layerKey(file uint64, layer uint32) []byte {
+	return binary.BigEndian.AppendUint32(nodeKey(file), layer)
+}
+
+// snapshot returns a record, nil if there is none.
+func (tx *txn) snapshot(id []byte) *fsmpb.Snapshot {
+	s := &fsmpb.Snapshot{}
+	if len(id) != SnapshotIDSize || !tx.getMessage(tx.snapshots, id, s) {
+		return nil
+	}
+	return s
+}
+
+func (tx *txn) putSnapshot(s *fsmpb.Snapshot) {
+	tx.putMessage(tx.snapshots, s.Id, s)
+	tx.put(tx.layers, layerKey(s.File, s.Layer), s.Id)
+}
+
+func (tx *txn) dropSnapshot(s *fsmpb.Snapshot) {
+	tx.delete(tx.layers, layerKey(s.File, s.Layer))
+	tx.delete(tx.snapshots, s.Id)
+}
+
+// snapshotsOf returns a file's snapshots, those being deleted among them, oldest first.
+func (tx *txn) snapshotsOf(file uint64) (out []*fsmpb.Snapshot) {
+	c, prefix := tx.layers.Cursor(), nodeKey(file)
+	for k, id := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, id = c.Next() {
+		s := tx.snapshot(id)
+		if s == nil {
+			tx.fail(fmt.Errorf("file %d: layer %x is of no snapshot: %w", file, k[8:], ErrCorrupt))
+			return nil
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// seen are those that are not being deleted.
+func seen(all []*fsmpb.Snapshot) (out []*fsmpb.Snapshot) {
+	for _, s := range all {
+		if !s.Deleting {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// liveSnapshot returns a snapshot that is not being deleted.
+func (tx *txn) liveSnapshot(id []byte) (*fsmpb.Snapshot, error) {
+	s := tx.snapshot(id)
+	if s == nil || s.Deleting {
+		return nil, fmt.Errorf("snapshot %s: %w", snapshotName(id), ErrUnknownSnapshot)
+	}
+	return s, nil
+}
+
+// takeSnapshots gives each file a new layer, or none of them. The leader has had word from the holders that nothing is in flight, and all is flushed (R11); that
+// they are still the holders, settled, and that no layer was added meanwhile, is judged here.
+func (tx *txn) takeSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
+	if out, err := tx.takenBefore(c); out != nil || err != nil {
+		return out, err
+	}
+	nodes := make([]*fsmpb.Node, len(c.Files))
+	for i, f := range c.Files {
+		if slices.ContainsFunc(c.Files[:i], func(o *fsmpb.TakeSnapshot) bool {
+			return o.File == f.File || bytes.Equal(o.Snapshot.GetId(), f.Snapshot.GetId())
+		}) {
+			return nil, fmt.Errorf("snapshot %s of file %d is asked for twice: %w", snapshotName(f.Snapshot.GetId()), f.File, ErrInvalid)
+		}
+		n, err := tx.checkTake(f)
+		if err != nil {
+			return nil, err
+		}
+		nodes[i] = n
+	}
+	out := &Taken{}
+	for i, f := range c.Files {
+		out.Snapshots = append(out.Snapshots, tx.take(f, nodes[i]))
+		out.Files = append(out.Files, tx.file(f.File, nodes[i]))
+	}
+	return out, nil
+}
+
+// takenBefore answers a command that was done already, by the snapshots' ids; nil: it was not.
+func (tx *txn) takenBefore(c *fsmpb.TakeSnapshots) (*Taken, error) {
+	out := &Taken{}
+	for _, f := range c.Files {
+		s := tx.snapshot(f.Snapshot.GetId())
+		if s == nil {
+			continue
+		}
+		n, err := tx.fileNode(s.File)
+		if err != nil || s.File != f.File || s.Deleting {
+			return nil, fmt.Errorf("snapshot %s: %w", snapshotName(s.Id), ErrExists)
+		}
+		out.Snapshots, out.Files = append(out.Snapshots, s), append(out.Files, tx.file(s.File, n))
+	}
+	switch len(out.Snapshots) {
+	case len(c.Files):
+		return out, nil
+	case 0:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%d of %d snapshots: %w", len(out.Snapshots), len(c.Files), ErrExists)
+}
+
+// checkTake returns the node of a file that the snapshot can be taken of.
+func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
+	n, err := tx.held(f.File, f.Epoch, f.Client)
+	if err != nil {
+		return nil, err
+	}
+	last := n.Layers[len(n.Layers)-1]
+	switch {
+	case n.SettledEpoch != n.Epoch:
+		return nil, fmt.Errorf("file %d: epoch %d, settled %d: %w", f.File, n.Epoch, n.SettledEpoch, ErrUnsettled)
+	case f.Snapshot.GetLayer() != last:
+		return nil, fmt.Errorf("file %d: layer %d, expected %d: %w", f.File, last, f.Snapshot.GetLayer(), ErrConflict)
+	case len(n.Layers) > MaxSnapshots || last == math.MaxUint32:
+		return nil, fmt.Errorf("%s has %d, no more than %d: %w", tx.pathOf(f.File), len(n.Layers)-1, MaxSnapshots, ErrTooMany)
+	}
+	return n, tx.checkNames(f.File, f.Snapshot)
+}
+
+func (tx *txn) checkNames(file uint64, s *fsmpb.Snapshot) error {
+	if len(s.Id) != SnapshotIDSize || bytes.Equal(s.Id, make([]byte, SnapshotIDSize)) {
+		return fmt.Errorf("a snapshot's id %x: %w", s.Id, ErrInvalid)
+	}
+	if len(s.Description) > MaxDescription || !utf8.ValidString(s.Description) {
+		return fmt.Errorf("a description of %d bytes, at most %d: %w", len(s.Description), MaxDescription, ErrInvalid)
+	}
+	if s.Name == "" {
+		return nil
+	}
+	if err := CheckSnapshotName(s.Name); err != nil {
+		return err
+	}
+	if tx.named(file, s.Name) != nil {
+		return fmt.Errorf("snapshot %s of %s: %w", s.Name, tx.pathOf(file), ErrExists)
+	}
+	return nil
+}
+
+// CheckSnapshotName checks a name as it stands behind the "@" of "volume@name". A UUID's text is none: it means the snapshot with that id.
+func CheckSnapshotName(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if _, isID := ParseSnapshotID(name); isID || bytes.ContainsAny([]byte(name), "@/") {
+		return fmt.Errorf("name %q of a snapshot: it is no UUID, and has no @ or /: %w", shorten(name), ErrInvalid)
+	}
+	return nil
+}
+
+// named returns the file's snapshot with the name, nil if there is none.
+func (tx *txn) named(file uint64, name string) *fsmpb.Snapshot {
+	for _, s := range seen(tx.snapshotsOf(file)) {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func (tx *txn) take(f *fsmpb.TakeSnapshot, n *fsmpb.Node) *fsmpb.Snapshot {
+	s := proto.CloneOf(f.Snapshot)
+	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, nil
+	if before := seen(tx.snapshotsOf(f.File)); len(before) > 0 {
+		s.Parent = before[len(before)-1].Id
+	}
+	tx.putSnapshot(s)
+	n.Layers = append(n.Layers, s.Layer+1)
+	tx.putNode(f.File, n)
+	return s
+}
+
+// deleteSnapshot has a snapshot seen no more; its children become its parent's. Again, it does nothing.
+func (tx *txn) deleteSnapshot(c *fsmpb.DeleteSnapshot) (*fsmpb.Snapshot, error) {
+	s := tx.snapshot(c.Id)
+	switch {
+	case s == nil:
+		return nil, fmt.Errorf("snapshot %s: %w", snapshotName(c.Id), ErrUnknownSnapshot)
+	case s.Protected:
+		return nil, fmt.Errorf("snapshot %s: %w", snapshotName(c.Id), ErrProtected)
+	case s.Deleting:
+		return s, nil
+	}
+	for _, child := range seen(tx.snapshotsOf(s.File)) {
+		if bytes.Equal(child.Parent, s.Id) {
+			child.Parent = s.Parent
+			tx.putSnapshot(child)
+		}
+	}
+	s.Deleting = true
+	tx.putSnapshot(s)
+	return s, nil
+}
+
+func (tx *txn) protectSnapshot(c *fsmpb.ProtectSnapshot) (*fsmpb.Snapshot, error) {
+	s, err := tx.liveSnapshot(c.Id)
+	if err != nil {
+		return nil, err
+	}
+	s.Protected = c.Protected
+	tx.putSnapshot(s)
+	return s, nil
+}
+
+// folded forgets a layer that no replica has any more, and the deleted snapshot that it was the newest of.
+func (tx *txn) folded(c *fsmpb.Folded) (*File, error) {
+	n, err := tx.fileNode(c.File)
+	if err != nil {
+		return nil, err
+	}
+	s := tx.snapshot(tx.layers.Get(layerKey(c.File, c.Layer)))
+	if s == nil || !s.Deleting {
+		return nil, fmt.Errorf("layer %d of file %d is of no deleted snapshot: %w", c.Layer, c.File, ErrConflict)
+	}
+	n.Layers = slices.DeleteFunc(n.Layers, func(l uint32) bool { return l == c.Layer })
+	tx.putNode(c.File, n)
+	tx.dropSnapshot(s)
+	return tx.file(c.File, n), nil
+}
+
+// unprotected tells whether a file may go with its snapshots.
+func (tx *txn) unprotected(file uint64) error {
+	for _, s := range tx.snapshotsOf(file) {
+		if s.Protected {
+			return fmt.Errorf("snapshot %s: %w", snapshotName(s.Id), ErrProtected)
+		}
+	}
+	return nil
+}
+
+func (tx *txn) forgetSnapshots(file uint64) {
+	for _, s := range tx.snapshotsOf(file) {
+		tx.dropSnapshot(s)
+	}
+}
