@@ -28,6 +28,7 @@ type term struct {
 	*Server
 	number  uint64
 	verify  verifier
+	barrier verifier
 	members *membership
 }
 
@@ -77,6 +78,20 @@ func (t *term) Key() ([]byte, error) { return t.key.get(t.keyMark()) }
 func (t *term) Verify(ctx context.Context) error {
 	return t.verify.do(ctx, func() error {
 		if err := t.node.raft.VerifyLeader().Error(); err != nil {
+			return fmt.Errorf("%w: %w", leader.ErrDeposed, err)
+		}
+		if now := t.node.raft.CurrentTerm(); now != t.number {
+			return fmt.Errorf("%w: term %d, now %d", leader.ErrDeposed, t.number, now)
+		}
+		return nil
+	})
+}
+
+// Barrier returns nil when the state machine has applied, in this term, every entry proposed before the call. Those who ask at the same time share
+// the answer.
+func (t *term) Barrier(ctx context.Context) error {
+	return t.barrier.do(ctx, func() error {
+		if err := t.node.raft.Barrier(applyTimeout).Error(); err != nil {
 			return fmt.Errorf("%w: %w", leader.ErrDeposed, err)
 		}
 		if now := t.node.raft.CurrentTerm(); now != t.number {

@@ -101,6 +101,38 @@ func (r *router) Space(ctx context.Context, in *metapb.SpaceRequest) (*metapb.Sp
 	return route(ctx, r.server, in, (*leader.Leader).Space)
 }
 
+func (r *router) Snapshot(ctx context.Context, in *metapb.SnapshotRequest) (*metapb.SnapshotReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Snapshot)
+}
+
+func (r *router) ListSnapshots(ctx context.Context, in *metapb.ListSnapshotsRequest) (*metapb.ListSnapshotsReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).ListSnapshots)
+}
+
+func (r *router) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRequest) (*metapb.DeleteSnapshotReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).DeleteSnapshot)
+}
+
+func (r *router) ProtectSnapshot(ctx context.Context, in *metapb.ProtectSnapshotRequest) (*metapb.ProtectSnapshotReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).ProtectSnapshot)
+}
+
+func (r *router) OpenSnapshot(ctx context.Context, in *metapb.OpenSnapshotRequest) (*metapb.OpenSnapshotReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).OpenSnapshot)
+}
+
+func (r *router) Orders(in *metapb.OrdersRequest, stream grpc.ServerStreamingServer[metapb.Order]) error {
+	l := r.server.leader.Load()
+	if l == nil {
+		return r.server.notLeader()
+	}
+	return l.Orders(in, stream)
+}
+
+func (r *router) Hold(ctx context.Context, in *metapb.HoldRequest) (*metapb.HoldReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Hold)
+}
+
 func (r *router) Status(ctx context.Context, in *metapb.StatusRequest) (*metapb.StatusReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).Status)
 }

@@ -288,7 +288,7 @@ func (s *Server) depose() {
 
 // begin waits until the state machine has everything that earlier leaders committed, introduces this server, and leads.
 func (s *Server) begin(ctx context.Context) error {
-	t := &term{Server: s, number: s.node.raft.CurrentTerm(), verify: verifier{asking: &s.asking}}
+	t := &term{Server: s, number: s.node.raft.CurrentTerm(), verify: verifier{asking: &s.asking}, barrier: verifier{asking: &s.asking}}
 	if err := s.node.raft.Barrier(barrierTimeout).Error(); err != nil {
 		return err
 	}

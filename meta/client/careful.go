@@ -45,6 +45,16 @@ func (c *careful) Remove(ctx context.Context, in *metapb.RemoveRequest, opts ...
 	return out, err
 }
 
+// DeleteSnapshot of what an earlier attempt has deleted has worked.
+func (c *careful) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRequest, opts ...grpc.CallOption) (*metapb.DeleteSnapshotReply, error) {
+	ctx, seen := watch(ctx)
+	out, err := c.MetaClient.DeleteSnapshot(ctx, in, opts...)
+	if status.Code(err) == codes.NotFound && seen.ambiguous {
+		return &metapb.DeleteSnapshotReply{}, nil
+	}
+	return out, err
+}
+
 // RemoveMds of what an earlier attempt has removed has worked.
 func (c *careful) RemoveMds(ctx context.Context, in *metapb.RemoveMdsRequest, opts ...grpc.CallOption) (*metapb.RemoveMdsReply, error) {
 	ctx, seen := watch(ctx)

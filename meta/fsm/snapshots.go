@@ -78,6 +78,20 @@ func (tx *txn) takeSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 	if out, err := tx.takenBefore(c); out != nil || err != nil {
 		return out, err
 	}
+	nodes, err := tx.checkTakes(c)
+	if err != nil {
+		return nil, err
+	}
+	out := &Taken{}
+	for i, f := range c.Files {
+		out.Snapshots = append(out.Snapshots, tx.take(f, nodes[i]))
+		out.Files = append(out.Files, tx.file(f.File, nodes[i]))
+	}
+	return out, nil
+}
+
+// checkTakes returns the nodes of the files if a snapshot can be taken of each.
+func (tx *txn) checkTakes(c *fsmpb.TakeSnapshots) ([]*fsmpb.Node, error) {
 	nodes := make([]*fsmpb.Node, len(c.Files))
 	for i, f := range c.Files {
 		if slices.ContainsFunc(c.Files[:i], func(o *fsmpb.TakeSnapshot) bool {
@@ -91,12 +105,7 @@ func (tx *txn) takeSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 		}
 		nodes[i] = n
 	}
-	out := &Taken{}
-	for i, f := range c.Files {
-		out.Snapshots = append(out.Snapshots, tx.take(f, nodes[i]))
-		out.Files = append(out.Files, tx.file(f.File, nodes[i]))
-	}
-	return out, nil
+	return nodes, nil
 }
 
 // takenBefore answers a command that was done already, by the snapshots' ids; nil: it was not.

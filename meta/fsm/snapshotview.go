@@ -43,6 +43,18 @@ func (v *View) NamedSnapshot(file uint64, name string) (*fsmpb.Snapshot, error) 
 	return s, nil
 }
 
+// CheckSnapshots tells whether a command would be refused now; it returns what it would have taken, if that is there already.
+func (v *View) CheckSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
+	if err := v.checkLevel(&fsmpb.Command{Command: &fsmpb.Command_TakeSnapshots{TakeSnapshots: c}}); err != nil {
+		return nil, err
+	}
+	if out, err := v.takenBefore(c); out != nil || err != nil {
+		return out, err
+	}
+	_, err := v.checkTakes(c)
+	return nil, err
+}
+
 // Snapshots returns a file's snapshots that are not being deleted, oldest first.
 func (v *View) Snapshots(file uint64) []*fsmpb.Snapshot { return seen(v.snapshotsOf(file)) }
 

@@ -12,6 +12,7 @@ import (
 
 	"pstorage/meta/config"
 	"pstorage/meta/fsm"
+	"pstorage/meta/snapshots"
 )
 
 // Errors of this package.
@@ -63,6 +64,9 @@ var statusCodes = []struct {
 	{fsm.ErrUnknownSnapshot, codes.NotFound},
 	{fsm.ErrProtected, codes.FailedPrecondition},
 	{fsm.ErrTooMany, codes.FailedPrecondition},
+	{fsm.ErrUnsettled, codes.Unavailable},
+	{snapshots.ErrBusy, codes.Unavailable},
+	{snapshots.ErrGivenUp, codes.Aborted},
 	{fsm.ErrRevision, codes.Aborted},
 	{ErrNotYet, codes.Unavailable},
 	{ErrNoKey, codes.Unavailable},
@@ -92,7 +96,7 @@ func Status(err error) error {
 			return s.Err()
 		}
 	}
-	if errors.Is(err, ErrDeposed) || errors.Is(err, fsm.ErrTerm) {
+	if errors.Is(err, ErrDeposed) || errors.Is(err, fsm.ErrTerm) || errors.Is(err, snapshots.ErrEnded) {
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	return status.Error(codes.Internal, err.Error())

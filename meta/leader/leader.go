@@ -10,9 +10,10 @@
 // What concerns iSCSI targets is answered by package targets, on top of this.
 //
 // Parts: leases.go says whose lease is live; takeover.go is for recovery, where it is a client itself; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
-// (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified.
+// (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified,
+// package snapshots takes snapshots.
 //
-// Goroutines: those of gRPC's handlers, of sessions, recovery and scrub. Locks: leases.mu, allocation locks per file; neither is held
+// Goroutines: those of gRPC's handlers, of sessions, recovery, scrub and snapshots. Locks: leases.mu, allocation locks per file; neither is held
 // while another of them is taken, and the state machine may be read under the first.
 package leader
 
@@ -32,6 +33,7 @@ import (
 	"pstorage/meta/rules"
 	"pstorage/meta/scrub"
 	"pstorage/meta/sessions"
+	"pstorage/meta/snapshots"
 )
 
 // Consensus is the Raft side.
@@ -41,6 +43,8 @@ type Consensus interface {
 	Propose(ctx context.Context, c *fsmpb.Command) (any, error)
 	// Verify returns nil if this server has led, in the Leader's term, at some moment after the call.
 	Verify(ctx context.Context) error
+	// Barrier returns nil when the state machine has applied every entry proposed before the call, in the Leader's term.
+	Barrier(ctx context.Context) error
 	// Metadata returns the metadata servers of the cluster.
 	Metadata() []*metapb.Mds
 	// TakeOver is what recovery takes files over with; nil: it does not.
@@ -59,6 +63,7 @@ type Leader struct {
 	sessions   *sessions.Registry
 	recovery   *recovery.Engine
 	scrub      *scrub.Engine
+	snapshots  *snapshots.Engine
 	leases     *leases
 	files      fileLocks
 	lostChunks lostCache
@@ -77,6 +82,7 @@ func New(c Consensus, log *slog.Logger) *Leader {
 	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Rescan() })
 	l.recovery = recovery.New(l, l.sessions, log)
 	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
+	l.snapshots = snapshots.New(l.alive, l)
 	go l.recovery.Run(l.alive)
 	go l.scrub.Run(l.alive)
 	return l
@@ -88,6 +94,7 @@ func (l *Leader) Close() {
 	l.sessions.Close()
 	<-l.recovery.Done()
 	<-l.scrub.Done()
+	l.snapshots.Wait()
 }
 
 // View reads the state machine.

@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52, 0}
 }
 
 type RemoveServersRequest_Action int32
@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66, 0}
 }
 
 type NotLeader struct {
@@ -2622,6 +2622,51 @@ func (x *SnapshotRequest) GetProtected() bool {
 	return false
 }
 
+// NoHolder is a detail of FAILED_PRECONDITION: nobody has these files open.
+type NoHolder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Paths         []string               `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NoHolder) Reset() {
+	*x = NoHolder{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NoHolder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NoHolder) ProtoMessage() {}
+
+func (x *NoHolder) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NoHolder.ProtoReflect.Descriptor instead.
+func (*NoHolder) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *NoHolder) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
 type SnapshotReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshots     []*Snapshot            `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
@@ -2631,7 +2676,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2643,7 +2688,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2656,7 +2701,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SnapshotReply) GetSnapshots() []*Snapshot {
@@ -2677,7 +2722,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2734,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2747,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListSnapshotsRequest) GetPath() string {
@@ -2735,7 +2780,7 @@ type ListSnapshotsReply struct {
 
 func (x *ListSnapshotsReply) Reset() {
 	*x = ListSnapshotsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2792,7 @@ func (x *ListSnapshotsReply) String() string {
 func (*ListSnapshotsReply) ProtoMessage() {}
 
 func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2805,7 @@ func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsReply.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListSnapshotsReply) GetSnapshots() []*Snapshot {
@@ -2779,7 +2824,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +2836,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +2849,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteSnapshotRequest) GetId() []byte {
@@ -2822,7 +2867,7 @@ type DeleteSnapshotReply struct {
 
 func (x *DeleteSnapshotReply) Reset() {
 	*x = DeleteSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2879,7 @@ func (x *DeleteSnapshotReply) String() string {
 func (*DeleteSnapshotReply) ProtoMessage() {}
 
 func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +2892,7 @@ func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotReply.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
 }
 
 type ProtectSnapshotRequest struct {
@@ -2860,7 +2905,7 @@ type ProtectSnapshotRequest struct {
 
 func (x *ProtectSnapshotRequest) Reset() {
 	*x = ProtectSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2872,7 +2917,7 @@ func (x *ProtectSnapshotRequest) String() string {
 func (*ProtectSnapshotRequest) ProtoMessage() {}
 
 func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2885,7 +2930,7 @@ func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ProtectSnapshotRequest) GetId() []byte {
@@ -2911,7 +2956,7 @@ type ProtectSnapshotReply struct {
 
 func (x *ProtectSnapshotReply) Reset() {
 	*x = ProtectSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2923,7 +2968,7 @@ func (x *ProtectSnapshotReply) String() string {
 func (*ProtectSnapshotReply) ProtoMessage() {}
 
 func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2936,7 +2981,7 @@ func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotReply.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProtectSnapshotReply) GetSnapshot() *Snapshot {
@@ -2957,7 +3002,7 @@ type OpenSnapshotRequest struct {
 
 func (x *OpenSnapshotRequest) Reset() {
 	*x = OpenSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2969,7 +3014,7 @@ func (x *OpenSnapshotRequest) String() string {
 func (*OpenSnapshotRequest) ProtoMessage() {}
 
 func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2982,7 +3027,7 @@ func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *OpenSnapshotRequest) GetPath() string {
@@ -3017,7 +3062,7 @@ type OpenSnapshotReply struct {
 
 func (x *OpenSnapshotReply) Reset() {
 	*x = OpenSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3074,7 @@ func (x *OpenSnapshotReply) String() string {
 func (*OpenSnapshotReply) ProtoMessage() {}
 
 func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3087,7 @@ func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotReply.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenSnapshotReply) GetSnapshot() *Snapshot {
@@ -3075,7 +3120,7 @@ type OrdersRequest struct {
 
 func (x *OrdersRequest) Reset() {
 	*x = OrdersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3087,7 +3132,7 @@ func (x *OrdersRequest) String() string {
 func (*OrdersRequest) ProtoMessage() {}
 
 func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3100,7 +3145,7 @@ func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrdersRequest.ProtoReflect.Descriptor instead.
 func (*OrdersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OrdersRequest) GetClient() *Client {
@@ -3122,7 +3167,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3134,7 +3179,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3147,7 +3192,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Order) GetRequest() []byte {
@@ -3176,7 +3221,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3233,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3246,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *HoldRequest) GetClient() *Client {
@@ -3243,7 +3288,7 @@ type HoldReply struct {
 
 func (x *HoldReply) Reset() {
 	*x = HoldReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3300,7 @@ func (x *HoldReply) String() string {
 func (*HoldReply) ProtoMessage() {}
 
 func (x *HoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3313,7 @@ func (x *HoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
 func (*HoldReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *HoldReply) GetTaken() bool {
@@ -3293,7 +3338,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3305,7 +3350,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3318,7 +3363,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 type StatusReply struct {
@@ -3349,7 +3394,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3361,7 +3406,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3374,7 +3419,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -3535,7 +3580,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3547,7 +3592,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3560,7 +3605,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Recovery) GetQueued() uint64 {
@@ -3642,7 +3687,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3699,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3712,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -3740,7 +3785,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3752,7 +3797,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3765,7 +3810,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -3811,7 +3856,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3823,7 +3868,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3836,7 +3881,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 type MembersReply struct {
@@ -3851,7 +3896,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3863,7 +3908,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3876,7 +3921,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -3923,7 +3968,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3935,7 +3980,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3948,7 +3993,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -4012,7 +4057,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4024,7 +4069,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4037,7 +4082,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -4086,7 +4131,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4098,7 +4143,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4111,7 +4156,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -4195,7 +4240,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4207,7 +4252,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4220,7 +4265,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -4254,7 +4299,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4266,7 +4311,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4279,7 +4324,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -4304,7 +4349,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4316,7 +4361,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4329,7 +4374,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 type SetConfigRequest struct {
@@ -4341,7 +4386,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4398,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4411,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -4385,7 +4430,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4397,7 +4442,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4410,7 +4455,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -4432,7 +4477,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4444,7 +4489,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4457,7 +4502,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -4499,7 +4544,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4511,7 +4556,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4524,7 +4569,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -4560,7 +4605,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4572,7 +4617,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4585,7 +4630,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -4611,7 +4656,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4623,7 +4668,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4636,7 +4681,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -4659,7 +4704,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4716,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4729,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -4740,7 +4785,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +4797,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +4810,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -4899,7 +4944,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +4956,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +4969,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Register) GetId() uint32 {
@@ -4986,7 +5031,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4998,7 +5043,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5011,7 +5056,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -5042,7 +5087,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5054,7 +5099,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5067,7 +5112,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -5133,7 +5178,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5145,7 +5190,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5158,7 +5203,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -5263,7 +5308,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5275,7 +5320,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5288,7 +5333,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -5316,7 +5361,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5373,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5386,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -5379,7 +5424,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5391,7 +5436,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5404,7 +5449,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -5455,7 +5500,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5467,7 +5512,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5480,7 +5525,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -5540,7 +5585,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5552,7 +5597,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5565,7 +5610,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -5622,7 +5667,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5634,7 +5679,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5647,7 +5692,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -5701,7 +5746,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5713,7 +5758,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5726,7 +5771,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Command) GetId() uint64 {
@@ -5921,7 +5966,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5933,7 +5978,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5946,7 +5991,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -5971,7 +6016,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5983,7 +6028,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5996,7 +6041,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -6057,7 +6102,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6069,7 +6114,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6082,7 +6127,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -6101,7 +6146,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6113,7 +6158,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6126,7 +6171,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -6145,7 +6190,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6157,7 +6202,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6170,7 +6215,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -6196,7 +6241,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6208,7 +6253,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6221,7 +6266,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -6275,7 +6320,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6287,7 +6332,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6300,7 +6345,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -6319,7 +6364,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6331,7 +6376,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6344,7 +6389,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -6366,7 +6411,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6378,7 +6423,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6391,7 +6436,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -6421,7 +6466,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6433,7 +6478,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6446,7 +6491,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -6486,7 +6531,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6498,7 +6543,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6511,7 +6556,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -6563,7 +6608,7 @@ type Fold struct {
 
 func (x *Fold) Reset() {
 	*x = Fold{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6575,7 +6620,7 @@ func (x *Fold) String() string {
 func (*Fold) ProtoMessage() {}
 
 func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6588,7 +6633,7 @@ func (x *Fold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fold.ProtoReflect.Descriptor instead.
 func (*Fold) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Fold) GetFile() uint64 {
@@ -6634,7 +6679,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6646,7 +6691,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6659,7 +6704,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Result) GetId() uint64 {
@@ -6715,7 +6760,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6727,7 +6772,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6740,7 +6785,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -6977,7 +7022,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x03ids\x18\x02 \x03(\fR\x03ids\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x1c\n" +
-	"\tprotected\x18\x05 \x01(\bR\tprotected\"I\n" +
+	"\tprotected\x18\x05 \x01(\bR\tprotected\" \n" +
+	"\bNoHolder\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\tR\x05paths\"I\n" +
 	"\rSnapshotReply\x128\n" +
 	"\tsnapshots\x18\x01 \x03(\v2\x1a.pstorage.meta.v1.SnapshotR\tsnapshots\"L\n" +
 	"\x14ListSnapshotsRequest\x12\x12\n" +
@@ -7357,7 +7404,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 97)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -7397,68 +7444,69 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*FileSpace)(nil),                // 35: pstorage.meta.v1.FileSpace
 	(*Snapshot)(nil),                 // 36: pstorage.meta.v1.Snapshot
 	(*SnapshotRequest)(nil),          // 37: pstorage.meta.v1.SnapshotRequest
-	(*SnapshotReply)(nil),            // 38: pstorage.meta.v1.SnapshotReply
-	(*ListSnapshotsRequest)(nil),     // 39: pstorage.meta.v1.ListSnapshotsRequest
-	(*ListSnapshotsReply)(nil),       // 40: pstorage.meta.v1.ListSnapshotsReply
-	(*DeleteSnapshotRequest)(nil),    // 41: pstorage.meta.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotReply)(nil),      // 42: pstorage.meta.v1.DeleteSnapshotReply
-	(*ProtectSnapshotRequest)(nil),   // 43: pstorage.meta.v1.ProtectSnapshotRequest
-	(*ProtectSnapshotReply)(nil),     // 44: pstorage.meta.v1.ProtectSnapshotReply
-	(*OpenSnapshotRequest)(nil),      // 45: pstorage.meta.v1.OpenSnapshotRequest
-	(*OpenSnapshotReply)(nil),        // 46: pstorage.meta.v1.OpenSnapshotReply
-	(*OrdersRequest)(nil),            // 47: pstorage.meta.v1.OrdersRequest
-	(*Order)(nil),                    // 48: pstorage.meta.v1.Order
-	(*HoldRequest)(nil),              // 49: pstorage.meta.v1.HoldRequest
-	(*HoldReply)(nil),                // 50: pstorage.meta.v1.HoldReply
-	(*StatusRequest)(nil),            // 51: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),              // 52: pstorage.meta.v1.StatusReply
-	(*Recovery)(nil),                 // 53: pstorage.meta.v1.Recovery
-	(*Mds)(nil),                      // 54: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),                  // 55: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),           // 56: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),             // 57: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),           // 58: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),             // 59: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),        // 60: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),          // 61: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),         // 62: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),           // 63: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),         // 64: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 65: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 66: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 67: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 68: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 69: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 70: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 71: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 72: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 73: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 74: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 75: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 76: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 77: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 78: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 79: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 80: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 81: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 82: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 83: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 84: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 85: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 86: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 87: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 88: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 89: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 90: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 91: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 92: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 93: pstorage.meta.v1.Mend
-	(*Fold)(nil),                     // 94: pstorage.meta.v1.Fold
-	(*Result)(nil),                   // 95: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 96: pstorage.meta.v1.Progress
-	nil,                              // 97: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 98: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 99: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*NoHolder)(nil),                 // 38: pstorage.meta.v1.NoHolder
+	(*SnapshotReply)(nil),            // 39: pstorage.meta.v1.SnapshotReply
+	(*ListSnapshotsRequest)(nil),     // 40: pstorage.meta.v1.ListSnapshotsRequest
+	(*ListSnapshotsReply)(nil),       // 41: pstorage.meta.v1.ListSnapshotsReply
+	(*DeleteSnapshotRequest)(nil),    // 42: pstorage.meta.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotReply)(nil),      // 43: pstorage.meta.v1.DeleteSnapshotReply
+	(*ProtectSnapshotRequest)(nil),   // 44: pstorage.meta.v1.ProtectSnapshotRequest
+	(*ProtectSnapshotReply)(nil),     // 45: pstorage.meta.v1.ProtectSnapshotReply
+	(*OpenSnapshotRequest)(nil),      // 46: pstorage.meta.v1.OpenSnapshotRequest
+	(*OpenSnapshotReply)(nil),        // 47: pstorage.meta.v1.OpenSnapshotReply
+	(*OrdersRequest)(nil),            // 48: pstorage.meta.v1.OrdersRequest
+	(*Order)(nil),                    // 49: pstorage.meta.v1.Order
+	(*HoldRequest)(nil),              // 50: pstorage.meta.v1.HoldRequest
+	(*HoldReply)(nil),                // 51: pstorage.meta.v1.HoldReply
+	(*StatusRequest)(nil),            // 52: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 53: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 54: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 55: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 56: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 57: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 58: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 59: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 60: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 61: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 62: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 63: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 64: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),         // 65: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 66: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 67: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 68: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 69: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 70: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 71: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 72: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 73: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 74: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 75: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 76: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 77: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 78: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 79: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 80: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 81: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 82: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 83: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 84: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 85: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 86: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 87: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 88: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 89: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 90: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 91: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 92: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 93: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 94: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 95: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 96: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 97: pstorage.meta.v1.Progress
+	nil,                              // 98: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 99: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 100: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
@@ -7494,54 +7542,54 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	14,  // 30: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
 	14,  // 31: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
 	17,  // 32: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	54,  // 33: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	97,  // 34: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	55,  // 33: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	98,  // 34: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
 	18,  // 35: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	53,  // 36: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	54,  // 36: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
 	1,   // 37: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	55,  // 38: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	55,  // 39: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	98,  // 40: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	99,  // 41: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	56,  // 38: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	56,  // 39: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	99,  // 40: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	100, // 41: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
 	2,   // 42: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	70,  // 43: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	71,  // 43: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
 	0,   // 44: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	72,  // 45: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	73,  // 46: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	75,  // 47: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	95,  // 48: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	96,  // 49: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	78,  // 50: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	76,  // 51: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	74,  // 52: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	73,  // 45: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	74,  // 46: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	76,  // 47: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	96,  // 48: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	97,  // 49: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	79,  // 50: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	77,  // 51: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	75,  // 52: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
 	18,  // 53: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	77,  // 54: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	80,  // 55: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	82,  // 56: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	81,  // 57: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 58: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 59: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	83,  // 60: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	85,  // 61: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	86,  // 62: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	87,  // 63: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	88,  // 64: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	91,  // 65: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	89,  // 66: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	90,  // 67: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	92,  // 68: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	93,  // 69: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	94,  // 70: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
-	84,  // 71: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	81,  // 72: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 73: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 74: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 75: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 76: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 77: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 78: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 79: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	81,  // 80: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	78,  // 54: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	81,  // 55: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	83,  // 56: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	82,  // 57: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 58: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 59: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	84,  // 60: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	86,  // 61: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	87,  // 62: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	88,  // 63: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	89,  // 64: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	92,  // 65: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	90,  // 66: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	91,  // 67: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	93,  // 68: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	94,  // 69: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	95,  // 70: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	85,  // 71: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	82,  // 72: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 73: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 74: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 75: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 76: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 77: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 78: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 79: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	82,  // 80: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
 	6,   // 81: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
 	7,   // 82: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
 	9,   // 83: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
@@ -7557,21 +7605,21 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	31,  // 93: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
 	33,  // 94: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
 	37,  // 95: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
-	39,  // 96: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
-	41,  // 97: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
-	43,  // 98: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
-	45,  // 99: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
-	47,  // 100: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
-	49,  // 101: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
-	51,  // 102: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	64,  // 103: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	66,  // 104: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	56,  // 105: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	58,  // 106: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	60,  // 107: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	62,  // 108: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	68,  // 109: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	71,  // 110: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	40,  // 96: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	42,  // 97: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	44,  // 98: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
+	46,  // 99: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	48,  // 100: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	50,  // 101: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	52,  // 102: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	65,  // 103: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	67,  // 104: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	57,  // 105: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	59,  // 106: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	61,  // 107: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	63,  // 108: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	69,  // 109: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	72,  // 110: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
 	5,   // 111: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
 	8,   // 112: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
 	10,  // 113: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
@@ -7586,22 +7634,22 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	30,  // 122: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
 	32,  // 123: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
 	34,  // 124: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	38,  // 125: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
-	40,  // 126: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
-	42,  // 127: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
-	44,  // 128: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
-	46,  // 129: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
-	48,  // 130: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
-	50,  // 131: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
-	52,  // 132: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	65,  // 133: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	67,  // 134: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	57,  // 135: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	59,  // 136: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	61,  // 137: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	63,  // 138: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	69,  // 139: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	79,  // 140: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	39,  // 125: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	41,  // 126: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	43,  // 127: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	45,  // 128: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
+	47,  // 129: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	49,  // 130: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	51,  // 131: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	53,  // 132: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	66,  // 133: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	68,  // 134: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	58,  // 135: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	60,  // 136: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	62,  // 137: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	64,  // 138: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	70,  // 139: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	80,  // 140: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
 	111, // [111:141] is the sub-list for method output_type
 	81,  // [81:111] is the sub-list for method input_type
 	81,  // [81:81] is the sub-list for extension type_name
@@ -7614,7 +7662,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[68].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[69].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -7623,11 +7671,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[76].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[77].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[79].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[80].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -7646,7 +7694,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   97,
+			NumMessages:   98,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -9,6 +9,7 @@ package metatest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -36,6 +37,9 @@ type Cluster struct {
 	TakeOver leader.TakeOver
 	// Before, if set, is called with each command before it is applied.
 	Before func(*fsmpb.Command)
+	// Lose, if set, tells whether the outcome of a command stays unknown to who proposes it: it is applied by the next barrier, or before the next leader
+	// leads, unless Forget comes first.
+	Lose func(*fsmpb.Command) bool
 	// Key is what accounts are sealed with; nil: it is lost.
 	Key []byte
 
@@ -43,6 +47,7 @@ type Cluster struct {
 	index   uint64
 	term    uint64
 	servers map[uint32]*Server
+	late    []*raft.Log
 
 	leaderMu sync.Mutex
 	leader   *leader.Leader
@@ -63,6 +68,7 @@ func New(t testing.TB) *Cluster {
 // Lead begins a new term with a new leader; servers that run attach to it.
 func (c *Cluster) Lead() *leader.Leader {
 	c.depose()
+	c.settle()
 	c.mu.Lock()
 	c.term++
 	term := &consensus{c, c.term}
@@ -160,7 +166,46 @@ func (t *consensus) Propose(ctx context.Context, cmd *fsmpb.Command) (any, error
 	if t.Cluster.Before != nil {
 		t.Cluster.Before(cmd)
 	}
+	if t.Lose != nil && t.Lose(cmd) {
+		return nil, errors.Join(leader.ErrDeposed, t.lose(cmd))
+	}
 	return t.apply(cmd)
+}
+
+func (c *Cluster) lose(cmd *fsmpb.Command) error {
+	data, err := proto.Marshal(cmd)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = append(c.late, &raft.Log{Term: c.term, Type: raft.LogCommand, Data: data})
+	return err
+}
+
+// settle applies what was lost.
+func (c *Cluster) settle() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.late {
+		c.index++
+		l.Index = c.index
+		c.Machine.Apply(l)
+	}
+	c.late = nil
+}
+
+// Delay has what was lost be applied only when the next leader leads already, as an entry of its log. No real log does so: the entry itself is refused.
+func (c *Cluster) Delay() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.late {
+		l.Term++
+	}
+}
+
+// Forget has what was lost never be applied: the next leader lacks it.
+func (c *Cluster) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = nil
 }
 
 func (t *consensus) Verify(ctx context.Context) error {
@@ -170,6 +215,15 @@ func (t *consensus) Verify(ctx context.Context) error {
 		return fmt.Errorf("term %d, now %d: %w", t.number, t.term, leader.ErrDeposed)
 	}
 	return ctx.Err()
+}
+
+// Barrier is reached when what was lost is applied: all else is applied when it is proposed.
+func (t *consensus) Barrier(ctx context.Context) error {
+	if err := t.Verify(ctx); err != nil {
+		return err
+	}
+	t.settle()
+	return nil
 }
 
 func (t *consensus) Metadata() []*metapb.Mds { return nil }
