@@ -32,6 +32,8 @@ type app struct {
 	connect func(a *app) (metapb.MetaClient, io.Closer, error)
 	// connectTargets is connect for the registry of iSCSI targets.
 	connectTargets func(a *app) (targetpb.TargetsClient, io.Closer, error)
+	// hold opens volumes that nobody has open, for as long as a snapshot of them is taken.
+	hold func(ctx context.Context, a *app, meta metapb.MetaClient, paths []string) (io.Closer, error)
 
 	cluster  string
 	servers  []string

@@ -17,7 +17,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1 // anything not listed below
 	exitUsage       = 2 // the command line, or a value on it, is wrong
-	exitNotFound    = 3 // no such volume, target or account
+	exitNotFound    = 3 // no such volume, snapshot, target or account
 	exitUnreachable = 4 // no metadata server answers, or the cluster cannot do it now
 	exitRefused     = 5 // not confirmed, in use, or there already
 	exitDamaged     = 6 // cs-check found damage
@@ -28,7 +28,7 @@ const exitCodesHelp = `Exit codes:
   0  done
   1  failed; the message on standard error says why
   2  the command line, or a value on it, is wrong
-  3  there is no such volume, iSCSI target or account
+  3  there is no such volume, snapshot, iSCSI target or account
   4  no metadata server answers, or the cluster cannot do it now: try again
   5  refused: not confirmed, in use, or there already
   6  cs-check found damage

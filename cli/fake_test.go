@@ -30,6 +30,7 @@ type fakeMeta struct {
 
 	servers []*metapb.Server
 	removed []metapb.RemoveServersRequest_Action
+	snaps   fakeSnapshots
 }
 
 // RemoveServers drops what is not active at once, and the rest by the next Status.
@@ -47,7 +48,9 @@ func (f *fakeMeta) RemoveServers(_ context.Context, r *metapb.RemoveServersReque
 	return out, f.err
 }
 
-func newFakeMeta() *fakeMeta { return &fakeMeta{files: map[string]*metapb.FileInfo{}} }
+func newFakeMeta() *fakeMeta {
+	return &fakeMeta{files: map[string]*metapb.FileInfo{}, snaps: fakeSnapshots{held: map[string]bool{}}}
+}
 
 func (f *fakeMeta) Close() error { return nil }
 
@@ -188,6 +191,7 @@ func (s *session) run(input string, args ...string) result {
 		},
 		connect:        func(*app) (metapb.MetaClient, io.Closer, error) { return s.meta, s.meta, nil },
 		connectTargets: func(*app) (targetpb.TargetsClient, io.Closer, error) { return s.targets, s.meta, nil },
+		hold:           s.meta.hold,
 	}
 	code := a.run(context.Background(), args)
 	return result{code, out.String(), errs.String()}

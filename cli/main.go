@@ -26,7 +26,7 @@ func main() {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv,
 		interactive:  term.IsTerminal(int(os.Stdin.Fd())),
 		readPassword: func() ([]byte, error) { return term.ReadPassword(int(os.Stdin.Fd())) },
-		connect:      connectMeta, connectTargets: connectTargets,
+		connect:      connectMeta, connectTargets: connectTargets, hold: holdVolumes,
 	}
 	os.Exit(a.run(context.Background(), arguments(os.Args)))
 }

@@ -26,6 +26,7 @@ type Volume struct {
 	Epoch      uint64 `json:"epoch"`
 	Holder     string `json:"holder,omitempty"`
 	HolderHost string `json:"holder_host,omitempty"`
+	Snapshots  uint64 `json:"snapshots,omitempty"` // those being deleted among them
 	Clean      bool   `json:"clean"`
 	Created    int64  `json:"created_unix,omitempty"`
 	Dates             // of verification
@@ -47,7 +48,8 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
 		Losses: f.GetLosses(), Lost: f.GetLostBlocks(),
 		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
-		Dates: Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
+		Snapshots: uint64(max(len(f.GetLayers()), 1) - 1),
+		Dates:     Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
 	}
 }
 
@@ -124,6 +126,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Chunks > 0 {
 		fmt.Fprintf(&lines, "Verified: %s\n", v.Dates)
+	}
+	if v.Snapshots > 0 {
+		fmt.Fprintf(&lines, "Snapshots: %d\n", v.Snapshots)
 	}
 	if v.Losses > 0 {
 		fmt.Fprintf(&lines, "Losses: %s\n", losses(v.Losses))
