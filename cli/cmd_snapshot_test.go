@@ -176,6 +176,19 @@ func TestSnapshotsThatWereGivenUpSayWhy(t *testing.T) {
 	}
 }
 
+func TestRemovingAVolumeSaysHowManySnapshotsGo(t *testing.T) {
+	s := newSession(t)
+	s.tty = true
+	s.run("", "create", "demo", "-s", "1G")
+	s.meta.files["/demo"].Layers = []uint32{1, 4, 5}
+	if r := s.run("n\n", "rm", "demo"); !strings.Contains(r.err, "with 2 snapshots") {
+		t.Errorf("%q", r.err)
+	}
+	if r := s.run("", "get-attr", "demo"); !strings.Contains(r.out, "Snapshots: 2\n") {
+		t.Errorf("%q", r.out)
+	}
+}
+
 func TestSnapshotsAreCompleted(t *testing.T) {
 	s := newSession(t)
 	s.run("", "create", "demo", "-s", "1G")

@@ -200,7 +200,11 @@ func (a *app) confirmRemove(cmd *cobra.Command, path string) error {
 	if file.GetDirectory() {
 		return nil // it goes only if it is empty
 	}
-	return a.confirm(fmt.Sprintf("Remove volume %s (%s, %d chunks written) and all its data?", path[1:], size.Format(file.GetSize()), file.GetChunks()), "--yes (or --force)")
+	and := ""
+	if n := print.NewVolume(file).Snapshots; n > 0 {
+		and = fmt.Sprintf(", with %d snapshots", n)
+	}
+	return a.confirm(fmt.Sprintf("Remove volume %s (%s, %d chunks written%s) and all its data?", path[1:], size.Format(file.GetSize()), file.GetChunks(), and), "--yes (or --force)")
 }
 
 func (a *app) resizeCommand() *cobra.Command {

@@ -66,6 +66,7 @@ var statusCodes = []struct {
 	{fsm.ErrTooMany, codes.FailedPrecondition},
 	{fsm.ErrUnsettled, codes.Unavailable},
 	{snapshots.ErrBusy, codes.Unavailable},
+	{snapshots.ErrChanged, codes.Unavailable},
 	{snapshots.ErrGivenUp, codes.Aborted},
 	{fsm.ErrRevision, codes.Aborted},
 	{ErrNotYet, codes.Unavailable},

@@ -21,7 +21,8 @@ const (
 	raiseWait = 500 * time.Millisecond
 )
 
-// Open gives the lease to a client (R1): if nobody's is live, or if it is the client's own, of an earlier process, or recovery's.
+// Open gives the lease to a client (R1): if nobody's is live, or if it is the client's own, of an earlier process, or recovery's. The layers in the reply are those
+// at the grant's place in the log: snapshots that were asked for under an earlier epoch are either before it or refused.
 func (l *Leader) Open(ctx context.Context, in *metapb.OpenRequest) (*metapb.OpenReply, error) {
 	if isSuccessor(in.Client.GetId()) {
 		return nil, Status(invalid("client %x: recovery's own name", in.Client.Id))

@@ -1032,7 +1032,7 @@ func (x *OpenRequest) GetReadOnly() bool {
 
 type OpenReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	File          *FileInfo              `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // as the grant left it: its layers are the holder's until a Hold tells it others
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	LeaseMs       int64                  `protobuf:"varint,3,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"` // from the moment the holder *sent* this or a later renewal; it stops before that by its margin
 	Servers       []*Server              `protobuf:"bytes,4,rep,name=servers,proto3" json:"servers,omitempty"`

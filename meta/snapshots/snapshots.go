@@ -53,6 +53,8 @@ var (
 	ErrBusy = errors.New("another snapshot is being taken")
 	// ErrGivenUp: a holder has not held its writes back in time.
 	ErrGivenUp = errors.New("no snapshot was taken")
+	// ErrChanged: the files are not as they were when the request began.
+	ErrChanged = errors.New("files have changed hands meanwhile")
 	// ErrEnded: this server does not lead any more.
 	ErrEnded = errors.New("this metadata server does not lead any more")
 )
@@ -209,7 +211,7 @@ func (e *Engine) run(r *request) {
 	select {
 	case <-r.complete:
 		out, err := e.state.Propose(e.alive, &fsmpb.Command{Command: &fsmpb.Command_TakeSnapshots{TakeSnapshots: r.command}})
-		if r.err = err; err == nil {
+		if r.err = changed(err); err == nil {
 			r.taken = out.(*fsm.Taken)
 		}
 	case <-late.C:
@@ -224,6 +226,16 @@ func (e *Engine) run(r *request) {
 	}
 	e.mu.Unlock()
 	close(r.decided)
+}
+
+// changed says of a refusal whether it may be tried again at once: a file has another holder by now, say.
+func changed(err error) error {
+	for _, e := range []error{fsm.ErrNotHolder, fsm.ErrUnsettled, fsm.ErrConflict} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %v", ErrChanged, err)
+		}
+	}
+	return err
 }
 
 // late says who has not held.
