@@ -33,6 +33,9 @@ type Client struct {
 	links   map[uint32]*link
 	known   map[uint32]*metapb.Server
 	volumes map[*Volume]struct{}
+
+	stopOrders context.CancelFunc // while there are volumes
+	orders     map[ordered]bool   // being carried out
 }
 
 // New returns a client. It talks to nobody before a volume is opened.
@@ -42,7 +45,8 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("blockstore: a client needs metadata servers and an identity")
 	}
 	c := &Client{cfg: cfg, meta: cfg.Meta, log: cfg.Logger, base: time.Now(), cluster: cfg.ClusterID,
-		links: map[uint32]*link{}, known: map[uint32]*metapb.Server{}, volumes: map[*Volume]struct{}{}}
+		links: map[uint32]*link{}, known: map[uint32]*metapb.Server{}, volumes: map[*Volume]struct{}{},
+		orders: map[ordered]bool{}}
 	c.me = &metapb.Client{Id: cfg.Identity.ID[:], Incarnation: cfg.Identity.Incarnation, Host: cfg.Host}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Registry != nil {

@@ -87,9 +87,12 @@ func (w waiter) Complete(batch []*block.Request) {
 }
 
 // flush is a last flush, past the closed door.
-func (v *Volume) flush(ctx context.Context) error {
+func (v *Volume) flush(ctx context.Context) error { return v.flushWith(ctx, 0) }
+
+// flushWith is flush with flags.
+func (v *Volume) flushWith(ctx context.Context, flags block.Flags) error {
 	w := make(waiter, 1)
-	r := &block.Request{Op: block.Flush, Done: w}
+	r := &block.Request{Op: block.Flush, Flags: flags, Done: w}
 	v.inflight.Add(1)
 	v.submit([]*block.Request{r})
 	select {

@@ -19,6 +19,7 @@ func (v *Volume) compareAndWrite(r *block.Request) {
 	} else {
 		v.metrics.done(r, v.c.now()-start)
 	}
+	v.gate.leave()
 	b := v.newBatch()
 	b.done = append(b.done, r)
 	v.finishBatch(b)

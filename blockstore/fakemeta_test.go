@@ -33,6 +33,7 @@ type fakeMeta struct {
 	norm              int
 	allocations       int
 	closing           func() // between the end of a lease and the answer
+	orders            fakeOrders
 }
 
 const (
@@ -232,6 +233,7 @@ func (s *fakeServer) prepare(index uint32, version uint64, state store.State, ep
 		s.replicas[id] = r
 	}
 	r.version, r.state, r.suspect, r.forgot, r.open, r.fresh, r.corrupt = version, state, false, false, false, map[uint32]bool{}, nil
+	r.top, r.below = 0, nil
 	s.fence[fakeFile] = max(s.fence[fakeFile], epoch)
 	return true
 }

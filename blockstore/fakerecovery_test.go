@@ -156,12 +156,8 @@ func (m *fakeMeta) pull(i uint32, version uint64, t *fakeServer, pause func()) {
 		return
 	}
 	from := m.server(c.Insync[0])
-	from.mu.Lock()
-	image := map[uint32][]byte{}
-	for no, b := range from.replica(i).blocks {
-		image[no] = b
-	}
-	from.mu.Unlock()
+	var image fakeReplica
+	from.set(func() { image = from.replica(i).image() })
 	m.mu.Unlock()
 	pause()
 	m.mu.Lock()
@@ -175,17 +171,9 @@ func (m *fakeMeta) pull(i uint32, version uint64, t *fakeServer, pause func()) {
 }
 
 // take makes the replica equal to an image, but for the blocks written meanwhile (R7fresh).
-func (r *fakeReplica) take(image map[uint32][]byte) {
-	for no := range r.blocks {
-		if image[no] == nil && !r.fresh[no] {
-			delete(r.blocks, no)
-		}
-	}
-	for no, b := range image {
-		if !r.fresh[no] {
-			r.blocks[no] = b
-		}
-	}
+func (r *fakeReplica) take(image fakeReplica) {
+	r.takeBelow(image)
+	r.blocks = laid(image.blocks, r.blocks, r.fresh)
 	r.sync()
 	r.state, r.open = store.InSync, true
 }

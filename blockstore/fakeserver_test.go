@@ -43,6 +43,8 @@ type fakeReplica struct {
 	blocks  map[uint32][]byte
 	synced  map[uint32][]byte
 	fresh   map[uint32]bool // written since Prepare
+	top     uint32          // layer that takes writes; 0: the first
+	below   map[uint32]*fakeView
 	corrupt map[uint32]bool
 }
 
@@ -268,6 +270,7 @@ func (s *fakeServer) kill(power bool) {
 		r.suspect = r.suspect || r.open
 		if power {
 			r.forgot = r.suspect
+			r.losePowerBelow()
 			r.blocks = make(map[uint32][]byte, len(r.synced))
 			for no, b := range r.synced {
 				r.blocks[no] = b

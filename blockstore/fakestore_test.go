@@ -117,7 +117,7 @@ func (s *fakeServer) check(w *wire.Call, r *fakeReplica) wire.Status {
 	case r.suspect:
 		return wire.Suspect
 	}
-	if st := s.checkEpoch(w); st != wire.OK {
+	if st := s.checkEpoch(w); st != wire.OK && w.Flags&wire.FlagFrozen == 0 {
 		return st
 	}
 	if w.Aux0 = r.version; w.Version != r.version {
@@ -127,6 +127,11 @@ func (s *fakeServer) check(w *wire.Call, r *fakeReplica) wire.Status {
 }
 
 func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
+	if w.Op != wire.OpRead && w.Op != wire.OpTable {
+		if st := r.grow(w); st != wire.OK {
+			return st
+		}
+	}
 	switch w.Op {
 	case wire.OpRead, wire.OpTable:
 		return r.read(w)
@@ -144,7 +149,7 @@ func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
 func (r *fakeReplica) read(w *wire.Call) wire.Status {
 	for i := range w.Length / block.Size {
 		no := w.Offset/block.Size + i
-		data := r.blocks[no]
+		data := r.seen(w.Layer)[no]
 		code := chunk.Absent
 		if data != nil {
 			code = chunk.BlockSum(w.Chunk, no, data)
@@ -246,4 +251,5 @@ func (r *fakeReplica) sync() {
 	for no, b := range r.blocks {
 		r.synced[no] = b
 	}
+	r.syncBelow()
 }

@@ -48,6 +48,9 @@ func (v *Volume) answered(b *batch, p *piece) {
 	switch v.judge(ch, p) {
 	case good:
 		ch.tries, ch.baffled = 0, false
+		if p.write {
+			v.assertLayer(p)
+		}
 		if p.write && p.flags&wire.FlagSync == 0 {
 			v.acknowledge(ch, p)
 		}

@@ -156,7 +156,9 @@ func (f *flusher) heed(c *call) {
 // complete ends the round's requests. mu is held.
 func (f *flusher) complete(b *batch) {
 	if f.err == nil {
-		f.err = f.succeed()
+		if f.err = f.succeed(); f.err != nil && !f.heard() {
+			f.v.losses.keep(f.number)
+		}
 	} else {
 		f.v.losses.failed(f.number)
 	}

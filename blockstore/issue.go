@@ -140,13 +140,14 @@ func (v *Volume) writeTo(b *batch, p *piece, c *call, vs *vserver) {
 	b.add(vs.link, &c.Call)
 }
 
-// address fills in what the piece's calls have in common; the epoch is the one the volume was opened with, always (R2).
+// address fills in what the piece's calls have in common; the epoch is the one the volume was opened with, always (R2), the layer
+// the one that it has now (R11).
 func (v *Volume) address(p *piece, c *call) {
 	c.p = p
 	c.Done = v
 	c.Flags = p.flags
 	c.Chunk = chunk.ID{File: v.file, Index: p.ch.index}
-	c.Layer, c.Epoch, c.Version = v.layer, v.epoch, p.version
+	c.Layer, c.Epoch, c.Version = v.layer.Load(), v.epoch, p.version
 }
 
 // issueRead sends a read to one in-sync replica (R10).

@@ -67,6 +67,9 @@ func (l *losses) succeeded(round uint64) (told bool) {
 	return round <= l.lost.Load()
 }
 
+// keep has the next round tell, of what one has told nobody.
+func (l *losses) keep(round uint64) { raiseTo(&l.lost, round+1) }
+
 func raiseTo(n *atomic.Uint64, to uint64) {
 	for old := n.Load(); old < to && !n.CompareAndSwap(old, to); old = n.Load() {
 	}

@@ -19,7 +19,8 @@ type metrics struct {
 	reads, writes, zeroes                     counters
 	flushes, errors                           atomic.Int64
 	dropped, reconciled, replicaErrors, waits atomic.Int64
-	losses, ahead                             atomic.Int64
+	losses, ahead, snapshots                  atomic.Int64
+	pauses                                    counters // of writes, for snapshots
 }
 
 type counters struct {
@@ -40,6 +41,10 @@ func (m *metrics) of(op block.Op) *counters {
 func (m *metrics) done(r *block.Request, ns int64) {
 	c := m.of(r.Op)
 	c.bytes.Add(r.Length)
+	c.observe(ns)
+}
+
+func (c *counters) observe(ns int64) {
 	c.nanoseconds.Add(ns)
 	c.buckets[min(bits.Len64(uint64(max(ns-1, 0))/1000), latencyBuckets-1)].Add(1)
 }
@@ -71,12 +76,15 @@ var (
 	descFailed  = prometheus.NewDesc("pstorage_volume_replica_errors_total", "Errors of single replicas.", []string{"volume"}, nil)
 	descRetries = prometheus.NewDesc("pstorage_volume_waits_total", "Times that part of a request had to wait for a repair.", []string{"volume"}, nil)
 	descLosses  = prometheus.NewDesc("pstorage_volume_losses_total", "Chunks that have lost writes that were not flushed, with the power of all replicas.", []string{"volume"}, nil)
+	descPauses  = prometheus.NewDesc("pstorage_volume_snapshot_pause_seconds", "Time for which writes were held back for snapshots.", []string{"volume"}, nil)
+	descLayers  = prometheus.NewDesc("pstorage_volume_snapshots_total", "Snapshots taken while the volume was open here.", []string{"volume"}, nil)
 	descStuck   = prometheus.NewDesc("pstorage_volume_chunks_in_trouble", "Chunks that wait for a repair now.", []string{"volume"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descAhead, descErrors, descDropped, descFailed, descRetries, descLosses, descStuck} {
+	for _, d := range []*prometheus.Desc{descLatency, descBytes, descFlushes, descAhead, descErrors, descDropped, descFailed, descRetries, descLosses, descPauses,
+		descLayers, descStuck} {
 		out <- d
 	}
 }
@@ -90,12 +98,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstHistogram(descLatency, count, sum, buckets, name, op)
 			out <- prometheus.MustNewConstMetric(descBytes, prometheus.CounterValue, float64(n.bytes.Load()), name, op)
 		}
+		count, sum, buckets := m.pauses.histogram()
+		out <- prometheus.MustNewConstHistogram(descPauses, count, sum, buckets, name)
 		v.setsMu.Lock()
 		stuck := len(v.stuck)
 		v.setsMu.Unlock()
 		out <- prometheus.MustNewConstMetric(descStuck, prometheus.GaugeValue, float64(stuck), name)
 		for d, n := range map[*prometheus.Desc]int64{descFlushes: m.flushes.Load(), descAhead: m.ahead.Load(), descErrors: m.errors.Load(), descDropped: m.dropped.Load(),
-			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load(), descLosses: m.losses.Load()} {
+			descFailed: m.replicaErrors.Load(), descRetries: m.waits.Load(), descLosses: m.losses.Load(), descLayers: m.snapshots.Load()} {
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), name)
 		}
 	}

@@ -55,7 +55,7 @@ func (c *Client) newVolume(rep *metapb.OpenReply, opt OpenOptions) (*Volume, err
 	if info == nil || rep.Epoch == 0 || len(info.Layers) == 0 || size < 1<<20 || size&(size-1) != 0 || size > 1<<28 {
 		return nil, fmt.Errorf("the metadata servers describe it badly: %v", rep)
 	}
-	v := &Volume{c: c, path: info.Path, file: info.Id, epoch: rep.Epoch, layer: info.Layers[len(info.Layers)-1],
+	v := &Volume{c: c, path: info.Path, file: info.Id, epoch: rep.Epoch,
 		min: int(max(info.Effective.ReplicasMin, 1)), shift: shiftOf(size), opt: opt,
 		drained: make(chan struct{}, 1), wakeup: make(chan struct{}, 1),
 		stuck: map[*chunkState]struct{}{}, unsettled: map[*chunkState]struct{}{}}
@@ -63,6 +63,8 @@ func (c *Client) newVolume(rep *metapb.OpenReply, opt OpenOptions) (*Volume, err
 	v.batches.New = func() any { return new(batch) }
 	v.requests.New = func() any { return new(request) }
 	v.pieces.New = func() any { return new(piece) }
+	v.layer.Store(info.Layers[len(info.Layers)-1])
+	v.gate.still = make(chan struct{}, 1)
 	v.flusher.v, v.flusher.since = v, c.ends.Load()
 	v.alloc.v, v.alloc.wake = v, make(chan struct{}, 1)
 	v.servers.Store(new([]*vserver))
@@ -80,6 +82,11 @@ func (c *Client) register(v *Volume) error {
 		return ErrClientClosed
 	}
 	c.volumes[v] = struct{}{}
+	if c.stopOrders == nil && !v.opt.brief {
+		ctx, cancel := context.WithCancel(c.ctx)
+		c.stopOrders = cancel
+		c.wg.Go(func() { c.takeOrders(ctx) })
+	}
 	return nil
 }
 
@@ -87,6 +94,10 @@ func (c *Client) unregister(v *Volume) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.volumes, v)
+	if len(c.volumes) == 0 && c.stopOrders != nil {
+		c.stopOrders()
+		c.stopOrders = nil
+	}
 }
 
 // loadMap reads the whole chunk map.

@@ -30,6 +30,7 @@ type request struct {
 	codes   []uint32      // of a table
 	granted chan struct{} // of a lock
 	held    bool          // a lock holds the range already
+	counted bool          // among the writes that are under way
 	durable bool          // when it is done
 	first   piece         // most requests have only one
 }
@@ -66,7 +67,11 @@ type piece struct {
 }
 
 // split cuts a request into pieces and begins them.
-func (v *Volume) split(b *batch, r *block.Request) { v.cut(b, v.newRequest(b, r)) }
+func (v *Volume) split(b *batch, r *block.Request) {
+	q := v.newRequest(b, r)
+	q.counted = changes(r)
+	v.cut(b, q)
+}
 
 // splitHeld is split within a range that is held.
 func (v *Volume) splitHeld(b *batch, r *block.Request) {
@@ -228,8 +233,11 @@ func (v *Volume) release(b *batch, q *request) {
 	} else {
 		v.metrics.done(r, b.now-q.start)
 	}
+	if q.counted {
+		v.gate.leave()
+	}
 	q.first.reset()
-	q.r, q.codes, q.granted, q.held = nil, nil, nil, false
+	q.r, q.codes, q.granted, q.held, q.counted = nil, nil, nil, false, false
 	q.err.Store(nil)
 	v.requests.Put(q)
 	b.done = append(b.done, r)

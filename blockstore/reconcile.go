@@ -12,6 +12,8 @@ const copyBlocks = wire.MaxData / block.Size // blocks of a unit
 
 // reconcileAll makes the replicas of chunks equal that may differ (R5): a few chunks at a time.
 func (v *Volume) reconcileAll(list []*chunkState) {
+	v.gate.layers.Lock()
+	defer v.gate.layers.Unlock()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, reconcilers)
@@ -166,7 +168,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 }
 
 func (j *reconcile) call(op wire.Op, first, n uint32) wire.Call {
-	return wire.Call{Op: op, Chunk: chunk.ID{File: j.v.file, Index: j.ch.index}, Layer: j.v.layer, Version: j.version,
+	return wire.Call{Op: op, Chunk: chunk.ID{File: j.v.file, Index: j.ch.index}, Layer: j.v.layer.Load(), Version: j.version,
 		Offset: first * block.Size, Length: n * block.Size}
 }
 

@@ -193,6 +193,7 @@ func (v *Volume) abandon(err error) {
 		return true
 	})
 	v.flusher.resume(v.named(err))
+	v.refuse(v.gate.take(), err)
 	v.unpause()
 }
 

@@ -34,6 +34,8 @@ func TestEachRuleIsNeeded(t *testing.T) {
 		{"R5LeavesChunksOpenWhileAWriteIsInFlight", rules.R5open, slowWrite},
 		{"R9FlushesWhatWasWritten", rules.R9, powerCut},
 		{"R9SaysThatWritesAreLost", rules.R9loss, powerLost},
+		{"R11WaitsForWritesInFlight", rules.R11wait, inFlightAtSnapshot},
+		{"R11MakesASnapshotDurable", rules.R11flush, powerLostAfterSnapshot},
 		{"R10DropsAReplicaThatFailsItsSum", rules.R10, corruptReplica},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -19,8 +19,8 @@ type Volume struct {
 	path  string
 	file  uint64
 	epoch uint64
-	layer uint32
-	min   int // in sync, for a chunk to be written
+	layer atomic.Uint32 // that takes writes; changes while none is under way (R11)
+	min   int           // in sync, for a chunk to be written
 	shift uint
 	opt   OpenOptions
 	lease lease
@@ -43,6 +43,7 @@ type Volume struct {
 	ahead   ahead
 	losses  losses
 	alloc   allocator
+	gate    gate
 
 	pausedMu sync.Mutex
 	paused   []*block.Request // until the lease is renewed
@@ -141,6 +142,7 @@ func (v *Volume) start(b *batch, r *block.Request) {
 	case r.Op == block.Flush:
 		v.ahead.flush()
 		v.flusher.add(b, r)
+	case changes(r) && !v.gate.enter(r): // it waits for a snapshot
 	case r.Op == block.CompareAndWrite && r.Length > 0:
 		v.wg.Go(func() { v.compareAndWrite(r) })
 	default:

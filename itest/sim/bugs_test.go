@@ -54,6 +54,8 @@ var bugs = []planted{
 var covered = map[rules.Set]string{
 	rules.R6stale: "a replica that was dropped has an older version than the chunk (R2version), no new holder asks it, and what was open when it ended stays " +
 		"suspect until it is prepared anew (R6suspect)",
+	rules.R11wait:  "no snapshots are taken in simulated runs: package blockstore tests it",
+	rules.R11flush: "no snapshots are taken in simulated runs: package blockstore tests it",
 	rules.R7lease: "a new holder that compares an open chunk writes all of it to the replicas being rebuilt too, and no pull overwrites that (R7fresh); of a " +
 		"rebuild that begins later it learns before anything is pulled (R7raise)",
 }
