@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type puller struct {
 	id      chunk.ID
 	version uint64
 	layer   uint32
+	below   uint32 // layers right below that are a part of it
 	blocks  uint32
 	conn    *wire.Conn
 	limit   *limiter
@@ -74,14 +76,18 @@ func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
 		return err
 	}
 	defer release()
+	if err := p.a.s.engine.MarkUnlisted(p.id.File, m.Layers); err != nil {
+		return err
+	}
 	p.conn, p.back = conn, make(chan *wire.Call, pullWindow)
 	p.timer = time.NewTimer(sourceTimeout)
 	defer p.timer.Stop()
 	for range pullWindow {
 		p.idle = append(p.idle, &wire.Call{Done: p})
 	}
-	for _, layer := range m.Layers {
-		p.layer = layer
+	last := uint32(0)
+	for _, layer := range p.standing(m.Layers) {
+		p.layer, p.below, last = layer, layer-last-1, layer
 		for first := uint32(0); first < p.blocks; first += tableStep {
 			if err := p.piece(ctx, first, min(tableStep, p.blocks-first)); err != nil {
 				return err
@@ -95,6 +101,13 @@ func (p *puller) run(ctx context.Context, m *metapb.Pull) error {
 	defer synced()
 	free()
 	return p.a.s.engine.SyncReplica(p.id, p.version)
+}
+
+// standing are the file's layers that are not gone here. What they leave out is pulled as a part of the next, so that it makes no difference
+// which of the two servers has merged it already. Lower layers come first: what the source moves up meanwhile is pulled twice, never missed.
+func (p *puller) standing(layers []uint32) []uint32 {
+	gone := p.a.s.engine.Gone(p.id.File)
+	return slices.DeleteFunc(slices.Clone(layers), gone.Has)
 }
 
 // piece pulls what differs in some blocks of the layer.
@@ -134,7 +147,7 @@ func (p *puller) compare(ctx context.Context, first, n uint32) ([]bool, error) {
 		return nil, err
 	}
 	ours := make([]uint32, n)
-	access := store.Access{Version: p.version, Layer: p.layer, Peer: true}
+	access := store.Access{Version: p.version, Layer: p.layer, Below: p.below, Peer: true}
 	if err := p.a.s.engine.Table(p.id, access, first*chunk.BlockSize, n*chunk.BlockSize, ours, true); err != nil {
 		return nil, err
 	}
@@ -161,7 +174,7 @@ func (p *puller) call(op wire.Op, first, n uint32) *wire.Call {
 	c := p.idle[len(p.idle)-1]
 	p.idle = p.idle[:len(p.idle)-1]
 	p.out++
-	c.Op, c.Flags, c.Chunk, c.Layer, c.Version = op, wire.FlagPeer, p.id, p.layer, p.version
+	c.Op, c.Flags, c.Chunk, c.Layer, c.Epoch, c.Version = op, wire.FlagPeer, p.id, p.layer, uint64(p.below), p.version
 	c.Offset, c.Length = first*chunk.BlockSize, n*chunk.BlockSize
 	return c
 }
@@ -204,7 +217,7 @@ func (p *puller) settle(ctx context.Context) error {
 		return err
 	}
 	p.torn, p.busy = 0, c.Aux0 == wire.Busy
-	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, c.Offset, c.Codes, chunk.Pack(c.Codes, c.Dst[:c.Length]))
+	n, err := p.a.s.engine.Pull(p.id, p.version, p.layer, p.below, c.Offset, c.Codes, chunk.Pack(c.Codes, c.Dst[:c.Length]))
 	p.moved.Add(uint64(n))
 	return err
 }

@@ -4,7 +4,8 @@
 // # DESIGN
 //
 // Invariant: what Sync (of a file) or SyncDir (of a folder) has covered survives everything but the loss of the disk; nothing
-// else is promised to survive the end of the operating system. What a returned write has stored survives the end of the process.
+// else is promised to survive the end of the operating system. What a returned write has stored survives the end of the process; of one that the
+// process was killed in, each aligned word of four bytes is old or new.
 //
 // Files are used by many goroutines at once, by offset, without a position. A file that was closed must not be used.
 package disk

@@ -15,6 +15,7 @@ import (
 const (
 	memPage   = 4096
 	memSector = 512
+	memWord   = 4 // a killed process leaves aligned words of this many bytes old or new, as processors copy memory
 )
 
 // ErrDead: the process or the machine that used this Mem has ended.

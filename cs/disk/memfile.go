@@ -65,7 +65,8 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if part { // the process was killed in it
-		p = p[:f.m.rnd.IntN(len(p)+1)]
+		n := f.m.rnd.IntN(len(p) + 1)
+		p = p[:max(0, n-int((off+int64(n))%memWord))]
 	}
 	done, e := f.write(p, off)
 	if err == nil {

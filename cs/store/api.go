@@ -9,10 +9,11 @@ type Access struct {
 	Epoch   uint64
 	Version uint64
 	Layer   uint32
-	Peer    bool // a chunk server's: the version is compared, the epoch is not
-	Suspect bool // reads of a suspect replica are answered, too: whoever reads verifies each block
-	Frozen  bool // reads of a layer that takes no writes any more: the version is compared, the epoch is not
-	Former  bool // reads of any replica, at any version: whoever reads takes only what has a sum that it knows
+	Peer    bool   // a chunk server's: the version is compared, the epoch is not
+	Suspect bool   // reads of a suspect replica are answered, too: whoever reads verifies each block
+	Below   uint32 // of one layer alone: as many right below it are a part of it (they are gone here or there)
+	Frozen  bool   // reads of a layer that takes no writes any more: the version is compared, the epoch is not
+	Former  bool   // reads of any replica, at any version: whoever reads takes only what has a sum that it knows
 }
 
 // State of a replica here. Only InSync and Syncing ones take I/O; only InSync ones are a source.
@@ -77,7 +78,7 @@ type Engine interface {
 	// grown. With nowait it returns ErrWouldBlock, nothing read, if the disk would have to be waited for.
 	// The sums are not verified here: the reader does.
 	Read(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte, nowait bool) ([]byte, error)
-	// ReadLayer is Read of layer a.Layer alone.
+	// ReadLayer is Read of layer a.Layer alone, with a.Below.
 	ReadLayer(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte) ([]byte, error)
 	// Table fills codes without reading data; alone says of layer a.Layer alone.
 	Table(id chunk.ID, a Access, off, length uint32, codes []uint32, alone bool) error
@@ -98,7 +99,8 @@ type Engine interface {
 	// Pull writes blocks of one layer into a Syncing replica of exactly this version, leaving out each block that the
 	// writer has written since Prepare, decided under the chunk's lock (R7fresh). codes as in WriteAtomic (0 makes the block
 	// absent). It reports how many bytes of data it wrote.
-	Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (written int, err error)
+	// below as in Access: what becomes absent, becomes so in all these layers.
+	Pull(id chunk.ID, version uint64, layer, below uint32, off uint32, codes []uint32, data []byte) (written int, err error)
 	// Promote syncs a Syncing replica of exactly this version and makes it InSync, durably (R7 step 5). It stays open.
 	Promote(id chunk.ID, version uint64) error
 	// Demote marks replicas stale, durably (R6stale).
@@ -108,6 +110,20 @@ type Engine interface {
 	Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error
 	// Remove deletes replicas. Those not here are no error.
 	Remove(ids []chunk.ID) error
+
+	// MarkGone notes, durably, that the file's layers from this one to before another are gone: a part of that other one. They are not read by
+	// themselves any more, nor written. The blocks are moved by Fold.
+	MarkGone(file uint64, layer, into uint32) error
+	// MarkUnlisted is MarkGone of all layers that the file's layers, ascending, leave out below the last.
+	MarkUnlisted(file uint64, layers []uint32) error
+	// Gone returns the file's layers that are gone.
+	Gone(file uint64) LayerSet
+	// Unfolded names a file's replicas (of file 0: all) in which a layer that is gone has a file of its own, and that Fold can help; and
+	// says how many others there are, that must be resolved or rebuilt before. Stale ones do not count.
+	Unfolded(file uint64) (ready []chunk.ID, waiting int)
+	// Fold merges the layers of a replica that are gone into those that they are a part of. It asks pace before it moves bytes, and ends with its
+	// error; it may be begun again after any. What the replica holds is the same all the time.
+	Fold(id chunk.ID, pace func(bytes int) error) error
 
 	// Inventory calls yield for each replica until it returns false.
 	Inventory(yield func(Replica) bool)

@@ -107,6 +107,7 @@ func (s *Store) makeRoom(l *layer, in intent) error {
 	if err := s.space.take(fresh * chunk.BlockSize); err != nil {
 		return err
 	}
+	l.spoilt.Add(1)
 	data := in.data
 	for i, c := range in.codes {
 		if !chunk.HasData(c) {

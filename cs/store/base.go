@@ -5,6 +5,19 @@ import "pstorage/cs/chunk"
 // verifyBase verifies, in a range of a layer of a doubtful base, what nobody has written or pulled, so that the pull can
 // compare codes: a block whose data are old under the source's code must not pass for the source's.
 func (s *Store) verifyBase(r *replica, a Access, p span) error {
+	r.mu.RLock()
+	layers := r.part(a.Layer, a.Below)
+	r.mu.RUnlock()
+	for _, l := range layers {
+		alone := Access{Version: a.Version, Layer: l.num, Peer: true}
+		if err := s.verifyBaseOf(r, alone, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) verifyBaseOf(r *replica, a Access, p span) error {
 	for first, end := p.first(), p.first()+uint32(p.count()); first < end; {
 		n := min(verifyStep, end-first)
 		l, err := s.enterBase(r, a, p)
@@ -41,7 +54,7 @@ func (s *Store) enterBase(r *replica, a Access, p span) (*layer, error) {
 		if err := s.open(r); err != nil {
 			return nil, err
 		}
-		if err := s.loadLayers(r, func() []*layer { return r.seen(a.Layer, true) }); err != nil {
+		if err := s.loadLayers(r, func() []*layer { return r.seen(a, true) }); err != nil {
 			return nil, err
 		}
 	}

@@ -117,8 +117,8 @@ func (c *checker) problem(v Severity, id chunk.ID, layer, block uint32, what str
 
 func (c *checker) replica(id chunk.ID, rec record) {
 	c.sum.Replicas++
-	for _, l := range rec.layers {
-		c.files[layerName(id, l)] = true
+	for _, num := range rec.fileNums() {
+		c.files[layerName(id, num)] = true
 	}
 	if rec.state == removing {
 		c.problem(Note, id, 0, NoBlock, "is being deleted")
@@ -139,7 +139,7 @@ func (c *checker) replica(id chunk.ID, rec record) {
 	before := c.problems
 	for _, l := range rec.layers {
 		c.sum.Layers++
-		c.layer(chunk.Header{ID: id, Layer: l, Blocks: rec.blocks}, bad)
+		c.layer(chunk.Header{ID: id, Layer: rec.file(l), Blocks: rec.blocks}, bad)
 	}
 	if rec.damaged && rec.state != Stale && c.problems > before { // else what was bad has been written anew
 		c.sum.Marked++

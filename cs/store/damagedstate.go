@@ -76,7 +76,7 @@ type ordered struct{ StateDB }
 
 const (
 	maxKey   = 64
-	maxValue = sinceFixed + 4*maxLayers
+	maxValue = maxRecord
 )
 
 func (o *ordered) Load(visit func(key, value []byte) error) error {
@@ -139,6 +139,9 @@ func (w *saved) entries() []Change {
 	}
 	for file, epoch := range w.epochs {
 		all = append(all, Change{Key: epochKey(file), Value: encodeUint64(epoch)})
+	}
+	for file, g := range w.gone {
+		all = append(all, Change{Key: goneKey(file), Value: g.encode()})
 	}
 	for id, rec := range w.replicas {
 		all = append(all, Change{Key: idKey(kindReplica, id), Value: rec.encode()})

@@ -14,6 +14,7 @@
 //	"m" "clean"                 u8 1: it was closed; 0: it is in use, or was when its process ended
 //	"m" "journal"               its write journal (replay.go); none: it has none
 //	"f" u64 file                u64 epoch: the file's fence
+//	"g" u64 file                its layers that are gone: u32 first, u32 last, of each run
 //	"c" u64 file, u32 index     a replica's record (state.go)
 //	"a" u64 file, u32 index     u8 Suspicion: the replica is in the activity log
 //	"v" u64 file, u32 index     u64 unix time when the replica was last verified (verify.go); not there: never
@@ -29,6 +30,8 @@
 //     does (mend.go), or given up (lossy.go): cut off by a crash, it is as bad as it was, or lost.
 //   - A file has the code for lost blocks only when its header says so, durably: that code was a sum once (package chunk).
 //   - A replica's record names a layer only when its file, with its name, is durable. So a file that is missing is damage.
+//   - A layer is gone, durably, before the first block of it is moved, and for ever: it is not read by itself any more, nor written. It is a part of the next
+//     number that is not gone, wherever its blocks are. A file has each number below its last, or it is gone.
 //   - What a failed sync may have lost is never believed again (R8): the replica refuses everything, and is no base of a rebuild.
 //
 // Order of writes. Of a block the data come first, then the code: a kill between them leaves a block that does not match its sum,
@@ -73,6 +76,23 @@
 //
 // Files and tables in memory are bounded (cache.go). A dirty file is synced before it is closed, for the kernel tells of a failed write
 // only those who have the file open.
+//
+// Folding (fold.go). The layers of a replica that are parts of one are merged, two at a time, while it is used: the blocks of the one that has
+// fewer are put into the file of the other, which from one transaction on is the upper layer; the record says which number its name and header have.
+// Then the other file goes; the record tells of it until it is gone. Why a fold changes nothing that anybody can see, whatever ends it:
+//   - A block of the upper layer hides that of the lower. Where it is the lower file that blocks are put into, each is hidden all the time: it is made absent when
+//     what hides it is durable, then the data are written, made durable, and only then their code. Where it is the upper file, the same, of blocks that are absent
+//     there. So after any crash every block touched is absent or matches its code, and the chunk need not be in the activity log on that account.
+//   - Before the transaction the file is synced, with the replica at rest, and what an earlier process may have moved is not taken as durable.
+//   - Nothing of it is in the journal: a block that was absent has no records there, and what the lower file had by itself does not count any more.
+//     Records of the upper layer find the file by the record, and are newer than what was moved, or the same.
+//   - A block is moved if it still has the code that its data were read with; writes are partial, or fail half way, as they like (layer.spoilt).
+//   - Others that look at layers by themselves (rebuilds, mending) say how many numbers are a part of each (Access.Below), and see the same before, meanwhile and
+//     after, here or there. A target that has not heard that a layer is gone pulls lower layers first: what its source moves up meanwhile it gets twice.
+//
+// Which replicas are folded: those in sync, and sound. One being rebuilt waits, since its blocks are compared and kept by layer, and so does
+// a suspect, in which a block may not match its code yet. Stale ones are left alone: nobody reads them but by Access.Former, and if one becomes the base of a rebuild
+// it keeps what is gone as the part of the next layer that it is, and is folded when it is in sync.
 //
 // Verification (verify.go) reads what the disk has, without locks, and compares it with the codes in memory. Where that does not match,
 // a writer may have been at work: the block is read once more while nobody else can use the replica, and that decides.

@@ -67,6 +67,9 @@ func dumpStore(out *strings.Builder, fsys disk.FS, was *saved) {
 	for _, file := range slices.Sorted(maps.Keys(was.epochs)) {
 		fmt.Fprintf(out, "file %d epoch %d\n", file, was.epochs[file])
 	}
+	for _, file := range slices.Sorted(maps.Keys(was.gone)) {
+		fmt.Fprintf(out, "file %d layers gone:%s\n", file, was.gone[file])
+	}
 	for _, id := range slices.SortedFunc(maps.Keys(was.replicas), compareIDs) {
 		dumpReplica(out, was, id)
 	}
@@ -94,14 +97,14 @@ func dumpChunk(out *strings.Builder, fsys disk.FS, dir string, was *saved, id ch
 	}
 	dumpReplica(out, was, id)
 	for _, num := range rec.layers {
-		if err := dumpLayer(out, fsys, dir+"/"+layerName(id, num), chunk.Header{ID: id, Layer: num, Blocks: rec.blocks}); err != nil {
+		if err := dumpLayer(out, fsys, dir+"/"+layerName(id, rec.file(num)), num, chunk.Header{ID: id, Layer: rec.file(num), Blocks: rec.blocks}); err != nil {
 			fmt.Fprintf(out, "layer %d: %v\n", num, err)
 		}
 	}
 	return nil
 }
 
-func dumpLayer(out *strings.Builder, fsys disk.FS, name string, h chunk.Header) error {
+func dumpLayer(out *strings.Builder, fsys disk.FS, name string, num uint32, h chunk.Header) error {
 	f, err := fsys.Open(name)
 	if err != nil {
 		return err
@@ -114,7 +117,11 @@ func dumpLayer(out *strings.Builder, fsys disk.FS, name string, h chunk.Header) 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "layer %d\n", h.Layer)
+	fmt.Fprintf(out, "layer %d", num)
+	if h.Layer != num {
+		fmt.Fprintf(out, " in the file of layer %d", h.Layer)
+	}
+	out.WriteString("\n")
 	for at := 0; at < len(codes); {
 		n := runLength(codes[at:])
 		fmt.Fprintf(out, "  blocks %d+%d %s\n", at, n, kindOf(codes[at]))

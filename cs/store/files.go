@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 
 	"pstorage/cs/chunk"
@@ -88,7 +89,7 @@ func (s *Store) makeFile(h chunk.Header) (string, error) {
 	return dir, errors.Join(err, f.Close())
 }
 
-// removeFiles deletes the files of layers, durably, and their folder if it is empty then.
+// removeFiles deletes the files with the numbers of these layers, durably, and their folder if it is empty then.
 func (s *Store) removeFiles(id chunk.ID, layers []uint32) error {
 	s.folders.use.Lock()
 	defer s.folders.use.Unlock()
@@ -131,6 +132,9 @@ func (s *Store) addLayer(r *replica, a Access, p span) error {
 		return err
 	}
 	rec := r.record()
+	if slices.Contains(rec.fileNums(), a.Layer) {
+		return fmt.Errorf("%w: another layer has the file of layer %d", ErrInvalid, a.Layer)
+	}
 	if len(rec.layers) >= maxLayers {
 		return fmt.Errorf("%w: more than %d layers", ErrInvalid, maxLayers)
 	}
@@ -158,7 +162,7 @@ func (r *replica) setLayers(nums []uint32) {
 	for _, num := range nums {
 		l := r.layer(num)
 		if l == nil {
-			l = &layer{r: r, num: num}
+			l = &layer{r: r, num: num, file: num}
 		}
 		layers = append(layers, l)
 	}

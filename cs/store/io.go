@@ -64,6 +64,9 @@ func (r *replica) admitWrite(a Access, p span) error {
 	if err := r.check(a, useWrite); err != nil {
 		return err
 	}
+	if r.file.goneLayers().Has(a.Layer) {
+		return ErrNoLayer
+	}
 	if l := r.top(); a.Layer == 0 || l != nil && a.Layer < l.num || !p.in(r.blocks) {
 		return ErrInvalid // a frozen layer, or beyond the end
 	}

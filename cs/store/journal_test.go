@@ -85,7 +85,7 @@ func TestRecordsOlderThanARebuildAreNotReplayedOverIt(t *testing.T) {
 	must(t, errors.Join(s.Prepare([]Preparation{rebuilt(idA, 2, 1)})...))
 	v2 := atVersion(2)
 	must(t, write(s, idA, v2, 3*bs, pattern(4, bs))) // the writer's, while it is being pulled
-	_, err := s.Pull(idA, 2, 1, 0, sumsOf(idA, 0, pattern(3, 2*bs)), pattern(3, 2*bs))
+	_, err := s.Pull(idA, 2, 1, 0, 0, sumsOf(idA, 0, pattern(3, 2*bs)), pattern(3, 2*bs))
 	must(t, err)
 	must(t, s.SyncReplica(idA, 2))
 	must(t, write(s, idA, v2, 2*bs, pattern(5, bs)))

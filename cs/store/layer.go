@@ -15,8 +15,9 @@ import (
 // layer is one file of a replica. f and table change only while the replica's mu is held exclusively; codes in
 // the table are written by whoever writes the block.
 type layer struct {
-	r   *replica
-	num uint32
+	r    *replica
+	num  uint32
+	file uint32 // the number in the file's name and header: num, or that of a layer that was merged with it
 
 	f     disk.File // nil: not open
 	table []byte    // as on disk, without padding; nil: not in memory
@@ -29,6 +30,8 @@ type layer struct {
 	dirty  atomic.Bool // written since the last sync began
 	listed bool        // in file.dirty; guarded by file.mu
 	sync   batcher
+
+	spoilt atomic.Uint64 // how often something may have been written where blocks are absent that they did not become
 }
 
 // word is a block's code as it lies in the table, which is in the order of the file. It may change while a whole layer is compared, or verified.
@@ -76,7 +79,7 @@ func (s *Store) load(l *layer) error {
 
 // openLayer opens the file and checks that it is the one meant.
 func (s *Store) openLayer(l *layer) (disk.File, chunk.Header, error) {
-	f, err := s.fs.Open(s.layerName(l.r.id, l.num))
+	f, err := s.fs.Open(s.layerName(l.r.id, l.file))
 	if err != nil {
 		return nil, chunk.Header{}, fmt.Errorf("%w: layer %d: %w", ErrIO, l.num, err)
 	}
@@ -89,7 +92,7 @@ func (s *Store) openLayer(l *layer) (disk.File, chunk.Header, error) {
 
 // header is the file's, but for what it says of lost blocks.
 func (l *layer) header() chunk.Header {
-	return chunk.Header{ID: l.r.id, Layer: l.num, Blocks: l.r.blocks}
+	return chunk.Header{ID: l.r.id, Layer: l.file, Blocks: l.r.blocks}
 }
 
 // checkHeader compares the header and the size of a file with what they must be, and returns the header. Whether blocks may be lost is for it to say.
@@ -155,6 +158,7 @@ func (s *Store) storeSums(l *layer, first uint32, data []byte, sums []uint32) er
 func (s *Store) storedPart(l *layer, first uint32, done []byte, sums []uint32, cause error) error {
 	n := uint32(len(done) / chunk.BlockSize)
 	torn := len(done)%chunk.BlockSize != 0 && chunk.HasData(l.code(first+n))
+	l.spoilt.Add(1)
 	s.markDirty(l)
 	if n > 0 {
 		if err := s.storeSums(l, first, done[:n*chunk.BlockSize], sums[:n]); err != nil {

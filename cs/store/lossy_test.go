@@ -172,7 +172,7 @@ func TestLostBlocksArePulledAsLost(t *testing.T) {
 	must(t, write(s, idA, at, 2*bs, pattern(4, bs)))       // whole
 	must(t, write(s, idA, at, 3*bs+512, pattern(5, 1024))) // and one whose base the pull finds equal
 	codes := []uint32{chunk.Lost, chunk.Lost, chunk.Lost, chunk.Lost}
-	_, err := s.Pull(idA, 2, 1, 0, codes, nil)
+	_, err := s.Pull(idA, 2, 1, 0, 0, codes, nil)
 	must(t, err)
 	must(t, s.SyncReplica(idA, 2))
 	must(t, s.Promote(idA, 2))

@@ -173,7 +173,7 @@ func (v *verifying) confirm(left []badPart) (mended uint64, err error) {
 }
 
 func (v *verifying) confirmPart(b badPart) (good bool, err error) {
-	raw, err := v.s.fs.OpenRaw(v.s.layerName(v.r.id, b.l.num))
+	raw, err := v.s.fs.OpenRaw(v.s.layerName(v.r.id, b.l.file))
 	if err != nil {
 		return false, nil
 	}

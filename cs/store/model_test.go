@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -21,6 +22,7 @@ type model struct {
 	s      *Store
 	epoch  uint64
 	layer  uint32
+	gone   map[uint32]bool
 	chunks map[chunk.ID]*modelChunk
 }
 
@@ -36,7 +38,7 @@ func TestStoreBehavesLikeItsModel(t *testing.T) { bothWays(t, testStoreBehavesLi
 
 func testStoreBehavesLikeItsModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		d := &model{t: t, m: disk.NewMem(1), epoch: 1, layer: 1, chunks: map[chunk.ID]*modelChunk{}}
+		d := &model{t: t, m: disk.NewMem(1), epoch: 1, layer: 1, gone: map[uint32]bool{}, chunks: map[chunk.ID]*modelChunk{}}
 		created(t, d.m, "cs")
 		d.open()
 		prepared(t, d.s, modelIDs...)
@@ -46,7 +48,7 @@ func testStoreBehavesLikeItsModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"write": d.write, "zero": d.zero, "copy": d.copy, "read": d.read, "readLayerBelow": d.readBelow,
 			"flush": d.flush, "settle": d.settle, "fence": d.fence, "raise": d.raise, "snapshot": d.snapshot,
-			"reopen": d.reopen, "crash": d.crash, "checkpoint": d.checkpoint, "removeAndPrepare": d.again, "": d.check,
+			"reopen": d.reopen, "crash": d.crash, "checkpoint": d.checkpoint, "delete": d.delete, "fold": d.fold, "removeAndPrepare": d.again, "": d.check,
 		})
 		must(t, d.s.Close())
 		_, err := Check(d.m, "cs", func(p Problem) { t.Errorf("%s", p) })
@@ -57,6 +59,7 @@ func testStoreBehavesLikeItsModel(t *testing.T) {
 func (d *model) open() {
 	d.s = opened(d.t, d.m, "cs", Options{})
 	d.s.cache.maxFiles, d.s.cache.maxTables = 2, 2*testBlocks*chunk.CodeSize // so that it evicts
+	d.s.foldLast = rapid.IntRange(0, modelBlocks).Draw(d.t, "foldLast")
 }
 
 func (d *model) pick(t *rapid.T) (chunk.ID, *modelChunk, Access) {
@@ -139,6 +142,11 @@ func (d *model) read(t *rapid.T) {
 func (d *model) readBelow(t *rapid.T) {
 	id, c, a := d.pick(t)
 	a.Layer = rapid.Uint32Range(1, d.layer).Draw(t, "layer")
+	if a.Frozen = a.Layer < d.layer; d.gone[a.Layer] {
+		_, err := readAll(d.s, id, a, 0, modelBlocks*bs)
+		wantErr(t, err, ErrNoLayer)
+		return
+	}
 	got, err := readAll(d.s, id, a, 0, modelBlocks*bs)
 	must(t, err)
 	if !bytes.Equal(got, c.view(a.Layer)) {
@@ -192,6 +200,51 @@ func (d *model) snapshot(t *rapid.T) {
 	d.layer++
 }
 
+// layers are those that the file has.
+func (d *model) layers() (all []uint32) {
+	for l := uint32(1); l <= d.layer; l++ {
+		if !d.gone[l] {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+func (d *model) delete(t *rapid.T) {
+	all := d.layers()
+	if len(all) == 1 {
+		return
+	}
+	i := rapid.IntRange(0, len(all)-2).Draw(t, "layer")
+	must(t, d.s.MarkGone(7, all[i], all[i+1]))
+	d.gone[all[i]] = true
+}
+
+// fold folds a replica, or begins to.
+func (d *model) fold(t *rapid.T) {
+	ready, waiting := d.s.Unfolded(7)
+	if len(ready) == 0 || waiting > 0 {
+		if waiting > 0 {
+			t.Fatalf("%d replicas are not to be folded", waiting)
+		}
+		return
+	}
+	id := rapid.SampledFrom(ready).Draw(t, "replica")
+	stop, steps := errors.New("stop"), rapid.IntRange(0, 3).Draw(t, "steps")
+	err := d.s.Fold(id, func(int) error {
+		if steps--; steps < 0 {
+			return stop
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	if again, _ := d.s.Unfolded(7); err == nil && slices.Contains(again, id) {
+		t.Fatalf("chunk %s is folded, and is not", id)
+	}
+}
+
 func (d *model) reopen(t *rapid.T) {
 	must(t, d.s.Close())
 	d.open()
@@ -224,7 +277,7 @@ func (d *model) again(t *rapid.T) {
 	_, err := readAll(d.s, id, Access{Epoch: d.epoch, Version: c.version, Layer: d.layer}, 0, bs)
 	wantErr(t, err, ErrNoChunk)
 	p := preparation(id)
-	p.Epoch, p.Layers = d.epoch, []uint32{d.layer}
+	p.Epoch, p.Layers = d.epoch, d.layers()
 	must(t, errors.Join(d.s.Prepare([]Preparation{p})...))
 	*c = modelChunk{version: 1, views: map[uint32][]byte{}}
 	for l := uint32(1); l <= d.layer; l++ {

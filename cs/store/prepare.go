@@ -16,7 +16,8 @@ type preparing struct {
 	base   bool // what is here stays
 	skip   bool // it is done already
 	folder string
-	gone   []uint32 // layers of the base that the file has no more
+	gone   []uint32 // layers of the base that the file does not have
+	files  []uint32 // their files
 	rec    record
 	err    error
 }
@@ -33,7 +34,13 @@ func (s *Store) Prepare(chunks []Preparation) []error {
 	if s.closed.Load() {
 		return outcome(work, ErrClosed)
 	}
-	if err := s.fencePreparations(chunks); err != nil {
+	err := s.fencePreparations(chunks)
+	for _, w := range work {
+		if err == nil && w.err == nil {
+			err = s.MarkUnlisted(w.p.ID.File, w.p.Layers)
+		}
+	}
+	if err != nil {
 		return outcome(work, err)
 	}
 	held := s.locked(ids, true)
@@ -174,16 +181,21 @@ func (s *Store) prepareFiles(w *preparing) error {
 	}
 	w.rec.since = s.nextRecord() // nothing is being written to what is here
 	if w.base {
-		w.rec.layers = nil
+		gone := w.r.file.goneLayers() // these stay: they are a part of one that the file has
+		w.rec.layers, w.rec.old = nil, w.r.old
 		for _, l := range w.r.layers {
-			if slices.Contains(w.p.Layers, l.num) {
+			if slices.Contains(w.p.Layers, l.num) || gone.Has(l.num) {
 				w.rec.layers = append(w.rec.layers, l.num)
+				w.rec.name(l.num, l.file)
 			} else {
-				w.gone = append(w.gone, l.num)
+				w.gone, w.files = append(w.gone, l.num), append(w.files, l.file)
 			}
 		}
 		if slices.Contains(w.rec.layers, top) {
 			return nil
+		}
+		if slices.Contains(w.rec.fileNums(), top) {
+			return fmt.Errorf("%w: another layer has the file of layer %d", ErrInvalid, top)
 		}
 		w.rec.layers = withLayer(w.rec.layers, top)
 	}
@@ -232,7 +244,7 @@ func (s *Store) prepared(w *preparing) {
 		s.space.used.Add(chunk.HeaderSize)
 	}
 	if len(w.gone) > 0 {
-		if err := s.removeFiles(r.id, w.gone); err != nil {
+		if err := s.removeFiles(r.id, w.files); err != nil {
 			s.logger.Warn("cannot delete layers that are no more", "chunk", r.id.String(), "error", err)
 		}
 	}

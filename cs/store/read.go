@@ -88,7 +88,11 @@ func (s *Store) enterRead(r *replica, a Access, p span, m mode) ([]*layer, error
 			r.mu.RUnlock()
 			return nil, err
 		}
-		chain := r.seen(a.Layer, m.alone)
+		if a.Frozen && r.file.goneLayers().Has(a.Layer) {
+			r.mu.RUnlock()
+			return nil, ErrNoLayer
+		}
+		chain := r.seen(a, m.alone)
 		if ready(chain) {
 			return chain, nil
 		}
@@ -99,22 +103,18 @@ func (s *Store) enterRead(r *replica, a Access, p span, m mode) ([]*layer, error
 		case s.closed.Load():
 			return nil, ErrClosed
 		}
-		if err := s.loadLayers(r, func() []*layer { return r.seen(a.Layer, m.alone) }); err != nil {
+		if err := s.loadLayers(r, func() []*layer { return r.seen(a, m.alone) }); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// seen returns the layers that a read sees: the chain, or the layer alone if it is here.
-func (r *replica) seen(num uint32, alone bool) []*layer {
-	chain := r.chain(num)
-	if !alone {
-		return chain
+// seen returns the layers that a read sees: the chain, or what is here of the layer alone.
+func (r *replica) seen(a Access, alone bool) []*layer {
+	if alone {
+		return r.part(a.Layer, a.Below)
 	}
-	if n := len(chain); n > 0 && chain[n-1].num == num {
-		return chain[n-1:]
-	}
-	return nil
+	return r.chain(a.Layer)
 }
 
 // ready tells whether all layers are, and notes that they are used.

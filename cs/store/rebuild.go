@@ -146,12 +146,12 @@ func (b *rebuild) end() {
 }
 
 // Pull implements Engine.
-func (s *Store) Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (int, error) {
+func (s *Store) Pull(id chunk.ID, version uint64, layer, below uint32, off uint32, codes []uint32, data []byte) (int, error) {
 	p, err := blocksOf(id, off, codes, data)
 	if err != nil {
 		return 0, about(id, err)
 	}
-	a := Access{Version: version, Layer: layer, Peer: true}
+	a := Access{Version: version, Layer: layer, Below: below, Peer: true}
 	r, err := s.admit(id, a)
 	if err != nil {
 		return 0, err
@@ -168,6 +168,9 @@ func (s *Store) Pull(id chunk.ID, version uint64, layer uint32, off uint32, code
 	defer r.mu.Unlock()
 	r.log.touched.Store(true)
 	n, err := s.pull(r, l, p.first(), codes, data)
+	if err == nil && below > 0 {
+		err = s.clearBelow(r, r.part(layer-1, below-1), l, p.first(), codes)
+	}
 	return n, about(id, err)
 }
 
@@ -188,7 +191,7 @@ func (s *Store) enterPull(r *replica, a Access, p span) (*layer, error) {
 			return nil, err
 		}
 		l := r.layer(a.Layer)
-		if l != nil && l.ready() && r.log.open.Load() {
+		if l != nil && ready(r.part(a.Layer, a.Below)) && r.log.open.Load() {
 			return l, nil
 		}
 		r.mu.Unlock()
@@ -198,7 +201,7 @@ func (s *Store) enterPull(r *replica, a Access, p span) (*layer, error) {
 		if l == nil {
 			err = s.addLayer(r, a, p)
 		} else {
-			err = s.loadLayers(r, func() []*layer { return r.seen(a.Layer, true) })
+			err = s.loadLayers(r, func() []*layer { return r.seen(a, true) })
 		}
 		if err != nil {
 			return nil, err
@@ -236,6 +239,30 @@ func (s *Store) pull(r *replica, l *layer, first uint32, codes []uint32, data []
 		i, data = i+n, data[bytes:]
 	}
 	return total, nil
+}
+
+// clearBelow makes absent in other layers what the source has in none of them: there it would show through.
+func (s *Store) clearBelow(r *replica, layers []*layer, top *layer, first uint32, codes []uint32) error {
+	written := r.rebuild.writtenIn(top)
+	for _, l := range layers {
+		for i, c := range codes {
+			if block := first + uint32(i); c == chunk.Absent && !written(block) {
+				if err := s.clear(l, block, 1, chunk.Absent); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// writtenIn tells of a layer's blocks whether the writer has stored them whole.
+func (b *rebuild) writtenIn(l *layer) func(block uint32) bool {
+	return func(block uint32) bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.layer(l.num, l.r.blocks).written.has(block)
+	}
 }
 
 // pullRun returns how many blocks at the beginning are alike to pull, and the bytes of their data.

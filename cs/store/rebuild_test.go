@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pstorage/cs/chunk"
@@ -36,7 +37,7 @@ func pullAll(t fataler, from, to *Store, id chunk.ID, version, fromVersion uint6
 		data, err := from.ReadLayer(id, peer, b*bs, bs, codes, nil)
 		must(t, err)
 		fetched()
-		_, err = to.Pull(id, version, layer, b*bs, codes, data)
+		_, err = to.Pull(id, version, layer, 0, b*bs, codes, data)
 		must(t, err)
 	}
 }
@@ -74,7 +75,7 @@ func testStaleReplicaRefusesEverything(t *testing.T) {
 		wantErr(t, s.Raise(7, 1, []ChunkVersion{{0, 5}}), ErrStaleReplica)
 		wantErr(t, s.Promote(idA, 1), ErrStaleReplica)
 		wantErr(t, s.Absolve(idA, 5, nil), ErrStaleReplica)
-		_, err = s.Pull(idA, 1, 1, 0, []uint32{0}, nil)
+		_, err = s.Pull(idA, 1, 1, 0, 0, []uint32{0}, nil)
 		wantErr(t, err, ErrStaleReplica)
 	}
 	check(to)
@@ -150,7 +151,7 @@ func testPullNeverOverwritesWhatTheWriterWrote(t *testing.T) {
 	must(t, write(to, idA, atVersion(3), 2*bs, fresh[:2*bs])) // whole blocks
 	must(t, to.Zero(idA, atVersion(3), 4*bs, bs, false))
 	must(t, to.WriteAtomic(idA, atVersion(3), 5*bs, sumsOf(idA, 5*bs, fresh[2*bs:3*bs]), fresh[2*bs:3*bs]))
-	n, err := to.Pull(idA, 3, 1, 0, codes, pattern(9, 8*bs))
+	n, err := to.Pull(idA, 3, 1, 0, 0, codes, pattern(9, 8*bs))
 	must(t, err)
 	if n != 4*bs {
 		t.Errorf("the pull wrote %d bytes, want those of the 4 blocks that were not written", n)
@@ -297,7 +298,7 @@ func testRestartEndsARebuild(t *testing.T) {
 		must(t, to.Close())
 		to = opened(t, m, "cs", Options{})
 		wantErr(t, write(to, idA, atVersion(3), 0, pattern(1, bs)), ErrStaleReplica)
-		_, err := to.Pull(idA, 3, 1, 0, []uint32{0}, nil)
+		_, err := to.Pull(idA, 3, 1, 0, 0, []uint32{0}, nil)
 		wantErr(t, err, ErrStaleReplica)
 		err = to.Promote(idA, 3)
 		if pulled {
@@ -315,7 +316,7 @@ func TestRebuildTakesOnlyItsOwnVersion(t *testing.T) { bothWays(t, testRebuildTa
 func testRebuildTakesOnlyItsOwnVersion(t *testing.T) {
 	_, to, _ := sourceAndTarget(t)
 	must(t, errors.Join(to.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
-	_, err := to.Pull(idA, 2, 1, 0, []uint32{0}, nil)
+	_, err := to.Pull(idA, 2, 1, 0, 0, []uint32{0}, nil)
 	wantErr(t, err, ErrStaleVersion{Have: 3})
 	wantErr(t, to.Promote(idA, 4), ErrStaleVersion{Have: 3})
 	wantErr(t, write(to, idA, atVersion(2), 0, pattern(1, bs)), ErrStaleVersion{Have: 3})
@@ -336,27 +337,38 @@ func testPrepareAgainDoesNoHarm(t *testing.T) {
 	must(t, write(to, idA, atVersion(3), 0, pattern(5, bs)))
 	must(t, errors.Join(to.Prepare(again)...))
 	old := pattern(1, bs)
-	if n, err := to.Pull(idA, 3, 1, 0, sumsOf(idA, 0, old), old); n != 0 || err != nil {
+	if n, err := to.Pull(idA, 3, 1, 0, 0, sumsOf(idA, 0, old), old); n != 0 || err != nil {
 		t.Fatalf("after a second Prepare a pull overwrites the writer's block: %d, %v", n, err)
 	}
 }
 
-func TestLayersTheFileHasNoMoreLeaveTheBase(t *testing.T) {
-	bothWays(t, testLayersTheFileHasNoMoreLeaveTheBase)
+func TestLayersTheFileHasNoMoreAreAPartOfTheNext(t *testing.T) {
+	bothWays(t, testLayersTheFileHasNoMoreAreAPartOfTheNext)
 }
 
-func testLayersTheFileHasNoMoreLeaveTheBase(t *testing.T) {
+func testLayersTheFileHasNoMoreAreAPartOfTheNext(t *testing.T) {
 	s, m := memStore(t, idA)
 	up := access
-	up.Layer = 2
-	must(t, write(s, idA, access, 0, pattern(1, bs)))
-	must(t, write(s, idA, up, bs, pattern(2, bs)))
+	for up.Layer = range uint32(4) {
+		if up.Layer > 0 {
+			must(t, write(s, idA, up, up.Layer*bs, pattern(uint64(up.Layer), bs)))
+		}
+	}
 	must(t, s.Demote([]chunk.ID{idA}))
-	must(t, errors.Join(s.Prepare([]Preparation{rebuilt(idA, 2, 1, 5)})...))
+	must(t, errors.Join(s.Prepare([]Preparation{rebuilt(idA, 2, 1, 3)})...))
 	must(t, s.Promote(idA, 2))
-	wantBytes(t, s, idA, Access{Epoch: 1, Version: 2, Layer: 5}, 0, append(pattern(1, bs), make([]byte, bs)...))
-	if _, err := m.Allocated(s.layerName(idA, 2)); err == nil {
-		t.Error("the file of layer 2 is still there")
+	top := Access{Epoch: 1, Version: 2, Layer: 3}
+	all := slices.Concat(pattern(1, bs), pattern(2, bs), pattern(3, bs))
+	wantBytes(t, s, idA, top, bs, all)
+	must(t, s.Fold(idA, freely))
+	wantBytes(t, s, idA, top, bs, all)
+	if got := s.lookup(idA).record().layers; !slices.Equal(got, []uint32{1, 3}) {
+		t.Errorf("the replica has layers %v", got)
+	}
+	must(t, s.Demote([]chunk.ID{idA}))
+	must(t, errors.Join(s.Prepare([]Preparation{rebuilt(idA, 3, 1)})...))
+	if _, err := m.Allocated(s.layerName(idA, 3)); err == nil {
+		t.Error("a layer above those that the file has is still there")
 	}
 }
 

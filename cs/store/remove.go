@@ -40,9 +40,9 @@ func (s *Store) removeReplica(r *replica) error {
 	s.retire(r, rec.layers)
 	r.rebuild.end()
 	if rec.damaged {
-		s.setAside(r.id, rec.layers)
+		s.setAside(r.id, rec.fileNums())
 	}
-	if err := s.removeFiles(r.id, rec.layers); err != nil {
+	if err := s.removeFiles(r.id, rec.fileNums()); err != nil {
 		return err
 	}
 	err := s.db.commit(Change{Key: idKey(kindReplica, r.id)}, Change{Key: idKey(kindActivity, r.id)},
@@ -54,7 +54,7 @@ func (s *Store) removeReplica(r *replica) error {
 	r.verified.Store(0)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state, r.suspect, r.damaged, r.version, r.rebuild = 0, Sound, false, 0, nil
+	r.state, r.suspect, r.damaged, r.version, r.old, r.rebuild = 0, Sound, false, 0, 0, nil
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
 	r.log.open.Store(false)
@@ -64,7 +64,7 @@ func (s *Store) removeReplica(r *replica) error {
 // discount takes a replica's files off what the chunks use.
 func (s *Store) discount(r *replica) {
 	for _, l := range r.layers {
-		if n, err := s.fs.Allocated(s.layerName(r.id, l.num)); err == nil {
+		if n, err := s.fs.Allocated(s.layerName(r.id, l.file)); err == nil {
 			s.space.give(n)
 		}
 	}

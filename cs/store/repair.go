@@ -74,7 +74,7 @@ func (r *repairer) say(format string, args ...any) { r.report(fmt.Sprintf(format
 // rebuild makes a database from what the files say of themselves.
 func (r *repairer) rebuild(o RepairOptions) (*saved, error) {
 	was := &saved{format: storeFormat, epochs: map[uint64]uint64{}, replicas: map[chunk.ID]record{},
-		activity: map[chunk.ID]Suspicion{}, verified: map[chunk.ID]int64{}}
+		activity: map[chunk.ID]Suspicion{}, verified: map[chunk.ID]int64{}, gone: map[uint64]LayerSet{}}
 	names, err := r.files(chunksName)
 	if err != nil {
 		return nil, err
@@ -156,7 +156,7 @@ func (r *repairer) replicas(was *saved) error {
 			continue
 		}
 		for _, l := range rec.layers {
-			if err := r.layer(chunk.Header{ID: id, Layer: l, Blocks: rec.blocks}); err != nil {
+			if err := r.layer(chunk.Header{ID: id, Layer: rec.file(l), Blocks: rec.blocks}); err != nil {
 				return err
 			}
 		}
@@ -269,8 +269,8 @@ func (r *repairer) strays(was *saved) error {
 	}
 	ours := map[string]bool{}
 	for id, rec := range was.replicas {
-		for _, l := range rec.layers {
-			ours[layerName(id, l)] = true
+		for _, num := range rec.fileNums() {
+			ours[layerName(id, num)] = true
 		}
 	}
 	for _, name := range names {

@@ -140,12 +140,12 @@ func (p *replaying) file(key layerKey) (*replayFile, error) {
 			return nil, err
 		}
 	}
-	blocks := p.was.replicas[key.id].blocks
-	f, err := p.s.fs.Open(p.s.layerName(key.id, key.num))
+	rec := p.was.replicas[key.id]
+	f, err := p.s.fs.Open(p.s.layerName(key.id, rec.file(key.num)))
 	if err != nil {
 		return nil, err
 	}
-	h, err := checkHeader(f, chunk.Header{ID: key.id, Layer: key.num, Blocks: blocks})
+	h, err := checkHeader(f, chunk.Header{ID: key.id, Layer: rec.file(key.num), Blocks: rec.blocks})
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

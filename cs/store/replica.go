@@ -11,9 +11,10 @@ import (
 // file is what the store knows of a file: its fence and its replicas here.
 type file struct {
 	id    uint64
-	left  rules.Set     // out, by tests
-	epoch atomic.Uint64 // what is durable
-	ctl   sync.Mutex    // one change of the epoch at a time
+	left  rules.Set                // out, by tests
+	epoch atomic.Uint64            // what is durable
+	gone  atomic.Pointer[LayerSet] // durably; nil: none
+	ctl   sync.Mutex               // one change of the epoch at a time
 
 	flush  batcher
 	doubt  atomic.Bool  // some replicas may be suspect: set when the store is opened, cleared by the first flush that finds none
@@ -39,6 +40,7 @@ type replica struct {
 	blocks  uint32
 	version uint64
 	layers  []*layer // ascending; the last takes writes
+	old     uint32   // of record
 	rebuild *rebuild // of a Syncing replica, from Prepare on; lost with the process
 
 	since uint64 // the journal's records with lower numbers are not this replica's, or its files have them
@@ -126,6 +128,34 @@ func (r *replica) top() *layer {
 	return r.layers[len(r.layers)-1]
 }
 
+// part returns the layers that the layer num consists of, bottom first: itself, and as many numbers below it.
+func (r *replica) part(num, below uint32) []*layer {
+	chain := r.chain(num)
+	n := len(chain)
+	for n > 0 && chain[n-1].num >= num-min(below, num) {
+		n--
+	}
+	return chain[n:]
+}
+
+// pair returns the lowest layer that is gone but is there, and the one that it is merged with: nil, if it has but to become its next.
+func (r *replica) pair() (lower, upper *layer) {
+	gone := r.file.goneLayers()
+	if gone == nil {
+		return nil, nil
+	}
+	for i, l := range r.layers {
+		if !gone.Has(l.num) {
+			continue
+		}
+		if above := r.layers[i+1:]; len(above) > 0 && above[0].num <= gone.Next(l.num) {
+			return l, above[0]
+		}
+		return l, nil
+	}
+	return nil, nil
+}
+
 // chain returns the layers that a read at layer num sees, bottom first.
 func (r *replica) chain(num uint32) []*layer {
 	n := len(r.layers)
@@ -138,10 +168,23 @@ func (r *replica) chain(num uint32) []*layer {
 // record is what is, or is to become, durable of the replica.
 func (r *replica) record() record {
 	rec := record{state: r.state, damaged: r.damaged, pulled: r.pulled, blocks: r.blocks, version: r.version, since: r.since}
+	rec.old = r.old
 	for _, l := range r.layers {
 		rec.layers = append(rec.layers, l.num)
+		rec.name(l.num, l.file)
 	}
 	return rec
+}
+
+// name notes the number in the name of a layer's file.
+func (r *record) name(layer, file uint32) {
+	if layer == file {
+		return
+	}
+	if r.files == nil {
+		r.files = map[uint32]uint32{}
+	}
+	r.files[layer] = file
 }
 
 // set makes the mirror what has become durable.
@@ -154,7 +197,7 @@ func (r *replica) set(rec record) {
 // assign is set for a caller that holds mu exclusively.
 func (r *replica) assign(rec record) {
 	r.state, r.damaged, r.pulled = rec.state, rec.damaged, rec.pulled
-	r.blocks, r.version, r.since = rec.blocks, rec.version, rec.since
+	r.blocks, r.version, r.since, r.old = rec.blocks, rec.version, rec.since, rec.old
 }
 
 const shardCount = 64

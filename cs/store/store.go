@@ -28,7 +28,8 @@ type Store struct {
 	cache     cache
 	folders   folders
 	aside     quarantine
-	turn      atomic.Uint64    // of Due
+	turn      atomic.Uint64 // of Due
+	foldLast  int
 	syncs     chan struct{}    // one element per sync under way
 	journal   *journal.Journal // nil: none
 	keeper    *keeper
@@ -115,6 +116,7 @@ func open(fsys disk.FS, dir string, o Options, db StateDB) (*Store, error) {
 	if err := s.finishRemovals(); err != nil {
 		s.logger.Warn("cannot finish deleting replicas", "error", err)
 	}
+	s.removeOld()
 	s.measure.Go(s.measureUse)
 	s.repeatDamage()
 	return s, nil
@@ -158,8 +160,8 @@ func newStore(fsys disk.FS, dir string, o Options) *Store {
 		cache:   cache{maxFiles: maxOpenFiles, maxTables: maxTableBytes},
 		folders: folders{known: map[string]bool{}},
 		syncs:   make(chan struct{}, parallelSyncs),
-		intents: make(chan struct{}, atomicWrites),
-		files:   map[uint64]*file{},
+		intents: make(chan struct{}, atomicWrites), foldLast: foldLast,
+		files: map[uint64]*file{},
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
@@ -180,11 +182,14 @@ func (s *Store) fill(was *saved) {
 	for id, epoch := range was.epochs {
 		s.file(id, true).epoch.Store(epoch)
 	}
+	for id, g := range was.gone {
+		s.file(id, true).gone.Store(&g)
+	}
 	for id, rec := range was.replicas {
 		r := s.place(id)
 		r.assign(rec)
 		for _, num := range rec.layers {
-			r.layers = append(r.layers, &layer{r: r, num: num})
+			r.layers = append(r.layers, &layer{r: r, num: num, file: rec.file(num)})
 		}
 		suspicion, open := was.activity[id]
 		if r.suspect = suspicion; suspicion != Sound {
@@ -209,7 +214,7 @@ func (s *Store) measureUse() {
 		for id, r := range sh.m {
 			r.mu.RLock()
 			for _, l := range r.layers {
-				names = append(names, s.layerName(id, l.num))
+				names = append(names, s.layerName(id, l.file))
 			}
 			r.mu.RUnlock()
 		}

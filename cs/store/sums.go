@@ -40,7 +40,7 @@ func Sums(fsys disk.FS, dir string) (sums []LayerSum, err error) {
 		suspicion, open := was.activity[id]
 		suspect := suspicion != Sound || open && !was.clean
 		for _, num := range rec.layers {
-			sum, err := layerSum(fsys, dir+"/"+layerName(id, num), chunk.Header{ID: id, Layer: num, Blocks: rec.blocks})
+			sum, err := layerSum(fsys, dir+"/"+layerName(id, rec.file(num)), chunk.Header{ID: id, Layer: rec.file(num), Blocks: rec.blocks})
 			if err != nil {
 				return nil, fmt.Errorf("sums of %s: %w", dir, about(id, err))
 			}

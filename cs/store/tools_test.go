@@ -77,7 +77,7 @@ func TestOrderOfWritesAndSyncs(t *testing.T) {
 	title("prepare on the base")
 	must(t, errors.Join(s.Prepare([]Preparation{rebuilt(idA, 3, 1, 2)})...))
 	title("pull")
-	_, err = s.Pull(idA, 3, 1, 0, sumsOf(idA, 0, pattern(1, bs)), pattern(1, bs))
+	_, err = s.Pull(idA, 3, 1, 0, 0, sumsOf(idA, 0, pattern(1, bs)), pattern(1, bs))
 	must(t, err)
 	title("sync of the replica")
 	must(t, s.SyncReplica(idA, 3))

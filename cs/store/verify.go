@@ -113,12 +113,12 @@ func (v *verifying) current(l *layer) error {
 }
 
 func (v *verifying) layer(l *layer) error {
-	raw, err := v.s.fs.OpenRaw(v.s.layerName(v.r.id, l.num))
+	raw, err := v.s.fs.OpenRaw(v.s.layerName(v.r.id, l.file))
 	if err != nil {
 		return v.unusable(l, err)
 	}
 	defer raw.Close()
-	if _, err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.num, Blocks: v.blocks}); err != nil {
+	if _, err := checkHeader(raw, chunk.Header{ID: v.r.id, Layer: l.file, Blocks: v.blocks}); err != nil {
 		return v.unusable(l, err)
 	}
 	for first := uint32(0); first < v.blocks; first += tablePage {

@@ -9,7 +9,7 @@ type Call struct {
 	Flags   uint8
 	Chunk   chunk.ID // File alone for OpFlush, OpFence, OpRaise, OpSettle
 	Layer   uint32
-	Epoch   uint64
+	Epoch   uint64 // OpReadLayer, OpTableLayer: how many layers right below are a part of the layer
 	Version uint64
 	Offset  uint32   // in the chunk, bytes
 	Length  uint32   // bytes

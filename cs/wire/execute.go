@@ -142,6 +142,9 @@ func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, now
 	e := sc.srv.cfg.Engine
 	a := store.Access{Epoch: r.epoch, Version: r.version, Layer: r.layer, Peer: r.flags&FlagPeer != 0, Suspect: r.flags&FlagSuspect != 0,
 		Former: r.flags&FlagFormer != 0, Frozen: r.flags&FlagFrozen != 0}
+	if r.op == OpReadLayer || r.op == OpTableLayer {
+		a.Epoch, a.Below = 0, uint32(min(r.epoch, uint64(r.layer)))
+	}
 	switch r.op {
 	case OpRead, OpReadLayer:
 		return w.read(sc, r, a, rep, nowait)

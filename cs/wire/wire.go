@@ -114,9 +114,9 @@ const (
 	OpTable
 	// OpPing is answered at once.
 	OpPing
-	// OpReadLayer (peers only) is OpRead of one layer alone: absent means absent in that layer.
+	// OpReadLayer (peers only) is OpRead of one layer alone, with as many right below it as `epoch` says: absent means absent in these.
 	OpReadLayer
-	// OpTableLayer (peers only) is OpTable of one layer alone.
+	// OpTableLayer (peers only) is OpTable of one layer alone, in the same way.
 	OpTableLayer
 	// OpAtomic writes blocks with codes: payload has one code per block and data, at most MaxData, for those with a sum only. It takes effect as a
 	// whole or not at all, whatever crashes or fails, and is on stable storage when it is answered. Reconciling uses it too (R5).

@@ -65,7 +65,7 @@ func (e *slowEngine) Fence(file, epoch uint64) ([]store.ChunkVersion, error) {
 	return e.Store.Fence(file, epoch)
 }
 
-func (e *slowEngine) Pull(id chunk.ID, version uint64, layer uint32, off uint32, codes []uint32, data []byte) (int, error) {
+func (e *slowEngine) Pull(id chunk.ID, version uint64, layer, below, off uint32, codes []uint32, data []byte) (int, error) {
 	e.slow.wait()
-	return e.Store.Pull(id, version, layer, off, codes, data)
+	return e.Store.Pull(id, version, layer, below, off, codes, data)
 }

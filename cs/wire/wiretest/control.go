@@ -99,7 +99,7 @@ func (e *Engine) Prepare(chunks []store.Preparation) []error {
 	return make([]error, len(chunks))
 }
 
-func (e *Engine) Pull(id chunk.ID, version uint64, layer, off uint32, codes []uint32, data []byte) (int, error) {
+func (e *Engine) Pull(id chunk.ID, version uint64, layer, _, off uint32, codes []uint32, data []byte) (int, error) {
 	e.slow("Pull")
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -109,6 +109,17 @@ func (e *Engine) Pull(id chunk.ID, version uint64, layer, off uint32, codes []ui
 	}
 	return r.store(id, layer, off, codes, data, func(b *block) bool { return !b.fresh })
 }
+
+// MarkGone, MarkUnlisted, Gone, Unfolded and Fold: no layer ever goes here.
+func (e *Engine) MarkGone(uint64, uint32, uint32) error { return nil }
+
+func (e *Engine) MarkUnlisted(uint64, []uint32) error { return nil }
+
+func (e *Engine) Gone(uint64) store.LayerSet { return nil }
+
+func (e *Engine) Unfolded(uint64) ([]chunk.ID, int) { return nil, 0 }
+
+func (e *Engine) Fold(chunk.ID, func(int) error) error { return nil }
 
 func (e *Engine) syncing(id chunk.ID, version uint64) (*replica, error) {
 	r := e.chunks[id]
