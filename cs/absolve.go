@@ -32,6 +32,7 @@ func (a *attachment) startAbsolve(cmd uint64, m *metapb.Absolve) {
 			return
 		}
 		a.s.pulls.forget(id)
+		a.s.folder.wanted()
 		a.result(cmd, []error{nil})
 	})
 	if err != nil {
@@ -96,7 +97,7 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 	}
 	o.releases = append(o.releases, release)
 	for _, version := range o.versions {
-		c := o.read(ctx, conn, &wire.Call{Flags: wire.FlagSuspect, Layer: layer, Version: version, Offset: block * chunk.BlockSize})
+		c := o.read(ctx, conn, layer, &wire.Call{Flags: wire.FlagSuspect, Version: version, Offset: block * chunk.BlockSize})
 		switch {
 		case c == nil:
 			return nil, false
@@ -109,9 +110,13 @@ func (o *others) ask(addr string, layer, block uint32) (data []byte, ok bool) {
 	return nil, false
 }
 
-// read asks a replica for one block; nil: there is no answer.
-func (o *others) read(ctx context.Context, conn *wire.Conn, c *wire.Call) *wire.Call {
+// read asks a replica for one block of a layer; nil: there is no answer. Of layers that are gone, and those that they are a part of, the others may have merged
+// some or none.
+func (o *others) read(ctx context.Context, conn *wire.Conn, layer uint32, c *wire.Call) *wire.Call {
 	back := make(answer, 1)
+	gone := o.s.engine.Gone(o.id.File)
+	c.Layer = gone.Next(layer)
+	c.Epoch = uint64(gone.Below(c.Layer))
 	c.Op, c.Flags, c.Chunk, c.Done = wire.OpReadLayer, c.Flags|wire.FlagPeer, o.id, back
 	c.Length, c.Dst = chunk.BlockSize, make([]byte, chunk.BlockSize)
 	conn.Send([]*wire.Call{c})
@@ -153,7 +158,7 @@ func (o *others) askFormer(addr string, layer, block, code uint32) (data []byte,
 		return nil, false
 	}
 	o.releases = append(o.releases, release)
-	c := o.read(ctx, conn, &wire.Call{Flags: wire.FlagFormer, Layer: layer, Offset: block * chunk.BlockSize})
+	c := o.read(ctx, conn, layer, &wire.Call{Flags: wire.FlagFormer, Offset: block * chunk.BlockSize})
 	switch {
 	case c == nil:
 		return nil, false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -38,6 +39,7 @@ type attachment struct {
 	cmds chan *metapb.Command
 
 	scrubs scrubs
+	folds  sync.WaitGroup // commands to fold
 }
 
 // attach keeps the server attached until ctx ends.
@@ -165,6 +167,7 @@ func (a *attachment) run(cancel context.CancelFunc) error {
 	<-ended
 	a.s.pulls.end()
 	a.scrubs.wg.Wait()
+	a.folds.Wait()
 	return err
 }
 

@@ -105,6 +105,8 @@ func (a *attachment) execute(batch []*metapb.Command) {
 		a.startVerify(c.Id, k.Verify)
 	case *metapb.Command_Mend:
 		a.startMend(c.Id, k.Mend)
+	case *metapb.Command_Fold:
+		a.startFold(c.Id, k.Fold)
 	default:
 		a.fail(c.Id, fmt.Errorf("unknown command %T", c.Command))
 	}
@@ -143,6 +145,7 @@ func (a *attachment) raise(chunks []*metapb.ChunkAt) []error {
 }
 
 func (a *attachment) promote(chunks []*metapb.ChunkAt) []error {
+	defer a.s.folder.wanted()
 	return each(chunks, func(id chunk.ID, version uint64) error {
 		err := a.s.engine.Promote(id, version)
 		if err == nil {

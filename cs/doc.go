@@ -20,7 +20,8 @@
 //
 // Goroutines: attacher (opens the stream, receives; admission is done by it), and of each attachment: the sender (all that goes to
 // the stream: results, heartbeats, progress, trouble), the executor (commands in order, those of one kind together), and one
-// goroutine, with one that reports on it, for each Pull and Absolve, of which a few run at once, and for each Verify and Mend, of which one does. The data path's goroutines are package wire's. OnTrouble is
+// goroutine, with one that reports on it, for each Pull and Absolve, of which a few run at once, and for each Verify and Mend, of which one does. A Fold has one that waits
+// for its outcome: one goroutine of the server, attached or not, merges layers, one replica at a time, whenever there is one to be merged. The data path's goroutines are package wire's. OnTrouble is
 // called from any of them.
 //
 // Locks: none is held over a call of the engine or the network. Server.mu (troubles), pulls.mu, peers.mu are taken alone.

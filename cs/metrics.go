@@ -16,6 +16,7 @@ type collector struct {
 	ahead, relieved                 *prometheus.Desc
 	replicas, space, attached       *prometheus.Desc
 	attachments, pulled, pullsEnded *prometheus.Desc
+	folded, foldedBytes             *prometheus.Desc
 	scrub                           scrubDescs
 	journal, journalEvents          *prometheus.Desc
 }
@@ -43,6 +44,8 @@ func newCollector(s *Server) *collector {
 		attachments: desc("attachments_total", "Times the server was admitted."),
 		pulled:      desc("pulled_bytes_total", "Bytes written by rebuilds."),
 		pullsEnded:  desc("pulls_total", "Rebuilds that have ended.", "result"),
+		folded:      desc("folded_replicas_total", "Replicas whose layers were merged after a snapshot was deleted."),
+		foldedBytes: desc("folded_bytes_total", "Bytes moved by that."),
 		scrub: scrubDescs{
 			replicas: desc("verified_replicas_total", "Replicas verified."),
 			bytes:    desc("verified_bytes_total", "Bytes read to verify replicas."),
@@ -95,6 +98,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	counter(c.pulled, n.pulled.Load())
 	counter(c.pullsEnded, n.pullsDone.Load(), "ok")
 	counter(c.pullsEnded, n.pullsFailed.Load(), "failed")
+	counter(c.folded, n.folded.Load())
+	counter(c.foldedBytes, c.s.folder.moved.Load())
 	counter(c.scrub.replicas, n.scrubbed.replicas.Load())
 	counter(c.scrub.bytes, n.scrubbed.bytes.Load())
 	counter(c.scrub.bad, n.scrubbed.bad.Load())

@@ -89,6 +89,7 @@ type Server struct {
 	wg      sync.WaitGroup
 	peers   *peers
 	pulls   *pulls
+	folder  folder
 	pace    *pace
 	count   counters
 	metrics *collector
@@ -114,6 +115,7 @@ type counters struct {
 	pullsFailed atomic.Uint64
 	scrubbed    scrubbed
 	diskErrors  atomic.Uint64
+	folded      atomic.Uint64 // replicas
 }
 
 // Start opens the chunk server in cfg.Dir and serves it until Close. It does not wait for the metadata servers.
@@ -136,6 +138,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	s.wg.Go(func() { s.attach(run) })
+	s.wg.Go(func() { s.fold(run) })
 	return s, nil
 }
 
@@ -158,6 +161,7 @@ func (s *Server) open() (err error) {
 	s.pace = newPace(func() (uint64, uint64) { return demandOf(s.data.Stats()) })
 	s.peers = newPeers(wire.Hello{ClusterID: s.id.ClusterID, Incarnation: s.born, Peer: true}, s.cfg.Dial)
 	s.pulls = newPulls(s.cfg.PullStreams)
+	s.folder.init()
 	if err = s.openListeners(); err != nil {
 		return err
 	}
