@@ -111,6 +111,12 @@ func (f *fake) Remove(_ context.Context, in *metapb.RemoveRequest) (*metapb.Remo
 	return &metapb.RemoveReply{}, err
 }
 
+// DeleteSnapshot deletes at once what is in files under its id.
+func (f *fake) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRequest) (*metapb.DeleteSnapshotReply, error) {
+	_, err := f.Remove(ctx, &metapb.RemoveRequest{Path: string(in.Id)})
+	return &metapb.DeleteSnapshotReply{}, err
+}
+
 func (f *fake) Attach(grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]) error {
 	return f.called()
 }
@@ -230,6 +236,15 @@ func TestWhatWasDoneByALostAttemptHasWorked(t *testing.T) {
 	}
 	if _, err := c.Remove(ctx, &metapb.RemoveRequest{Path: "/f"}); status.Code(err) != codes.NotFound {
 		t.Errorf("remove again: %v", err)
+	}
+	f.mu.Lock()
+	f.calls, f.files["snapshot"] = 0, &metapb.FileInfo{}
+	f.mu.Unlock()
+	if _, err := c.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: []byte("snapshot")}); err != nil {
+		t.Errorf("delete a snapshot: %v", err)
+	}
+	if _, err := c.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: []byte("snapshot")}); status.Code(err) != codes.NotFound {
+		t.Errorf("delete it again: %v", err)
 	}
 }
 
