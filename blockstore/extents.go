@@ -55,14 +55,19 @@ func (v *Volume) describe(ctx context.Context, e *extents, at, n int64) error {
 	if err != nil {
 		return err
 	}
+	e.addCodes(at, n, codes)
+	return nil
+}
+
+// addCodes adds n bytes of blocks with these codes.
+func (e *extents) addCodes(at, n int64, codes []uint32) {
 	for _, code := range codes {
 		k := min(n, block.Size-at%block.Size)
 		e.add(at, k, !chunk.ReadsZero(code))
 		if at, n = at+k, n-k; e.full {
-			return nil
+			return
 		}
 	}
-	return nil
 }
 
 // codes reads the table of a range within a chunk.
