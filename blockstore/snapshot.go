@@ -2,7 +2,6 @@ package blockstore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -23,7 +22,7 @@ const (
 )
 
 // ErrSnapshotDeleted: the snapshot is no more, or was being deleted.
-var ErrSnapshotDeleted = errors.New("the snapshot was deleted")
+var ErrSnapshotDeleted = fmt.Errorf("the snapshot was deleted: %w", block.ErrClosed)
 
 // Snapshot is a snapshot that is open for reading: a read-only block device. It takes no lease, fences nobody and reports nothing: what it reads does not change
 // any more, so every replica in sync will do (R10), whoever writes to the volume meanwhile. Chunks that do not exist when it is opened read as zeros: a file
@@ -144,6 +143,8 @@ func (s *Snapshot) check(r *block.Request) error {
 	switch {
 	case s.closed.Load():
 		err = block.ErrClosed
+	case s.gone.Load():
+		err = ErrSnapshotDeleted
 	case err != nil:
 	case changes(r):
 		err = block.ErrReadOnly

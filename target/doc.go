@@ -8,6 +8,7 @@
 //     can do nothing any more. All front ends and connections share it.
 //   - A volume that somebody uses is not closed. The last user's going closes it a little later, so that a client
 //     that connects again, or asks for one thing after the other, does not pass the lease around each time.
+//   - A snapshot is such a device too, under its own name, read-only; it needs no lease, so it does not matter who has its volume.
 //   - Who waits for a volume to open can stop waiting without failing others that wait.
 //
 // Goroutines: of Volumes, one for each volume while it is being opened, and the timers' for closing. Of Daemon, one for each

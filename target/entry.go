@@ -16,6 +16,7 @@ type entry struct {
 	volumes *Volumes
 	name    string
 	path    string
+	frozen  *frozen       // nil: it is a volume
 	users   int           // including those who wait for it to open
 	opened  chan struct{} // closed when it is open, or cannot be opened
 	gone    chan struct{} // closed when it is closed
@@ -33,6 +34,11 @@ type entry struct {
 
 // Open implements block.Catalog.
 func (v *Volumes) Open(ctx context.Context, name string) (block.Device, block.VolumeInfo, error) {
+	if f, ok, err := v.snapshotNamed(ctx, name); err != nil {
+		return nil, block.VolumeInfo{}, err
+	} else if ok {
+		return v.share(ctx, name, f.path, &f)
+	}
 	path, ok := volumePath(name)
 	if !ok {
 		return nil, block.VolumeInfo{}, block.ErrNotFound
@@ -42,8 +48,13 @@ func (v *Volumes) Open(ctx context.Context, name string) (block.Device, block.Vo
 
 // use opens a file of the namespace, or shares it.
 func (v *Volumes) use(ctx context.Context, name, path string) (block.Device, block.VolumeInfo, error) {
+	return v.share(ctx, name, path, nil)
+}
+
+// share is use, also of a snapshot of the file.
+func (v *Volumes) share(ctx context.Context, name, path string, f *frozen) (block.Device, block.VolumeInfo, error) {
 	for {
-		e, joined, err := v.join(name, path)
+		e, joined, err := v.join(name, path, f)
 		if err != nil {
 			return nil, block.VolumeInfo{}, err
 		}
@@ -68,7 +79,7 @@ func (v *Volumes) use(ctx context.Context, name, path string) (block.Device, blo
 }
 
 // join makes the caller a user of the volume's entry, unless that is closing; a new one starts to open the volume.
-func (v *Volumes) join(name, path string) (e *entry, joined bool, err error) {
+func (v *Volumes) join(name, path string, f *frozen) (e *entry, joined bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.closed {
@@ -76,7 +87,7 @@ func (v *Volumes) join(name, path string) (e *entry, joined bool, err error) {
 	}
 	e = v.entries[name]
 	if e == nil {
-		e = &entry{volumes: v, name: name, path: path, opened: make(chan struct{}), gone: make(chan struct{})}
+		e = &entry{volumes: v, name: name, path: path, frozen: f, opened: make(chan struct{}), gone: make(chan struct{})}
 		v.entries[name] = e
 		go e.open()
 	}
@@ -117,15 +128,11 @@ func (e *entry) open() {
 	v := e.volumes
 	ctx, cancel := context.WithTimeout(v.ctx, openTime)
 	defer cancel()
-	device, err := v.open(ctx, e.path)
-	if err == nil {
-		// Asked for while the lease is held, so that it is this file and not one that had the name before.
-		if e.info, e.file, err = v.describe(ctx, e.name, e.path); err != nil {
-			err = errors.Join(err, device.Close())
-		}
-	} else {
-		err = explain(err)
+	start := e.openVolume
+	if e.frozen != nil {
+		start = e.openFrozen
 	}
+	device, err := start(ctx)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	e.device, e.err = device, err
@@ -135,6 +142,18 @@ func (e *entry) open() {
 		return
 	}
 	e.idle()
+}
+
+// openVolume opens the entry's volume. What it is is asked for while the lease is held, so that it is this file and not one that had the name before.
+func (e *entry) openVolume(ctx context.Context) (block.Device, error) {
+	device, err := e.volumes.open(ctx, e.path)
+	if err != nil {
+		return nil, explain(err)
+	}
+	if e.info, e.file, err = e.volumes.describe(ctx, e.name, e.path); err != nil {
+		return nil, errors.Join(err, device.Close())
+	}
+	return device, nil
 }
 
 // forget takes the entry out of the catalog, for good. Volumes.mu is held.

@@ -26,10 +26,13 @@ const (
 	rpcTime = 5 * time.Second
 )
 
-// Volumes is the catalog of a cluster's volumes: the regular files of its namespace. A volume's name is its path without the first slash.
+// Volumes is the catalog of a cluster's volumes: the regular files of its namespace. A volume's name is its path without the first slash. Its snapshots
+// are not listed, and are opened as "volume@snapshot" (snapshots.go).
 type Volumes struct {
 	meta metapb.MetaClient
 	open func(ctx context.Context, path string) (block.Device, error)
+
+	openSnapshot func(ctx context.Context, path, name string) (snapshot, error)
 
 	ctx    context.Context // of opening; ends with Close
 	cancel context.CancelFunc
@@ -44,13 +47,21 @@ type Volumes struct {
 
 // NewVolumes returns the catalog. Volumes are opened, and so their leases taken, at their first use.
 func NewVolumes(client *blockstore.Client, meta metapb.MetaClient) *Volumes {
-	return newVolumes(meta, func(ctx context.Context, path string) (block.Device, error) {
+	v := newVolumes(meta, func(ctx context.Context, path string) (block.Device, error) {
 		v, err := client.Open(ctx, path, blockstore.OpenOptions{})
 		if err != nil {
 			return nil, err
 		}
 		return v, nil
 	})
+	v.openSnapshot = func(ctx context.Context, path, name string) (snapshot, error) {
+		s, err := client.OpenSnapshot(ctx, path, name)
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+	return v
 }
 
 func newVolumes(meta metapb.MetaClient, open func(context.Context, string) (block.Device, error)) *Volumes {
@@ -82,8 +93,13 @@ func (v *Volumes) List(ctx context.Context) ([]block.VolumeInfo, error) {
 	return out, nil
 }
 
-// Lookup describes one volume without opening it.
+// Lookup describes one volume, or snapshot, without opening it.
 func (v *Volumes) Lookup(ctx context.Context, name string) (block.VolumeInfo, error) {
+	if f, ok, err := v.snapshotNamed(ctx, name); err != nil {
+		return block.VolumeInfo{}, err
+	} else if ok {
+		return v.describeSnapshot(ctx, name, f)
+	}
 	path, ok := volumePath(name)
 	if !ok {
 		return block.VolumeInfo{}, block.ErrNotFound
