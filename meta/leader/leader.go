@@ -82,7 +82,7 @@ func New(c Consensus, log *slog.Logger) *Leader {
 	l.sessions = sessions.NewRegistry(c, log, func() { l.recovery.Rescan() })
 	l.recovery = recovery.New(l, l.sessions, log)
 	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
-	l.snapshots = snapshots.New(l.alive, l)
+	l.snapshots = snapshots.New(l.alive, l, log)
 	go l.recovery.Run(l.alive)
 	go l.scrub.Run(l.alive)
 	return l

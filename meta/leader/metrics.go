@@ -24,6 +24,7 @@ func (l *Leader) Describe(ch chan<- *prometheus.Desc) {
 	}
 	l.recovery.Describe(ch)
 	l.scrub.Describe(ch)
+	l.snapshots.Describe(ch)
 }
 
 // Collect counts.
@@ -63,6 +64,7 @@ func (l *Leader) Collect(ch chan<- prometheus.Metric) {
 	}
 	l.recovery.Collect(ch)
 	l.scrub.Collect(ch)
+	l.snapshots.Collect(ch)
 }
 
 // stateName is the word for a server's state.

@@ -23,6 +23,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -77,9 +78,11 @@ type State interface {
 
 // Engine takes snapshots as long as one leader leads.
 type Engine struct {
-	state State
-	alive context.Context
-	work  sync.WaitGroup
+	state   State
+	alive   context.Context
+	log     *slog.Logger
+	metrics metrics
+	work    sync.WaitGroup
 
 	mu       sync.Mutex
 	requests map[string]*request
@@ -89,8 +92,8 @@ type Engine struct {
 }
 
 // New returns an engine that works until alive ends.
-func New(alive context.Context, state State) *Engine {
-	return &Engine{state: state, alive: alive, requests: map[string]*request{}, busy: map[uint64]bool{}, streams: map[string][]*stream{}}
+func New(alive context.Context, state State, log *slog.Logger) *Engine {
+	return &Engine{state: state, alive: alive, log: log, metrics: newMetrics(), requests: map[string]*request{}, busy: map[uint64]bool{}, streams: map[string][]*stream{}}
 }
 
 // Wait returns when nothing of the engine is under way any more; alive must have ended.
@@ -219,6 +222,7 @@ func (e *Engine) run(r *request) {
 	case <-e.alive.Done():
 		r.err = ErrEnded
 	}
+	e.note(r)
 	e.mu.Lock()
 	delete(e.requests, r.id)
 	for _, f := range r.command.Files {
@@ -226,6 +230,17 @@ func (e *Engine) run(r *request) {
 	}
 	e.mu.Unlock()
 	close(r.decided)
+}
+
+// note tells administrators what became of a request.
+func (e *Engine) note(r *request) {
+	if r.err != nil {
+		e.metrics.failed.Inc()
+		e.log.Warn("no snapshot was taken", "files", r.paths, "error", r.err)
+		return
+	}
+	e.metrics.taken.Add(float64(len(r.paths)))
+	e.log.Info("snapshots were taken", "files", r.paths)
 }
 
 // changed says of a refusal whether it may be tried again at once: a file has another holder by now, say.
