@@ -96,11 +96,12 @@ type Recovery struct {
 	Moved      uint64 `json:"moved_bytes"` // since the leading metadata server leads
 	Rebuilt    uint64 `json:"rebuilt"`
 	Stopped    bool   `json:"stopped"`
+	Folding    uint64 `json:"folding"` // deleted snapshots whose layers are being merged
 }
 
 func newRecovery(r *metapb.Recovery) Recovery {
 	return Recovery{r.GetQueued(), r.GetRebuilding(), r.GetReleasing(), r.GetMoving(), r.GetBytesPerSecond(), r.GetEtaSeconds(),
-		r.GetMovedBytes(), r.GetRebuilt(), r.GetStopped()}
+		r.GetMovedBytes(), r.GetRebuilt(), r.GetStopped(), r.GetFolding()}
 }
 
 // Pace tells how fast recovery is and how long it takes, as an addition to a sentence.
@@ -121,9 +122,19 @@ func (r Recovery) line() string {
 	case r.Stopped:
 		return fmt.Sprintf("Recovery: [!] stopped: more chunk servers or hosts are offline than mds.wd.max_offline_cs and mds.wd.max_offline_cs_hosts allow; %d chunks wait", r.Queued)
 	case r.Queued+r.Releasing+r.Rebuilding+r.Moving > 0:
-		return fmt.Sprintf("Recovery: %d chunks to be rebuilt (%d under way), %d to be released, %d being moved%s", r.Queued, r.Rebuilding, r.Releasing, r.Moving, pace)
+		return fmt.Sprintf("Recovery: %d chunks to be rebuilt (%d under way), %d to be released, %d being moved%s%s", r.Queued, r.Rebuilding, r.Releasing, r.Moving, pace, r.folds("; "))
+	case r.Folding > 0:
+		return r.folds("Recovery: ")
 	}
 	return ""
+}
+
+// folds tells of deleted snapshots, if there are any.
+func (r Recovery) folds(before string) string {
+	if r.Folding == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s%d deleted snapshots being merged", before, r.Folding)
 }
 
 // Removal is what rm-cs says of one server.

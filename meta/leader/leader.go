@@ -11,9 +11,9 @@
 //
 // Parts: leases.go says whose lease is live; takeover.go is for recovery, where it is a client itself; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
 // (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified,
-// package snapshots takes snapshots.
+// package snapshots takes snapshots, package fold has the layers of deleted ones merged.
 //
-// Goroutines: those of gRPC's handlers, of sessions, recovery, scrub and snapshots. Locks: leases.mu, allocation locks per file; neither is held
+// Goroutines: those of gRPC's handlers, of sessions, recovery, scrub, snapshots and fold. Locks: leases.mu, allocation locks per file; neither is held
 // while another of them is taken, and the state machine may be read under the first.
 package leader
 
@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"pstorage/meta/config"
+	"pstorage/meta/fold"
 	"pstorage/meta/fsm"
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
@@ -64,6 +65,7 @@ type Leader struct {
 	recovery   *recovery.Engine
 	scrub      *scrub.Engine
 	snapshots  *snapshots.Engine
+	fold       *fold.Engine
 	leases     *leases
 	files      fileLocks
 	lostChunks lostCache
@@ -83,6 +85,8 @@ func New(c Consensus, log *slog.Logger) *Leader {
 	l.recovery = recovery.New(l, l.sessions, log)
 	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
 	l.snapshots = snapshots.New(l.alive, l, log)
+	l.fold = fold.New(l, l.sessions, log)
+	go l.fold.Run(l.alive)
 	go l.recovery.Run(l.alive)
 	go l.scrub.Run(l.alive)
 	return l
@@ -94,6 +98,7 @@ func (l *Leader) Close() {
 	l.sessions.Close()
 	<-l.recovery.Done()
 	<-l.scrub.Done()
+	<-l.fold.Done()
 	l.snapshots.Wait()
 }
 
@@ -140,6 +145,12 @@ func (l *Leader) Alter(ctx context.Context, files []*fsmpb.FileChanges) ([]fsm.O
 		return nil, err
 	}
 	return r.Outcomes, nil
+}
+
+// Folded forgets a layer that no replica has by itself any more.
+func (l *Leader) Folded(ctx context.Context, file uint64, layer uint32) error {
+	_, err := l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_Folded{Folded: &fsmpb.Folded{File: file, Layer: layer}}})
+	return err
 }
 
 // Forget notes that a server has removed replicas that were no members.

@@ -178,7 +178,7 @@ func roomFor(fleet balance.Fleet, ids []uint32, moved uint64) error {
 func (l *Leader) progress(v *fsm.View, n fsm.Counts) *metapb.Recovery {
 	p := l.recovery.Progress()
 	out := &metapb.Recovery{Queued: n.Degraded, Rebuilding: uint64(p.Rebuilding), Moving: uint64(p.Moving), BytesPerSecond: p.BytesPerSecond,
-		MovedBytes: p.MovedBytes, Stopped: p.Stopped, Rebuilt: p.MadeReplicas}
+		MovedBytes: p.MovedBytes, Stopped: p.Stopped, Rebuilt: p.MadeReplicas, Folding: uint64(l.fold.Queued())}
 	for _, s := range v.Servers() {
 		if s.Releasing {
 			out.Releasing += v.Members(s.Id)

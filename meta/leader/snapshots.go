@@ -159,12 +159,13 @@ func listAll(v *fsm.View, out *metapb.ListSnapshotsReply) error {
 	return errors.Join(err, flush())
 }
 
-// DeleteSnapshot has a snapshot seen no more; its layer is merged into the next one (package recovery).
+// DeleteSnapshot has a snapshot seen no more; its layer is merged into the next one (package fold).
 func (l *Leader) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRequest) (*metapb.DeleteSnapshotReply, error) {
 	_, err := l.consensus.Propose(ctx, &fsmpb.Command{Command: &fsmpb.Command_DeleteSnapshot{DeleteSnapshot: &fsmpb.DeleteSnapshot{Id: in.Id}}})
 	if err != nil {
 		return nil, Status(err)
 	}
+	l.fold.Kick()
 	return &metapb.DeleteSnapshotReply{}, nil
 }
 

@@ -3574,6 +3574,7 @@ type Recovery struct {
 	Stopped        bool                   `protobuf:"varint,7,opt,name=stopped,proto3" json:"stopped,omitempty"`                                       // more servers, or hosts, are offline than mds.wd.max_offline_cs, or _cs_hosts: nothing is copied to others
 	Releasing      uint64                 `protobuf:"varint,8,opt,name=releasing,proto3" json:"releasing,omitempty"`                                   // chunks to be moved away from servers that are releasing
 	Rebuilt        uint64                 `protobuf:"varint,9,opt,name=rebuilt,proto3" json:"rebuilt,omitempty"`                                       // replicas made since this leader leads
+	Folding        uint64                 `protobuf:"varint,10,opt,name=folding,proto3" json:"folding,omitempty"`                                      // deleted snapshots whose layers are to be merged yet
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -3667,6 +3668,13 @@ func (x *Recovery) GetReleasing() uint64 {
 func (x *Recovery) GetRebuilt() uint64 {
 	if x != nil {
 		return x.Rebuilt
+	}
+	return 0
+}
+
+func (x *Recovery) GetFolding() uint64 {
+	if x != nil {
+		return x.Folding
 	}
 	return 0
 }
@@ -7091,7 +7099,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\bawaiting\x18\" \x01(\x04R\bawaiting\x1a9\n" +
 	"\vConfigEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb2\x02\n" +
 	"\bRecovery\x12\x16\n" +
 	"\x06queued\x18\x01 \x01(\x04R\x06queued\x12\x1e\n" +
 	"\n" +
@@ -7105,7 +7113,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"movedBytes\x12\x18\n" +
 	"\astopped\x18\a \x01(\bR\astopped\x12\x1c\n" +
 	"\treleasing\x18\b \x01(\x04R\treleasing\x12\x18\n" +
-	"\arebuilt\x18\t \x01(\x04R\arebuilt\"\xbd\x02\n" +
+	"\arebuilt\x18\t \x01(\x04R\arebuilt\x12\x18\n" +
+	"\afolding\x18\n" +
+	" \x01(\x04R\afolding\"\xbd\x02\n" +
 	"\x03Mds\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +

@@ -15,9 +15,9 @@ import (
 
 type streamServer = grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]
 
-// command does one command and answers. Pulls, absolutions and verifications are done beside the others.
+// command does one command and answers. Pulls, absolutions, verifications and folds are done beside the others.
 func (s *process) command(p *pipe, c *metapb.Command, work *sync.WaitGroup) {
-	if c.GetPull() != nil || c.GetAbsolve() != nil || c.GetVerify() != nil || c.GetMend() != nil {
+	if c.GetPull() != nil || c.GetAbsolve() != nil || c.GetVerify() != nil || c.GetMend() != nil || c.GetFold() != nil {
 		work.Go(func() { s.answer(p, c) })
 		return
 	}
