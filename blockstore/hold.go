@@ -18,7 +18,7 @@ import (
 // Limits of a hold until the metadata servers are told of it: afterwards only they can end it.
 const (
 	settleLimit = 3 * time.Second // until the volume is such that it can be held; writes go on
-	stillLimit  = 2 * time.Second // with writes held back, until nothing is in flight and all is flushed
+	stillLimit  = 4 * time.Second // with writes held back, until nothing is in flight and all is flushed
 	holdTimeout = 10 * time.Second
 )
 
@@ -40,8 +40,16 @@ type gate struct {
 	holds  int   // requests for snapshots that keep it shut
 	since  int64 // when it was shut, on the client's clock
 	waits  []*block.Request
-	layers sync.Mutex // held while the layer changes, and while replicas are made equal, which writes to it
+	layers turn // whoever changes the layer, or makes replicas equal, which writes to it
 }
+
+// turn is a lock that may be held while calls are under way.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take() { t <- struct{}{} }
+func (t turn) give() { <-t }
 
 // changes tells whether a request changes data.
 func changes(r *block.Request) bool {
@@ -237,8 +245,8 @@ func (v *Volume) askHold(request []byte) (*metapb.HoldReply, error) {
 
 // goOnIn makes the last of the layers the one that takes writes. Of several requests that hold the volume together each may bring one.
 func (v *Volume) goOnIn(layers []uint32) {
-	v.gate.layers.Lock()
-	defer v.gate.layers.Unlock()
+	v.gate.layers.take()
+	defer v.gate.layers.give()
 	layer := layers[len(layers)-1]
 	if layer <= v.layer.Load() {
 		return

@@ -64,7 +64,7 @@ func (c *Client) newVolume(rep *metapb.OpenReply, opt OpenOptions) (*Volume, err
 	v.requests.New = func() any { return new(request) }
 	v.pieces.New = func() any { return new(piece) }
 	v.layer.Store(info.Layers[len(info.Layers)-1])
-	v.gate.still = make(chan struct{}, 1)
+	v.gate.still, v.gate.layers = make(chan struct{}, 1), newTurn()
 	v.flusher.v, v.flusher.since = v, c.ends.Load()
 	v.alloc.v, v.alloc.wake = v, make(chan struct{}, 1)
 	v.servers.Store(new([]*vserver))

@@ -12,8 +12,8 @@ const copyBlocks = wire.MaxData / block.Size // blocks of a unit
 
 // reconcileAll makes the replicas of chunks equal that may differ (R5): a few chunks at a time.
 func (v *Volume) reconcileAll(list []*chunkState) {
-	v.gate.layers.Lock()
-	defer v.gate.layers.Unlock()
+	v.gate.layers.take()
+	defer v.gate.layers.give()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	slots := make(chan struct{}, reconcilers)

@@ -48,7 +48,7 @@ type Snapshot struct {
 	idle    *sync.Cond // readers has become 0
 	chunks  map[uint32]*frozenChunk
 
-	asking sync.Mutex // one asks for a map at a time
+	asking turn // one asks for a map at a time
 }
 
 // frozenChunk is where a chunk is; it is replaced, never changed.
@@ -69,7 +69,7 @@ func (c *Client) OpenSnapshot(ctx context.Context, path, nameOrUUID string) (*Sn
 		return nil, fmt.Errorf("open %s: the metadata servers describe it badly: %v", name, rep)
 	}
 	s := &Snapshot{c: c, name: name, path: path, id: rep.Snapshot.Id, file: rep.File.Id, layer: rep.Snapshot.Layer, size: int64(rep.Snapshot.Size),
-		shift: shiftOf(chunk), chunks: map[uint32]*frozenChunk{}}
+		shift: shiftOf(chunk), chunks: map[uint32]*frozenChunk{}, asking: newTurn()}
 	s.idle = sync.NewCond(&s.mu)
 	c.rememberServers(rep.Servers)
 	if err := c.readMap(ctx, s.file, s.learn); err != nil {
@@ -192,8 +192,8 @@ func (s *Snapshot) Close() error {
 
 // refresh asks for a chunk's map, unless somebody has since it was as the caller knows it.
 func (s *Snapshot) refresh(ctx context.Context, index uint32, known *frozenChunk) error {
-	s.asking.Lock()
-	defer s.asking.Unlock()
+	s.asking.take()
+	defer s.asking.give()
 	if s.chunk(index) != known {
 		return nil
 	}
