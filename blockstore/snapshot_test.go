@@ -178,10 +178,11 @@ func TestReadsOfASnapshotEnd(t *testing.T) {
 				if err := shows(s, 0, 1); !errors.Is(err, c.want) || time.Since(begin) > snapshotWait+slowDeadline {
 					t.Errorf("after %v: %v, want %v", time.Since(begin), err, c.want)
 				}
-				if err := shows(s, testChunk*5, 0); err != nil {
+				deleted := errors.Is(c.want, ErrSnapshotDeleted)
+				if err := shows(s, testChunk*5, 0); errors.Is(err, ErrSnapshotDeleted) != deleted || err != nil && !deleted {
 					t.Errorf("what does not exist: %v", err)
 				}
-				if s.Deleted() != (c.want == ErrSnapshotDeleted) {
+				if s.Deleted() != deleted {
 					t.Errorf("deleted: %v", s.Deleted())
 				}
 			})
