@@ -300,3 +300,27 @@ func foldBesideWriters(t *testing.T, seed uint64) {
 		t.Error(err)
 	}
 }
+
+// A fold is over when the space is back: the file that is not needed any more is gone as well.
+func TestAFoldIsNotOverBeforeTheFileIsGone(t *testing.T) {
+	s, m := memStore(t, idA)
+	top := access
+	top.Layer = 2
+	must(t, write(s, idA, access, 0, pattern(1, 4*bs)))
+	must(t, write(s, idA, top, 0, pattern(2, bs)))
+	must(t, s.MarkGone(7, 1, 2))
+	failing(m, disk.OpRemove, ".00000002", disk.ErrIO)
+	wantErr(t, s.Fold(idA, freely), disk.ErrIO)
+	if ready, _ := s.Unfolded(7); !slices.Equal(ready, []chunk.ID{idA}) {
+		t.Errorf("ready: %v", ready)
+	}
+	wantBytes(t, s, idA, top, 0, append(pattern(2, bs), pattern(1, 4*bs)[bs:]...))
+	failing(m, disk.OpRemove, "nothing", disk.ErrIO)
+	must(t, s.Fold(idA, freely))
+	if ready, waiting := s.Unfolded(7); len(ready)+waiting > 0 {
+		t.Errorf("ready: %v, waiting %d", ready, waiting)
+	}
+	if _, err := m.Allocated(s.layerName(idA, 2)); err == nil {
+		t.Error("the file is there still")
+	}
+}

@@ -159,11 +159,12 @@ func (s *Store) Unfolded(file uint64) (ready []chunk.ID, waiting int) {
 		for _, r := range f.all() {
 			r.mu.RLock()
 			lower, _ := r.pair()
+			done := lower == nil && r.old == 0
 			member := r.state == InSync || r.state == Syncing
 			err := r.verifiable()
 			r.mu.RUnlock()
 			switch {
-			case lower == nil || !member || r.failed.Load():
+			case done || !member || r.failed.Load():
 			case err == nil:
 				ready = append(ready, r.id)
 			default:

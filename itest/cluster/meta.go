@@ -11,7 +11,22 @@ import (
 )
 
 // Configure sets parameters of a cluster whose metadata servers are on this machine's loopback.
-func (c *Cluster) Configure(ctx context.Context, set map[string]string) (err error) {
+func (c *Cluster) Configure(ctx context.Context, set map[string]string) error {
+	return c.ask(func(meta *client.Client) error {
+		_, err := meta.SetConfig(ctx, &metapb.SetConfigRequest{Set: set})
+		return err
+	})
+}
+
+// DeleteSnapshot deletes a snapshot of such a cluster.
+func (c *Cluster) DeleteSnapshot(ctx context.Context, id []byte) error {
+	return c.ask(func(meta *client.Client) error {
+		_, err := meta.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: id})
+		return err
+	})
+}
+
+func (c *Cluster) ask(question func(*client.Client) error) (err error) {
 	var addresses []string
 	for _, raft := range c.mdsAddresses { // clients have the next port
 		host, port, err := net.SplitHostPort(raft)
@@ -29,8 +44,7 @@ func (c *Cluster) Configure(ctx context.Context, set map[string]string) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, meta.Close()) }()
-	_, err = meta.SetConfig(ctx, &metapb.SetConfigRequest{Set: set})
-	return err
+	return question(meta)
 }
 
 // AddCS makes one more chunk server and starts it.

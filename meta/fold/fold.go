@@ -88,7 +88,7 @@ func New(l Leader, s *sessions.Registry, log *slog.Logger) *Engine {
 	return &Engine{leader: l, sessions: s, log: log, kicked: make(chan struct{}, 1), done: make(chan struct{}), jobs: map[uint64]*job{}}
 }
 
-// Kick says that a snapshot was deleted. It does not block.
+// Kick says that a snapshot was deleted, or that there is something else to do. It does not block.
 func (e *Engine) Kick() {
 	select {
 	case e.kicked <- struct{}{}:
@@ -250,6 +250,7 @@ func (e *Engine) tell(ctx context.Context, j *job, o *order, s *sessions.Session
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	o.underway, o.answered, o.again = false, err == nil, time.Now().Add(pause)
+	e.Kick()
 }
 
 // end has the layer leave the list. Called with mu held.
@@ -267,6 +268,7 @@ func (e *Engine) end(ctx context.Context, j *job) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		j.proposing, j.over, j.again = false, err == nil || gone, time.Now().Add(pause)
+		e.Kick()
 	})
 }
 
