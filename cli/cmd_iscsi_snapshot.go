@@ -106,6 +106,29 @@ func (a *app) lunSnapshotInfoCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *app) lunSnapshotDeleteCommand() *cobra.Command {
+	var id string
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "snapshot-delete -u UUID", Short: "Delete a snapshot of a LUN",
+		Long: `Delete a snapshot of a LUN, in use or not. What the next snapshot, or the LUN itself, still needs of it is merged into that, in the background. It asks
+first, and refuses what is protected ("pstorage snapshot unprotect").`,
+		Example: "  pstorage-iscsi -c pcs1 snapshot-delete -u a1f54314-bc06-40c6-a587-965feb9d85bb",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := a.lunSnapshot(cmd, id)
+			if err != nil {
+				return err
+			}
+			question := fmt.Sprintf("Delete snapshot %s of LUN %d of %s?", found.UUID, *found.LUN, found.Target)
+			return a.deleteSnapshots(cmd, []print.Snapshot{found}, yes, question)
+		},
+	}
+	a.lunSnapshotFlag(cmd, &id)
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
 // lunSnapshotFlag is -u of the commands about one snapshot.
 func (a *app) lunSnapshotFlag(cmd *cobra.Command, id *string) {
 	cmd.Flags().StringVarP(id, "uuid", "u", "", "`UUID` of the snapshot")

@@ -18,17 +18,18 @@ import (
 
 func (a *app) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "snapshot", Short: "Take and show snapshots of volumes",
+		Use: "snapshot", Short: "Take, show and delete snapshots of volumes",
 		Long: `Take snapshots of volumes, in use or not. A snapshot is what the volume held at one moment, after every write that had been acknowledged then. It
 takes no space until the volume is written to again; writes wait as long as a flush takes. Snapshots are named VOLUME@NAME, VOLUME@UUID or by
 their UUID alone.`,
 		Example: `  pstorage -c pcs1 snapshot create demo --name before-upgrade
   pstorage -c pcs1 snapshot list demo
-  pstorage -c pcs1 snapshot info demo@before-upgrade`,
+  pstorage -c pcs1 snapshot info demo@before-upgrade
+  pstorage -c pcs1 snapshot delete demo@before-upgrade`,
 		Args: a.unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(),
+	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(), a.snapshotDeleteCommand(),
 		a.snapshotProtectCommand("protect", "Keep a snapshot from being deleted", true),
 		a.snapshotProtectCommand("unprotect", "Let a snapshot be deleted again", false))
 	return cmd
@@ -188,6 +189,71 @@ func (a *app) snapshotProtectCommand(name, short string, protected bool) *cobra.
 			})
 		},
 	}
+}
+
+func (a *app) snapshotDeleteCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "delete VOLUME@NAME...", Short: "Delete snapshots",
+		Long: `Delete snapshots. What later snapshots, or the volume itself, still need is merged into them, in the background, and the rest of the space given back. Volumes may be
+in use. It asks first, and refuses what is protected.`,
+		Example: `  pstorage -c pcs1 snapshot delete demo@before-upgrade
+  pstorage -c pcs1 snapshot delete demo@monday demo@tuesday --yes    # from a script`,
+		Args: atLeastOne("VOLUME@NAME"), ValidArgsFunction: a.completeSnapshots,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, err := a.findSnapshots(cmd, args)
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, s := range found {
+				names = append(names, s.At())
+			}
+			if err := a.deleteSnapshots(cmd, found, yes, "Delete "+strings.Join(names, ", ")+"?"); err != nil {
+				return err
+			}
+			a.say("deleted %s", strings.Join(names, ", "))
+			return nil
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+// findSnapshots finds all before anything is done to one.
+func (a *app) findSnapshots(cmd *cobra.Command, names []string) (found []print.Snapshot, err error) {
+	err = a.withMeta(cmd, func(ctx context.Context, meta metapb.MetaClient) error {
+		for _, name := range names {
+			s, err := a.findSnapshot(ctx, meta, name)
+			if err != nil {
+				return err
+			}
+			found = append(found, print.NewSnapshot(s))
+		}
+		return nil
+	})
+	return found, err
+}
+
+// deleteSnapshots deletes what was found, by its id: what was confirmed is what goes. The connection is not kept while the question waits for its answer.
+func (a *app) deleteSnapshots(cmd *cobra.Command, found []print.Snapshot, confirmed bool, question string) error {
+	if !confirmed {
+		if err := a.confirm(question, "--yes"); err != nil {
+			return err
+		}
+	}
+	return a.withMeta(cmd, func(ctx context.Context, meta metapb.MetaClient) error {
+		for _, s := range found {
+			id, err := snapshotID(s.UUID)
+			if err == nil {
+				_, err = meta.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: id})
+			}
+			if err != nil {
+				return a.explainSnapshot("delete "+s.At(), err)
+			}
+		}
+		return nil
+	})
 }
 
 // findSnapshot returns a snapshot by what it is called on a command line.

@@ -44,6 +44,11 @@ func TestSnapshotsInTheTerminal(t *testing.T) {
 		"snapshot unprotect demo@before",
 		"snapshot protect " + guideSecond,
 		"snapshot list demo",
+		"snapshot delete demo@before",
+		"snapshot delete " + guideSecond + " --yes",
+		"snapshot delete demo@before demo@after --yes",
+		"snapshot delete demo@before logs/web@before --yes",
+		"snapshot list",
 		"snapshot frobnicate",
 	} {
 		r := s.run("", strings.Fields(line)...)
@@ -71,6 +76,7 @@ Created: 2014-04-11 13:16:57
 Parent: a1f54314-bc06-40c6-a587-965feb9d85bb
 Description: None
 `},
+		{"snapshot-delete -y -u a1f54314-bc06-40c6-a587-965feb9d85bb", ""},
 	} {
 		if r := s.iscsi("", step.line); r.code != 0 || r.out != step.out || r.err != "" {
 			t.Errorf("pstorage-iscsi %s: exit %d\n%s%swant\n%s", step.line, r.code, r.out, r.err, step.out)
@@ -120,6 +126,9 @@ func TestMistakesAboutLUNSnapshotsAreSaid(t *testing.T) {
 		"snapshot-info -u x":                       {exitUsage, "UUID"},
 		"snapshot-info -u " + guideSecond:          {exitNotFound, "no such snapshot"},
 		"snapshot-info -u " + guideFirst:           {exitNotFound, "demo"},
+		"snapshot-delete":                          {exitUsage, "-u"},
+		"snapshot-delete -u " + guideSecond:        {exitNotFound, "no such snapshot"},
+		"snapshot-delete -y -u " + guideFirst:      {exitNotFound, "demo"},
 	} {
 		if r := s.iscsi("", line); r.code != want.code || !strings.Contains(r.err, want.why) {
 			t.Errorf("%s: exit %d, %q; want %d, %q", line, r.code, r.err, want.code, want.why)
@@ -176,6 +185,23 @@ func TestSnapshotsThatWereGivenUpSayWhy(t *testing.T) {
 	}
 }
 
+func TestDeletingASnapshotAsksFirst(t *testing.T) {
+	s := onHost(t)
+	s.tty = true
+	s.play("create -n test1 -a 192.168.10.100", "lun-add -t T1 -l 3 -s 10G", "snapshot-create -t T1 -u "+guideFirst)
+	for line, question := range map[string]string{
+		"snapshot delete " + guideFirst:          "Delete iscsi/test1/lun3@" + guideFirst + "? [y/N]",
+		"iscsi snapshot-delete -u " + guideFirst: "Delete snapshot " + guideFirst + " of LUN 3 of " + test1 + "? [y/N]",
+	} {
+		if r := s.run("n\n", strings.Fields(line)...); r.code != exitRefused || !strings.Contains(r.err, question) || len(s.meta.snaps.all) != 1 {
+			t.Errorf("%s: exit %d, %q", line, r.code, r.err)
+		}
+	}
+	if r := s.iscsi("y\n", "snapshot-delete -u "+guideFirst); r.code != 0 || len(s.meta.snaps.all) != 0 {
+		t.Errorf("exit %d, %q", r.code, r.err)
+	}
+}
+
 func TestRemovingAVolumeSaysHowManySnapshotsGo(t *testing.T) {
 	s := newSession(t)
 	s.tty = true
@@ -194,7 +220,7 @@ func TestSnapshotsAreCompleted(t *testing.T) {
 	s.run("", "create", "demo", "-s", "1G")
 	s.run("", "snapshot", "create", "demo", "--name", "before")
 	s.meta.files["/logs"] = &metapb.FileInfo{Path: "/logs", Directory: true}
-	for line, want := range map[string]string{"snapshot create ": "demo\n", "snapshot list ": "demo\n", "snapshot info ": "demo@before\n", "snapshot protect ": "demo@before\n"} {
+	for line, want := range map[string]string{"snapshot create ": "demo\n", "snapshot list ": "demo\n", "snapshot info ": "demo@before\n", "snapshot protect ": "demo@before\n", "snapshot delete ": "demo@before\n"} {
 		r := s.run("", append([]string{"__complete"}, strings.Split(line, " ")...)...)
 		if got, _, _ := strings.Cut(r.out, ":"); got != want {
 			t.Errorf("%s: %q, want %q", line, r.out, want)

@@ -95,6 +95,18 @@ func (f *fakeMeta) OpenSnapshot(_ context.Context, r *metapb.OpenSnapshotRequest
 	return nil, status.Errorf(codes.NotFound, "%s@%s: no such snapshot", r.Path, r.Name)
 }
 
+func (f *fakeMeta) DeleteSnapshot(_ context.Context, r *metapb.DeleteSnapshotRequest, _ ...grpc.CallOption) (*metapb.DeleteSnapshotReply, error) {
+	i := slices.IndexFunc(f.snaps.all, func(s *metapb.Snapshot) bool { return bytes.Equal(s.Id, r.Id) })
+	if i < 0 {
+		return nil, status.Errorf(codes.NotFound, "snapshot %x: no such snapshot", r.Id)
+	}
+	if f.snaps.all[i].Protected {
+		return nil, status.Errorf(codes.FailedPrecondition, "snapshot %x: protected against being deleted", r.Id)
+	}
+	f.snaps.all = slices.Delete(f.snaps.all, i, i+1)
+	return &metapb.DeleteSnapshotReply{}, f.err
+}
+
 func (f *fakeMeta) ProtectSnapshot(_ context.Context, r *metapb.ProtectSnapshotRequest, _ ...grpc.CallOption) (*metapb.ProtectSnapshotReply, error) {
 	i := slices.IndexFunc(f.snaps.all, func(s *metapb.Snapshot) bool { return bytes.Equal(s.Id, r.Id) })
 	f.snaps.all[i].Protected = r.Protected

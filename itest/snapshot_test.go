@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pstorage/itest/check"
 	"pstorage/itest/cluster"
@@ -95,4 +96,44 @@ func TestSnapshotsOfLUNsAreThoseOfTheirVolumes(t *testing.T) {
 	if out := command(t, c, "snapshot", "list", "--json"); strings.Contains(out, all[0].UUID) || strings.Count(out, `"uuid"`) != 1 {
 		t.Errorf("the LUN is gone, left are %s", out)
 	}
+}
+
+// awaitLayers waits until the metadata servers count so many snapshots of a volume, those being deleted among them.
+func awaitLayers(t *testing.T, c *cluster.Cluster, volume string, want uint64) {
+	t.Helper()
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		var v struct{ Snapshots uint64 }
+		if err := json.Unmarshal([]byte(command(t, c, "get-attr", volume, "--json")), &v); err != nil {
+			t.Fatal(err)
+		}
+		if v.Snapshots == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s has layers of %d snapshots still, want %d", volume, v.Snapshots, want)
+		}
+	}
+}
+
+// No layer of theirs is left in the end, the volume has what it had, and its replicas are identical.
+func TestDeletedSnapshotsAreMergedWhileTheVolumeIsUsed(t *testing.T) {
+	c := newCluster(t, cluster.Options{})
+	command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")
+	model := check.New(64*mib, 5)
+	client := connect(t, c.NBD("v"))
+	for i := range 3 {
+		if err := model.Run(client, 300, nil); err != nil {
+			t.Fatal(err)
+		}
+		command(t, c, "snapshot", "create", "v", "--name", fmt.Sprint("s", i))
+	}
+	whileChanging(t, model, client, func() {
+		command(t, c, "snapshot", "delete", "v@s1", "v@s0", "--yes")
+		if all := shotsOf(t, c, "v"); len(all) != 1 || all[0].Name != "s2" {
+			t.Errorf("%+v", all)
+		}
+		awaitLayers(t, c, "v", 1)
+	})
+	_ = client.Close()
+	identical(t, c)
 }
