@@ -98,8 +98,9 @@ func TestAHoldEnds(t *testing.T) {
 				}
 				time.Sleep(time.Second) // the stream of orders is there
 				c.during(k, v)
-				r := k.meta.request("snapshot")
 				hanging := submit(v, blocktest.Write(0, blocktest.Bytes(2, 4096)))
+				time.Sleep(100 * time.Millisecond)
+				r := k.meta.request("snapshot")
 				time.Sleep(100 * time.Millisecond)
 				w := submit(v, blocktest.Write(block.Size, blocktest.Bytes(3, 4096)))
 				<-r.decided

@@ -47,6 +47,8 @@ var bugs = []planted{
 	{rules.R10, "a replica that does not verify is kept", rotten},
 	{rules.R10lost, "a block is given up while a server is away that may have a good copy", awaited},
 	{rules.Atomic, "an atomic write is done block by block", halfDone},
+	{rules.R11wait, "a snapshot is taken while writes are in flight", unsettledShot},
+	{rules.R11flush, "a snapshot is taken of what is not on stable storage", unflushedShot},
 	{rules.R12, "a replica is removed before the metadata servers have forgotten it", superfluous},
 }
 
@@ -54,14 +56,12 @@ var bugs = []planted{
 var covered = map[rules.Set]string{
 	rules.R6stale: "a replica that was dropped has an older version than the chunk (R2version), no new holder asks it, and what was open when it ended stays " +
 		"suspect until it is prepared anew (R6suspect)",
-	rules.R11wait:  "no snapshots are taken in simulated runs: package blockstore tests it",
-	rules.R11flush: "no snapshots are taken in simulated runs: package blockstore tests it",
 	rules.R7lease: "a new holder that compares an open chunk writes all of it to the replicas being rebuilt too, and no pull overwrites that (R7fresh); of a " +
 		"rebuild that begins later it learns before anything is pulled (R7raise)",
 }
 
 // more are situations in which nothing may be found, besides those of planted bugs.
-var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp}
+var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp, "snapshots": busyShots}
 
 func TestEachRuleIsPlantedOrCovered(t *testing.T) {
 	count := map[rules.Set]int{}

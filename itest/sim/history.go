@@ -18,6 +18,9 @@ import (
 // had them lost power (losses.go says when that is so), the sector goes back to any one of them, or to the one before them. A flush that
 // succeeds says that this has not happened to what its own process had written; one that fails because it has happened takes the promise back (R9loss).
 
+//
+// What a snapshot shows is a read at some moment while it was taken, and is flushed then (R11).
+
 type kind uint8
 
 const (
@@ -25,7 +28,8 @@ const (
 	write
 	flush
 	loss
-	told // a flush that failed since writes were lost
+	told   // a flush that failed since writes were lost
+	frozen // what a snapshot shows
 )
 
 // sector names a sector of a volume.
@@ -173,6 +177,12 @@ var model = porcupine.Model{
 				return false, state
 			}
 			r.now = id
+		case frozen:
+			id := value(out.(uint64))
+			if !strings.Contains(r.now, id) {
+				return false, state
+			}
+			r.now, r.volatile = id, id
 		case flush:
 			if i.process != 0 && r.process == i.process {
 				r.now = r.last
@@ -187,7 +197,7 @@ var model = porcupine.Model{
 	},
 	DescribeOperation: func(in, out any) string {
 		i := in.(input)
-		return fmt.Sprintf("%v %d %v", []string{"read", "write", "flush", "power lost", "told"}[i.kind], i.id, out)
+		return fmt.Sprintf("%v %d %v", []string{"read", "write", "flush", "power lost", "told", "in a snapshot"}[i.kind], i.id, out)
 	},
 }
 
@@ -196,7 +206,7 @@ func (h *history) bySector() map[sector][]*op {
 	out := map[sector][]*op{}
 	lossy := map[sector]bool{}
 	for _, o := range h.ops {
-		if o.kind == read && o.ret != 0 || o.kind == write {
+		if o.kind == read && o.ret != 0 || o.kind == write || o.kind == frozen {
 			for n := o.first; n < o.first+o.count; n++ {
 				out[sector{o.volume, n}] = append(out[sector{o.volume, n}], o)
 			}
@@ -242,7 +252,7 @@ func (h *history) check() (wrong []string) {
 func operations(s sector, ops []*op) (out []porcupine.Operation) {
 	seen := map[uint64]bool{}
 	for _, o := range ops {
-		if o.kind == read {
+		if o.kind == read || o.kind == frozen {
 			seen[o.id(s.number)] = true
 		}
 	}
@@ -262,7 +272,7 @@ func operations(s sector, ops []*op) (out []porcupine.Operation) {
 				i.durable, i.process = o.durable, o.process
 			}
 			p.Input = i
-		case read:
+		case read, frozen:
 			p.Output = o.id(s.number)
 		}
 		out = append(out, p)
@@ -275,8 +285,8 @@ func describe(s sector, ops []*op) string {
 	ops = slices.SortedFunc(slices.Values(ops), func(a, b *op) int { return int(a.call - b.call) })
 	var out strings.Builder
 	for _, o := range ops {
-		what := map[kind]string{read: "read", write: "write", flush: "flush", loss: "power lost", told: "flush that fails: writes are lost"}[o.kind]
-		if o.kind <= write {
+		what := map[kind]string{read: "read", write: "write", flush: "flush", loss: "power lost", told: "flush that fails: writes are lost", frozen: "in a snapshot"}[o.kind]
+		if o.kind <= write || o.kind == frozen {
 			what += fmt.Sprint(" ", o.id(s.number))
 		}
 		if o.durable {

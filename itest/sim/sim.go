@@ -7,7 +7,8 @@
 // scheduler, so two runs of a seed differ in detail: a run that fails prints its trace, and its seed is worth running again.
 //
 // Parts: network.go, conn.go carry bytes (Raft, gRPC and the data path all use the same network); mds.go, chunkserver.go, client.go are the processes;
-// faults.go breaks things at random, scripts (stage_test.go) on purpose; history.go and losses.go judge what clients saw, verify.go what is left on the disks.
+// faults.go breaks things at random, scripts (stage_test.go) on purpose; history.go and losses.go judge what clients saw, snapshots.go takes
+// and reads snapshots, verify.go what is left on the disks.
 //
 // Invariants of the simulator itself:
 //   - A process that was killed is cut off at once, and its disk takes nothing more; whatever its goroutines still do, nobody can see.
@@ -92,7 +93,10 @@ type Sim struct {
 
 	mu      sync.Mutex
 	volumes []*volume
+	shots   []*shot
 	found   []string
+
+	shotNumber, shotReads int
 }
 
 // Run runs a seed. It must not be called within a bubble.
@@ -180,6 +184,7 @@ func (s *Sim) workload() {
 	for _, c := range s.clients {
 		clients.Go(c.run)
 	}
+	clients.Go(s.takeSnapshots)
 	go s.watch()
 	s.breakThings()
 	s.stop()

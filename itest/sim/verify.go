@@ -58,6 +58,7 @@ func (s *Sim) verify() error {
 			}
 		}
 	}
+	s.readSnapshots()
 	if err := s.await(healthTime, "the cluster is whole again", func() string { return s.unhealthy(ctx, admin) }); err != nil {
 		return err
 	}
@@ -285,6 +286,7 @@ func (s *Sim) compareReplicas() {
 				first = got
 			}
 		}
+		s.compareLayers(k, rec)
 	}
 }
 
@@ -294,8 +296,10 @@ type contents struct {
 	data  []byte
 }
 
+func chunkID(k fsm.ChunkKey) chunk.ID { return chunk.ID{File: k.File, Index: k.Index} }
+
 func (c *chunkServer) contents(k fsm.ChunkKey, version uint64) (*contents, error) {
-	id := chunk.ID{File: k.File, Index: k.Index}
+	id := chunkID(k)
 	out := &contents{codes: make([]uint32, chunkSize/block.Size)}
 	a := store.Access{Version: version, Layer: 1 << 30, Peer: true}
 	var err error

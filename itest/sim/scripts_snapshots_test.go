@@ -1,0 +1,89 @@
+package sim
+
+import (
+	"time"
+)
+
+// unsettledShot: a snapshot is asked for while a holder's writes have reached two of three replicas, all of which have what was flushed before.
+func unsettledShot(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...), a.flush)
+	m := s.members(v, 0)
+	s.hold(a, m[2])
+	a.starts(a.each(few)...)
+	var sn *shot
+	var err error
+	done := make(chan struct{})
+	go func() {
+		sn, err = s.takeSnapshot(v)
+		close(done)
+	}()
+	time.Sleep(time.Second)
+	if isClosed(done) && err == nil { // it was not waited for
+		s.need(s.readSnapshot(sn, m[2].name))
+	}
+	s.letGo(a, m[2])
+	<-done
+	s.need(err)
+	time.Sleep(time.Second)
+	for _, c := range m {
+		s.need(s.readSnapshot(sn, c.name))
+	}
+	a.closes()
+}
+
+// unflushedShot: all replicas lose power when a snapshot has just been taken.
+func unflushedShot(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	sn, err := s.takeSnapshot(v)
+	s.need(err)
+	m := s.members(v, 0)
+	for _, c := range m {
+		s.kill(c, true)
+	}
+	a.dies(true)
+	for _, c := range m {
+		s.need(c.back())
+	}
+	s.until("the snapshot is read", func() bool { return s.readSnapshot(sn, "") == nil })
+}
+
+// busyShots: snapshots are taken one after the other while blocks are written all the time, one replica dies and one loses power.
+func busyShots(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	stop := make(chan struct{})
+	defer close(stop)
+	for _, b := range many {
+		a.going.Go(func() {
+			for !isClosed(stop) {
+				a.writes(0, b)()
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	m := s.members(v, 0)
+	for n := range 6 {
+		var sn *shot
+		s.until("a snapshot is taken", func() (done bool) { // not while a write waits for a dead server
+			var err error
+			sn, err = s.takeSnapshot(v)
+			return err == nil
+		})
+		switch n {
+		case 1:
+			s.kill(m[1], false)
+		case 2:
+			s.need(m[1].back())
+		case 3:
+			s.kill(m[2], true)
+		case 4:
+			s.need(m[2].back())
+		}
+		s.until("the snapshot is read", func() bool { return s.readSnapshot(sn, "") == nil })
+	}
+}
