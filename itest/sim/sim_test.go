@@ -36,7 +36,7 @@ func report(t *testing.T, seed uint64, r Result) {
 
 func TestWithoutFaultsNothingIsLost(t *testing.T) {
 	for _, seed := range seeds(t, 3) {
-		r := Run(t, Options{Seed: seed})
+		r := Run(t, Options{Seed: seed, Snapshots: true})
 		report(t, seed, r)
 		if r.Reads < 300 || r.Writes < 300 {
 			t.Errorf("seed %d: only %d reads and %d writes", seed, r.Reads, r.Writes)
@@ -55,6 +55,13 @@ func TestEveryPromiseHoldsThroughFaults(t *testing.T) {
 	}
 	if all := len(seeds(t, 10)); void > all/4+1 {
 		t.Errorf("%d runs of %d went beyond what can be judged", void, all)
+	}
+}
+
+func TestSnapshotsHoldThroughFaults(t *testing.T) {
+	faults := slices.Concat(ServerFaults, NetworkFaults, MetaFaults, ClientFaults)
+	for _, seed := range seeds(t, 4) {
+		report(t, seed, Run(t, Options{Seed: seed, Faults: faults, Snapshots: true}))
 	}
 }
 
