@@ -9,7 +9,7 @@ DATA       ?= .data
 SEEDS      ?= 20
 FUZZTIME   ?= 10s
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
-NAMES      := pstorage-mdsd pstorage-csd pstorage-targetd pstorage-iscsi
+NAMES      := pstorage-mdsd pstorage-csd pstorage-targetd pstorage-iscsi pstorage-nbd
 
 export CGO_ENABLED ?= 0
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,10 +14,6 @@ import (
 
 const (
 	multipathTime = 15 * time.Minute
-	// pathTime is how long a path may take until it has failed, or is used again: the initiator tries every 30 s, multipathd looks every 20 s.
-	pathTime = 3 * time.Minute
-	// cutWrites are how many writes are done between any two steps.
-	cutWrites = 20
 	// emulation is what a guest whose processors are emulated may take longer than its timers say. With it a write must still not wait for
 	// the timer of its SCSI command (30 s).
 	emulation = 8 * time.Second
@@ -28,8 +23,8 @@ const (
 
 // multipath is a guest that writes to a volume which it has two paths to.
 type multipath struct {
+	writer
 	net     *hosts.Net
-	guest   *cluster.Shell
 	portals []string
 	timers  time.Duration // after which the guest's kernel turns from a path that was cut
 	told    []string      // of each cut
@@ -76,7 +71,7 @@ func (m *multipath) boot(ctx context.Context, j *judge) error {
 	if err != nil {
 		return err
 	}
-	options := []string{"-t", guestCard}
+	options := []string{"-t", guestCard, "-f", guestWriter}
 	for name, heading := range map[string]string{"iscsid.conf": "## Linux: open-iscsi", "multipath.conf": "### multipath.conf"} {
 		path := filepath.Join(j.dir, name)
 		if err := recommended(heading, path); err != nil {
@@ -170,41 +165,4 @@ func (m *multipath) assess(portals []string, held, healed, longest, limit time.D
 		return fmt.Errorf("a write took %v, over %v", longest, limit)
 	}
 	return nil
-}
-
-// number runs a command in the guest that prints one.
-func (m *multipath) number(ctx context.Context, command string) (int, error) {
-	text, err := m.guest.Do(ctx, command)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(text)
-}
-
-// more waits until some more writes were acknowledged.
-func (m *multipath) more(ctx context.Context) error {
-	n, err := m.number(ctx, "written")
-	if err != nil {
-		return err
-	}
-	for end := n + cutWrites; n < end && err == nil && ctx.Err() == nil; time.Sleep(time.Second) {
-		n, err = m.number(ctx, "written")
-	}
-	return errors.Join(err, ctx.Err())
-}
-
-// wait waits until a command in the guest prints a number, and returns how long that took.
-func (m *multipath) wait(ctx context.Context, command string, want int) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, pathTime)
-	defer cancel()
-	began := time.Now()
-	for {
-		switch n, err := m.number(ctx, command); {
-		case err != nil:
-			return 0, fmt.Errorf("waiting for %s to be %d: %w", command, want, err)
-		case n == want:
-			return time.Since(began), nil
-		}
-		time.Sleep(time.Second)
-	}
 }

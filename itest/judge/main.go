@@ -68,6 +68,7 @@ var trials = []trial{
 	{"abuse", (*judge).abuse},
 	{"guest-multipath", (*judge).guestMultipath},
 	{"guest-reservations", (*judge).guestReservations},
+	{"guest-map", (*judge).guestMap},
 }
 
 func main() { os.Exit(run()) }

@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"target/iscsi":         {"blockstore/block", "target/scsi"},
 	"target":               {"blockstore", "meta/metapb", "meta/targetpb"},
 	"cli/size":             nil,
-	"cli/print":            {"cli/size", "meta/metapb", "meta/targetpb"},
+	"cli/print":            {"cli/size", "meta/metapb", "meta/targetpb", "target/nbd"},
 	"cli/daemon":           nil,
 	"cli":                  {"meta", "cs", "blockstore", "target"},
 	"docs/model":           nil,

@@ -35,11 +35,13 @@ func FuzzNegotiation(f *testing.F) {
 	add(1, encodeOption(optList, nil), encodeOption(optExportName, []byte("fixed")))
 	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
 	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
+	add(3, encodeOption(optReplace, bytes.Repeat([]byte("id"), 8)), encodeOption(optReplace, make([]byte, 33)), encodeOption(optReplace, make([]byte, 48)),
+		encodeOption(optGo, infoFor("demo")))
 	m := block.NewMemory(1 << 20)
 	f.Fuzz(func(t *testing.T, in []byte, mode uint8) {
 		s := newShelf().add("demo", m, false).add("fixed", m, true)
 		client := &script{Reader: bytes.NewReader(in)}
-		n := &negotiation{catalog: s, stream: client, ctx: context.Background()}
+		n := &negotiation{catalog: s, stream: client, ctx: context.Background(), claims: &claims{server: New(Config{Catalog: s})}}
 		n.mode = TLSMode(mode % 3)
 		n.upgrade = func(context.Context) (io.ReadWriter, error) { return client, nil }
 		a, err := n.run()

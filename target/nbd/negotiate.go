@@ -18,6 +18,7 @@ type negotiation struct {
 	out     []byte // its replies, not sent yet
 
 	noZeroes bool
+	claims   *claims
 	security
 	agreed
 }
@@ -34,6 +35,7 @@ type agreed struct {
 type agreement struct {
 	terms
 	secure *tlsLink // nil: not encrypted
+	claims *claims
 	device block.Device
 	info   block.VolumeInfo
 }
@@ -126,6 +128,8 @@ func (n *negotiation) answer(data []byte) (*agreement, error) {
 		n.listContexts(data)
 	case optSetMetaContext:
 		n.setContexts(data)
+	case optReplace:
+		n.replace(data)
 	case optStartTLS:
 		return nil, n.startTLS(data)
 	default:

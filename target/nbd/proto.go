@@ -46,6 +46,7 @@ const (
 	optListMetaContext = 9
 	optSetMetaContext  = 10
 	optExtendedHeaders = 11
+	optReplace         = 0x70737201 // this project's own (replace.go); others answer ERR_UNSUP
 )
 
 // Types of option replies.

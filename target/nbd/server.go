@@ -40,6 +40,7 @@ type Server struct {
 	open        int        // connections, negotiating or not
 	conns       map[*conn]struct{}
 	exports     map[string]*export
+	claims      map[Identity]*claim
 	ended       sync.Cond // open has become less
 }
 
@@ -55,6 +56,7 @@ func New(cfg Config) *Server {
 		listeners: map[net.Listener]struct{}{},
 		conns:     map[*conn]struct{}{},
 		exports:   map[string]*export{},
+		claims:    map[Identity]*claim{},
 	}
 	s.ended.L = &s.mu
 	if s.log == nil {
@@ -135,7 +137,8 @@ func (s *Server) admit(nc net.Conn) {
 // handle is a connection's life.
 func (s *Server) handle(nc net.Conn) {
 	log := s.log.With("client", nc.RemoteAddr().String())
-	a, err := s.negotiate(nc)
+	mine := &claims{server: s, nc: nc}
+	a, err := s.negotiate(nc, mine)
 	switch {
 	case err != nil:
 		s.metrics.failed(err)
@@ -148,6 +151,7 @@ func (s *Server) handle(nc net.Conn) {
 		s.transmit(nc, a, log.With("volume", a.info.Name, "certificate", a.secure.name()))
 	}
 	_ = nc.Close()
+	mine.release()
 	s.mu.Lock()
 	s.open--
 	s.ended.Broadcast()
@@ -155,14 +159,14 @@ func (s *Server) handle(nc net.Conn) {
 }
 
 // negotiate runs the handshake within its time.
-func (s *Server) negotiate(nc net.Conn) (*agreement, error) {
+func (s *Server) negotiate(nc net.Conn, mine *claims) (*agreement, error) {
 	defer s.negotiated(nc)
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Negotiation)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(s.limits.Negotiation)); err != nil {
 		return nil, err
 	}
-	n := &negotiation{catalog: s.catalog, stream: nc, ctx: ctx}
+	n := &negotiation{catalog: s.catalog, stream: nc, ctx: ctx, claims: mine}
 	var secure *tlsLink
 	n.mode = s.tls.Mode
 	n.upgrade = func(ctx context.Context) (_ io.ReadWriter, err error) {
@@ -175,7 +179,7 @@ func (s *Server) negotiate(nc net.Conn) (*agreement, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.secure = secure
+	a.secure, a.claims = secure, mine
 	if err := nc.SetDeadline(time.Time{}); err != nil {
 		return nil, errors.Join(err, a.device.Close())
 	}
@@ -212,7 +216,7 @@ func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
 		return err
 	}
 	c := newConn(s, s.export(a.info.Name), a.terms, a.device, l)
-	if !s.addConn(c) {
+	if !s.addConn(c, a.claims.mine) {
 		c.cancel()
 		return errShutdown
 	}
@@ -230,13 +234,16 @@ func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
 	return err
 }
 
-func (s *Server) addConn(c *conn) bool {
+func (s *Server) addConn(c *conn, mine *claim) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
 		return false
 	}
 	s.conns[c] = struct{}{}
+	if mine != nil {
+		mine.conn = c
+	}
 	return true
 }
 

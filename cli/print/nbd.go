@@ -1,0 +1,65 @@
+package print
+
+import (
+	"io"
+	"strconv"
+	"strings"
+
+	"pstorage/cli/size"
+	"pstorage/target/nbd"
+	"pstorage/target/nbd/attach"
+)
+
+// Mapped is the view of disks that are volumes.
+func Mapped(all []attach.Status) []attach.Status {
+	if all == nil {
+		return []attach.Status{}
+	}
+	return all
+}
+
+// MappedTable writes a listing of them.
+func MappedTable(w io.Writer, all []attach.Status) error {
+	rows := make([][]string, 0, len(all))
+	for _, s := range all {
+		keeper := "none"
+		if s.Kept {
+			keeper = strconv.Itoa(s.Keeper)
+		}
+		rows = append(rows, []string{s.Device, s.Volume, size.Format(uint64(s.Size)), mode(s.ReadOnly), strconv.Itoa(s.Connections), strings.Join(s.Servers, ","), keeper})
+	}
+	return Table(w, []string{"DEVICE", "VOLUME", ">SIZE", "MODE", ">CONNECTIONS", "SERVERS", ">KEEPER"}, rows)
+}
+
+func mode(readOnly bool) string {
+	if readOnly {
+		return "ro"
+	}
+	return "rw"
+}
+
+// Export is a volume that an NBD server exports.
+type Export struct {
+	Name      string `json:"name"`
+	Size      int64  `json:"size"`
+	ReadOnly  bool   `json:"read_only"`
+	MultiConn bool   `json:"multi_conn"` // several connections may be used at once
+}
+
+// Exports is the view of a server's exports.
+func Exports(all []nbd.Export) []Export {
+	views := make([]Export, 0, len(all))
+	for i := range all {
+		views = append(views, Export{all[i].Name, all[i].Size, all[i].ReadOnly(), all[i].MultiConn()})
+	}
+	return views
+}
+
+// ExportTable writes a listing of them.
+func ExportTable(w io.Writer, all []nbd.Export) error {
+	rows := make([][]string, 0, len(all))
+	for _, e := range Exports(all) {
+		rows = append(rows, []string{e.Name, size.Format(uint64(e.Size)), mode(e.ReadOnly)})
+	}
+	return Table(w, []string{"EXPORT", ">SIZE", "MODE"}, rows)
+}
