@@ -54,6 +54,10 @@ type File interface {
 	Window(off, length int64)
 	// Punch gives the range's space back; it reads as zeros then. A file system that cannot leaves it as it is, without an error.
 	Punch(off, length int64) error
+	// Hole tells whether nothing was written to the range since it was punched, or since there is the file: it has no place on the disk, or one that is marked
+	// as not written, and no data in the page cache. A write to a hole is marked as written only when its data are down, so that after a power cut a page of
+	// the file system is a hole still, or written as a whole. A file system that cannot tell says no.
+	Hole(off, length int64) (bool, error)
 	// Truncate sets the size.
 	Truncate(size int64) error
 	// Size returns the size.

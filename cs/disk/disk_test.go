@@ -308,3 +308,26 @@ func TestRenamedFileIsFoundUnderItsNewName(t *testing.T) {
 		}
 	})
 }
+
+func TestHolesAreToldFromData(t *testing.T) {
+	const page = 4096
+	each(t, func(t *testing.T, fsys FS, dir string) {
+		f := makeFile(t, fsys, dir, "f", nil)
+		must(t, f.Truncate(16*page))
+		_, err := f.WriteAt(make([]byte, page), 4*page)
+		must(t, err)
+		want := func(off, length int64, want bool) {
+			t.Helper()
+			if got, err := f.Hole(off, length); err != nil || got != want {
+				t.Errorf("%d+%d: a hole: %v %v", off/page, length/page, got, err)
+			}
+		}
+		want(0, 4*page, true)
+		want(4*page, page, false)
+		want(3*page, 2*page, false)
+		want(5*page, 11*page, true)
+		must(t, f.Punch(4*page, page))
+		want(0, 16*page, true)
+		must(t, f.Close())
+	})
+}

@@ -291,8 +291,11 @@ func (n *memNode) forget() {
 	}
 }
 
-// tear mixes sectors of two versions of a page.
+// tear mixes sectors of two versions of a page. One that had no place yet is marked as written only when it is, as a whole (File.Hole).
 func tear(rnd *rand.Rand, old, new *memData) *memData {
+	if old == nil {
+		return new
+	}
 	mixed := &memData{}
 	for s := 0; s < memPage; s += memSector {
 		from := old

@@ -128,6 +128,18 @@ func (f *memFile) Punch(off, length int64) error {
 	return nil
 }
 
+// Hole implements File. It is no step: nothing on the disk depends on it.
+func (f *memFile) Hole(off, length int64) (bool, error) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	for page := off / memPage; page*memPage < off+length; page++ {
+		if f.n.pages[page] != nil {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 func (f *memFile) punch(page, at, n int64) {
 	switch {
 	case f.n.pages[page] == nil:

@@ -128,6 +128,23 @@ func (f *osFile) Punch(off, length int64) error {
 	}
 }
 
+func (f *osFile) Hole(off, length int64) (bool, error) {
+	for {
+		data, err := unix.Seek(f.fd, off, unix.SEEK_DATA)
+		switch err {
+		case nil:
+			return data >= off+length, nil
+		case unix.ENXIO: // nothing but holes up to the end
+			return true, nil
+		case unix.EINTR:
+		case unix.EINVAL:
+			return false, nil
+		default:
+			return false, pathError("seek", f.name, err)
+		}
+	}
+}
+
 func (f *osFile) Truncate(size int64) error {
 	if err := unix.Ftruncate(f.fd, size); err != nil {
 		return pathError("truncate", f.name, err)

@@ -31,8 +31,9 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 		return about(id, ErrStaleVersion{Have: r.version})
 	}
 	if r.suspect != Sound {
+		below := make([]bool, r.blocks)
 		for i, l := range r.layers {
-			if err := s.absolveLayer(r, l, i == len(r.layers)-1, other); err != nil {
+			if err := s.absolveLayer(r, l, i == len(r.layers)-1, below, other); err != nil {
 				return about(id, err)
 			}
 		}
@@ -40,8 +41,9 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 	return about(id, s.admitted(r, version))
 }
 
-// absolveLayer makes every block of a layer match its sum. Nobody else uses the file: a suspect replica refuses all.
-func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, block uint32) []byte) error {
+// absolveLayer makes every block of a layer match its sum. Nobody else uses the file: a suspect replica refuses all. below are the blocks that the layers
+// below have; those that this one has join them.
+func (s *Store) absolveLayer(r *replica, l *layer, top bool, below []bool, other func(layer, block uint32) []byte) error {
 	r.mu.Lock()
 	had := len(l.table)
 	err := s.load(l)
@@ -49,7 +51,7 @@ func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, b
 		r.mu.Unlock()
 		return err
 	}
-	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), top: top, other: other}
+	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), top: top, below: below, other: other}
 	l.pins.Add(1) // the cache does not close the file meanwhile
 	r.mu.Unlock()
 	s.loaded(l, len(w.table)-had)
@@ -58,6 +60,7 @@ func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, b
 		if err := w.absolve(block); err != nil {
 			return err
 		}
+		below[block] = below[block] || w.code(block) != chunk.Absent
 	}
 	if w.changed {
 		if _, err := w.f.WriteAt(w.table, chunk.HeaderSize); err != nil {
@@ -88,13 +91,14 @@ type absolving struct {
 	f       disk.File
 	table   []byte
 	top     bool
+	below   []bool
 	other   func(layer, block uint32) []byte
 	changed bool
 	buf     [chunk.BlockSize]byte
 }
 
 func (w *absolving) absolve(block uint32) error {
-	code := binary.LittleEndian.Uint32(w.table[block*chunk.CodeSize:])
+	code := w.code(block)
 	if !chunk.HasData(code) {
 		return nil
 	}
@@ -114,9 +118,30 @@ func (w *absolving) absolve(block uint32) error {
 		return fmt.Errorf("%w: block %d: %w", ErrIO, block, readErr)
 	}
 	if w.top {
-		w.setCode(block, chunk.BlockSum(w.r.id, block, w.buf[:]))
+		return w.keep(block, off)
 	}
 	return nil
+}
+
+// keep makes the best of a block of the top layer that was being written when the power failed: what is there, or, if it was the first write of it in
+// the layer, what is below (over.go).
+func (w *absolving) keep(block uint32, off int64) error {
+	if w.below[block] {
+		hole, err := w.f.Hole(off, chunk.BlockSize)
+		if err != nil {
+			return fmt.Errorf("%w: block %d: %w", ErrIO, block, err)
+		}
+		if hole {
+			w.setCode(block, chunk.Absent)
+			return nil
+		}
+	}
+	w.setCode(block, chunk.BlockSum(w.r.id, block, w.buf[:]))
+	return nil
+}
+
+func (w *absolving) code(block uint32) uint32 {
+	return binary.LittleEndian.Uint32(w.table[block*chunk.CodeSize:])
 }
 
 func (w *absolving) setCode(block, code uint32) {

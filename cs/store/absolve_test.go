@@ -11,6 +11,7 @@ import (
 func tornStore(t *testing.T) (*Store, *disk.Mem, Access) {
 	s, m := memStore(t, idA)
 	must(t, write(s, idA, access, 0, pattern(1, 8*bs)))
+	must(t, s.Flush(7, 1)) // as before every new layer
 	top := access
 	top.Layer = 2
 	must(t, write(s, idA, top, 0, pattern(2, 4*bs)))

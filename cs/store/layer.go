@@ -122,6 +122,9 @@ func checkHeader(f disk.Raw, want chunk.Header) (chunk.Header, error) {
 // none, one that is not there: the chunk is in the activity log, so it is suspect then (R6). The caller holds the replica's mu.
 func (s *Store) store(l *layer, first uint32, data []byte, sums []uint32) error {
 	n := uint32(len(data) / chunk.BlockSize)
+	if err := s.prepareOver(l, first, n); err != nil {
+		return err
+	}
 	var fresh int64
 	for i := range n {
 		if !chunk.HasData(l.code(first + i)) {

@@ -48,8 +48,7 @@ type Options struct {
 	Brief bool
 	// Abandoned has all clients die at the end, and nobody open what they have left before recovery has.
 	Abandoned bool
-	// Snapshots are taken while clients write. Not yet together with PowerFaults: a block that the top layer has got since the last flush, over one of a frozen
-	// layer, may show zeros when all its replicas have lost power, instead of what the frozen layer has.
+	// Snapshots are taken while clients write.
 	Snapshots bool
 	// Script is run instead of random clients and faults. It leaves everything healed.
 	Script func(*Sim)

@@ -59,7 +59,7 @@ func TestEveryPromiseHoldsThroughFaults(t *testing.T) {
 }
 
 func TestSnapshotsHoldThroughFaults(t *testing.T) {
-	faults := slices.Concat(ServerFaults, NetworkFaults, MetaFaults, ClientFaults)
+	faults := slices.Concat(ServerFaults, PowerFaults, NetworkFaults, MetaFaults, ClientFaults)
 	for _, seed := range seeds(t, 4) {
 		report(t, seed, Run(t, Options{Seed: seed, Faults: faults, Snapshots: true}))
 	}

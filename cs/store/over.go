@@ -1,0 +1,72 @@
+package store
+
+import "pstorage/cs/chunk"
+
+// # First writes over a frozen layer
+//
+// A write that is not flushed may leave, when the power fails, its code without its data. Where a block had data in the layer before, what is there is those, or
+// a mixture with the new: that is what an unflushed overwrite may leave. Where it had none, it showed what the layers below have, which is flushed and must
+// not be lost: that block has to become absent again. It is told by the file having a hole there (disk.File.Hole), for which two things must hold whenever
+// the code of a block without data, over one that a lower layer has, is replaced by a sum:
+//
+//   - Absent: the file has a hole there, durably. What a write has left whose code was lost is punched first.
+//   - Zeros, Lost: it has none, durably. Zeros are written first.
+//
+// Both are rare and cost a sync; to know that they are not needed costs a system call for each first write.
+
+// prepareOver makes that so for n blocks that are to get data. The caller holds the replica's mu.
+func (s *Store) prepareOver(l *layer, first, n uint32) error {
+	lower := l.r.chain(l.num - 1)
+	if len(lower) == 0 {
+		return nil
+	}
+	var holes, changed bool
+	for block := first; block < first+n; block++ {
+		code := l.code(block)
+		if chunk.HasData(code) || !hides(lower, block) {
+			continue
+		}
+		off := chunk.DataOffset(l.r.blocks, block)
+		if code != chunk.Absent {
+			if _, err := l.f.WriteAt(zeros[:], off); err != nil {
+				return s.noRoom(l, err)
+			}
+			changed = true
+			continue
+		}
+		if !holes { // most often all is one
+			all, err := l.f.Hole(off, int64(first+n-block)*chunk.BlockSize)
+			if err != nil {
+				return s.fail(l.r, "seek", err)
+			}
+			if all {
+				break
+			}
+			holes = true
+		}
+		hole, err := l.f.Hole(off, chunk.BlockSize)
+		if err == nil && !hole {
+			changed, err = true, l.f.Punch(off, chunk.BlockSize)
+		}
+		if err != nil {
+			return s.fail(l.r, "punch", err)
+		}
+	}
+	if !changed {
+		return nil
+	}
+	if err := l.f.Sync(); err != nil {
+		return s.fail(l.r, "sync", err)
+	}
+	return nil
+}
+
+// hides tells whether a layer above may hide the block: one of these has it, or is not in memory.
+func hides(lower []*layer, block uint32) bool {
+	for _, l := range lower {
+		if l.table == nil || l.code(block) != chunk.Absent {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"pstorage/cs/disk"
+)
+
+const sector = 512
+
+// cutOff is a replica of two layers, the lower flushed, whose machine loses power.
+type cutOff struct {
+	t  *testing.T
+	m  *disk.Mem
+	s  *Store
+	at Access
+}
+
+func newCutOff(t *testing.T, seed uint64, lower []byte) *cutOff {
+	m := disk.NewMem(seed)
+	created(t, m, "cs")
+	c := &cutOff{t: t, m: m, s: opened(t, m, "cs", Options{}), at: access}
+	must(t, errors.Join(c.s.Prepare([]Preparation{preparation(idA)})...))
+	c.write(0, lower)
+	c.flush()
+	c.at.Layer = 2
+	return c
+}
+
+func (c *cutOff) write(block uint32, data []byte) {
+	c.t.Helper()
+	must(c.t, write(c.s, idA, c.at, block*bs, data))
+}
+
+func (c *cutOff) zero(block uint32) {
+	c.t.Helper()
+	must(c.t, c.s.Zero(idA, c.at, block*bs, bs, false))
+}
+
+func (c *cutOff) flush() {
+	c.t.Helper()
+	must(c.t, c.s.Flush(idA.File, c.at.Epoch))
+}
+
+// power cuts it, of all replicas: nobody else has anything.
+func (c *cutOff) power() {
+	c.t.Helper()
+	c.m.Restart(true)
+	_ = c.s.Close() // which cannot save anything any more
+	c.s = opened(c.t, c.m, "cs", Options{})
+	c.at.Version++
+	must(c.t, c.s.Absolve(idA, c.at.Version, func(layer, block uint32) []byte { return nil }))
+}
+
+// wantOneOf checks that each sector of a block is one of what it may be, and returns the block.
+func (c *cutOff) wantOneOf(what string, block uint32, values ...[]byte) []byte {
+	c.t.Helper()
+	got, err := readAll(c.s, idA, c.at, block*bs, bs)
+	must(c.t, err)
+	for at := 0; at < bs; at += sector {
+		found := false
+		for _, v := range values {
+			found = found || bytes.Equal(got[at:at+sector], v[at:at+sector])
+		}
+		if !found {
+			c.t.Fatalf("%s: sector %d begins with %x", what, at/sector, got[at:at+8])
+		}
+	}
+	return got
+}
+
+// What is flushed is not lost by a write over it, in whatever layer it is, when the power of all replicas fails before the write is flushed.
+func TestAnUnflushedWriteLosesNothingBelow(t *testing.T) {
+	bothWays(t, testAnUnflushedWriteLosesNothingBelow)
+}
+
+func testAnUnflushedWriteLosesNothingBelow(t *testing.T) {
+	none := make([]byte, bs)
+	for seed := range uint64(300) {
+		lower := pattern(1, 8*bs)
+		c := newCutOff(t, seed, lower)
+		fresh := pattern(seed+2, 8*bs)
+		of := func(data []byte, block int) []byte { return data[block*bs:][:bs] }
+		c.zero(1)
+		kept := pattern(seed+1000, bs)
+		c.write(2, kept)
+		c.flush()
+		c.write(0, of(fresh, 0))
+		c.write(1, of(fresh, 1))
+		c.zero(2)
+		c.write(2, of(fresh, 2))
+		c.write(3, of(fresh, 3))
+		c.power()
+		c.wantOneOf("a first write", 0, of(lower, 0), of(fresh, 0))
+		c.wantOneOf("a write of what was zeroed and flushed", 1, none, of(fresh, 1))
+		c.wantOneOf("a write of what was written, flushed and zeroed", 2, kept, none, of(fresh, 2))
+		shown := c.wantOneOf("another first write", 3, of(lower, 3), of(fresh, 3))
+		again := pattern(seed+2000, bs)
+		c.write(3, again)
+		c.power()
+		c.wantOneOf("a write after a loss", 3, shown, again)
+		must(t, c.s.Close())
+	}
+}
