@@ -203,11 +203,12 @@ func allBelowSums(part []byte) bool {
 // between the two costs space, not data. The caller holds the replica's mu.
 func (s *Store) clear(l *layer, first, n, code uint32) error {
 	var had int64
-	changed := false
+	changed, over, lower := false, false, l.r.chain(l.num-1)
 	for i := range n {
 		old := l.code(first + i)
 		if chunk.HasData(old) {
 			had++
+			over = over || code != chunk.Absent && hides(lower, first+i)
 		}
 		changed = changed || old != code
 	}
@@ -224,6 +225,9 @@ func (s *Store) clear(l *layer, first, n, code uint32) error {
 	}
 	err := s.writeTable(l, first, n)
 	s.markDirty(l)
+	if err == nil && over {
+		err = s.syncOver(l)
+	}
 	if err == nil && had > 0 {
 		err = s.punch(l, first, n, had)
 	}

@@ -86,6 +86,9 @@ func (v *verifying) lose(l *layer, block uint32) error {
 	}
 	l.setCode(block, chunk.Lost)
 	v.s.markDirty(l)
+	if err := v.s.syncOver(l); err != nil {
+		return err
+	}
 	if err := l.f.Punch(chunk.DataOffset(v.blocks, block), chunk.BlockSize); err == nil {
 		v.s.space.give(chunk.BlockSize)
 	}

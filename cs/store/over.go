@@ -12,7 +12,10 @@ import "pstorage/cs/chunk"
 //   - Absent: the file has a hole there, durably. What a write has left whose code was lost is punched first.
 //   - Zeros, Lost: it has none, durably. Zeros are written first.
 //
-// Both are rare and cost a sync; to know that they are not needed costs a system call for each first write.
+// And data are punched only when the code that takes the place of theirs is durable.
+//
+// Each costs a sync, and is rare: writes of what was discarded since the snapshot, discards of what was written since. That a first write needs none costs a system
+// call to know.
 
 // prepareOver makes that so for n blocks that are to get data. The caller holds the replica's mu.
 func (s *Store) prepareOver(l *layer, first, n uint32) error {
@@ -55,6 +58,11 @@ func (s *Store) prepareOver(l *layer, first, n uint32) error {
 	if !changed {
 		return nil
 	}
+	return s.syncOver(l)
+}
+
+// syncOver makes durable what the next change must not overtake.
+func (s *Store) syncOver(l *layer) error {
 	if err := l.f.Sync(); err != nil {
 		return s.fail(l.r, "sync", err)
 	}
