@@ -115,11 +115,10 @@ func (b *runbook) awaitWhole(ctx context.Context) error {
 
 func TestRunbookAllCopiesLost(t *testing.T) {
 	b := newRunbook(t, cluster.Options{Servers: 4})
-	command(t, b.Cluster, "create", "single", "-s", "16M", "--chunk-size", "1M", "--replicas", "1:1")
+	command(t, b.Cluster, "create", "single", "-s", "64M", "--chunk-size", "1M", "--replicas", "1:1")
 	single := connect(t, b.NBD("single"))
-	data := bytes.Repeat([]byte{7}, mib)
-	for at := int64(0); at < 16*mib; at += mib {
-		await(t, single.Write(data, at))
+	for at := int64(0); at < 64*mib; at += mib { // so many that some are on each server
+		await(t, single.Write(bytes.Repeat([]byte{7}, 4096), at))
 	}
 	_ = single.Close()
 	id := b.id(0)
