@@ -182,6 +182,20 @@ func TestDetachingEndsPulls(t *testing.T) {
 	}
 }
 
+func TestALostPromoteIsMadeUpForWhenOthersHaveLeftSince(t *testing.T) {
+	p := newPair(t)
+	p.fromF.must(prepareCommand(testChunk, 1, false, 1, 2))
+	p.toF.must(prepareCommand(testChunk, 1, true, 1, 2))
+	p.toF.must(pullCommand(testChunk, 1, p.from, 1, 2))
+	p.toF.end <- nil
+	f, _, _ := p.to.mds.introduced()
+	f.admit(&metapb.Admission{Raise: []*metapb.ChunkAt{at(testChunk, 3)}})
+	<-f.beats
+	if s := p.to.state(t, testChunk).State; s != store.InSync {
+		t.Errorf("state %v", s)
+	}
+}
+
 func TestASourceThatDoesNotAnswerEndsOnlyItsPull(t *testing.T) {
 	p := newPair(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and is closed

@@ -70,12 +70,13 @@ func (p *pulls) forget(id chunk.ID) {
 	delete(p.syncing, id)
 }
 
-// mayPromote reports whether a replica that is a member of this version may be taken as in sync.
+// mayPromote reports whether a replica that is a member of this version may be taken as in sync. The version may be higher than that at which it was
+// pulled: others have left since. Had this one left, and missed something, it would have been prepared anew before it became a member again (R7prepare).
 func (p *pulls) mayPromote(id chunk.ID, version uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pulled, here := p.syncing[id]
-	return !here || pulled == version
+	return !here || pulled != 0 && pulled <= version
 }
 
 // start runs do on a goroutine of its own, in place of what runs for that chunk.
