@@ -20,6 +20,9 @@ import (
 const (
 	// holdTries is how often volumes are opened that nobody has open; others may open and close them meanwhile.
 	holdTries = 4
+	// flushTries is how often it is asked for while what was written before is still being flushed: that goes on when an attempt, of five seconds, is given
+	// up, and is far less the next time.
+	flushTries = 12
 	// holdOpenTime bounds the opening of one: somebody else may have it by now.
 	holdOpenTime = 10 * time.Second
 )
@@ -69,12 +72,18 @@ func (a *app) takeSnapshots(cmd *cobra.Command, request *metapb.SnapshotRequest)
 	return nil, coded(exitUnreachable, errors.New("take a snapshot: the volumes are opened and closed by others all the time; try again"))
 }
 
-// askSnapshots asks once; free are the files that nobody has open.
+// askSnapshots asks until holders are ready; free are the files that nobody has open.
 func (a *app) askSnapshots(cmd *cobra.Command, meta metapb.MetaClient, request *metapb.SnapshotRequest) (free []string, reply *metapb.SnapshotReply, err error) {
-	ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
-	defer cancel()
-	if reply, err = meta.Snapshot(ctx, request); err == nil {
-		return nil, reply, nil
+	for range flushTries {
+		ctx, cancel := context.WithTimeout(cmd.Context(), a.timeout)
+		reply, err = meta.Snapshot(ctx, request)
+		cancel()
+		if err == nil {
+			return nil, reply, nil
+		}
+		if status.Code(err) != codes.Aborted {
+			break
+		}
 	}
 	for _, d := range status.Convert(err).Details() {
 		if n, ok := d.(*metapb.NoHolder); ok {
