@@ -109,9 +109,7 @@ func TestAHoldEnds(t *testing.T) {
 					if w.within(0) {
 						t.Error("a write is done while it is not known whether the snapshot was taken")
 					}
-					k.meta.mu.Lock()
-					k.meta.orders.deaf = false
-					k.meta.mu.Unlock()
+					k.meta.set(func() { k.meta.orders.deaf = false })
 				}
 				k.servers[0].set(func() { k.servers[0].delay = nil })
 				if !w.within(30*time.Second) || !hanging.within(30*time.Second) {
@@ -133,9 +131,7 @@ func TestReadsAndFlushesGoOnWhileWritesAreHeldBack(t *testing.T) {
 		if err := write(v, 0, 1); err != nil {
 			t.Fatal(err)
 		}
-		k.meta.mu.Lock()
-		k.meta.orders.deaf = true
-		k.meta.mu.Unlock()
+		k.meta.set(func() { k.meta.orders.deaf = true })
 		r := k.meta.request("snapshot")
 		time.Sleep(time.Second)
 		var held []*async
@@ -153,9 +149,7 @@ func TestReadsAndFlushesGoOnWhileWritesAreHeldBack(t *testing.T) {
 			}
 		}
 		<-r.decided
-		k.meta.mu.Lock()
-		k.meta.orders.deaf = false
-		k.meta.mu.Unlock()
+		k.meta.set(func() { k.meta.orders.deaf = false })
 		for _, w := range held {
 			if !w.within(20*time.Second) || w.Err != nil {
 				t.Errorf("%v afterwards: %v", w.Op, w.Err)

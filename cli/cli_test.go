@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,10 +28,7 @@ func TestVolumeLifeInTheTerminal(t *testing.T) {
 		"stat",
 	} {
 		r := s.run("", strings.Fields(line)...)
-		fmt.Fprintf(&transcript, "$ pstorage %s\n%s%s", line, r.out, r.err)
-		if r.code != 0 {
-			fmt.Fprintf(&transcript, "[exit %d]\n", r.code)
-		}
+		r.record(&transcript, "pstorage "+line)
 	}
 	golden(t, "session.txt", transcript.String())
 }

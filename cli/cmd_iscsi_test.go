@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,10 +158,7 @@ func TestISCSITargetsInTheTerminal(t *testing.T) {
 	script := func(lines ...string) {
 		for _, line := range lines {
 			r := s.iscsi("", line)
-			fmt.Fprintf(&transcript, "$ pstorage-iscsi %s\n%s%s", line, r.out, r.err)
-			if r.code != 0 {
-				fmt.Fprintf(&transcript, "[exit %d]\n", r.code)
-			}
+			r.record(&transcript, "pstorage-iscsi "+line)
 		}
 	}
 	script("create -n ps1 -a 192.168.10.101 -a 192.168.20.101:860,2 -u user1 -m ours -i iqn.1994-05.com.redhat:a -i iqn.1994-05.com.redhat:b --comment database",

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -52,10 +51,7 @@ func TestSnapshotsInTheTerminal(t *testing.T) {
 		"snapshot frobnicate",
 	} {
 		r := s.run("", strings.Fields(line)...)
-		fmt.Fprintf(&transcript, "$ pstorage %s\n%s%s", line, r.out, r.err)
-		if r.code != 0 {
-			fmt.Fprintf(&transcript, "[exit %d]\n", r.code)
-		}
+		r.record(&transcript, "pstorage "+line)
 	}
 	golden(t, "snapshots.txt", transcript.String())
 }

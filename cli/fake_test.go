@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -166,6 +167,14 @@ type session struct {
 type result struct {
 	code     int
 	out, err string
+}
+
+// record adds a command line and what came of it, as a terminal shows it.
+func (r result) record(transcript *strings.Builder, line string) {
+	fmt.Fprintf(transcript, "$ %s\n%s%s", line, r.out, r.err)
+	if r.code != 0 {
+		fmt.Fprintf(transcript, "[exit %d]\n", r.code)
+	}
 }
 
 func newSession(t *testing.T) *session {

@@ -26,16 +26,9 @@ func MappedTable(w io.Writer, all []attach.Status) error {
 		if s.Kept {
 			keeper = strconv.Itoa(s.Keeper)
 		}
-		rows = append(rows, []string{s.Device, s.Volume, size.Format(uint64(s.Size)), mode(s.ReadOnly), strconv.Itoa(s.Connections), strings.Join(s.Servers, ","), keeper})
+		rows = append(rows, []string{s.Device, s.Volume, size.Format(uint64(s.Size)), yesNo(s.ReadOnly, "ro", "rw"), strconv.Itoa(s.Connections), strings.Join(s.Servers, ","), keeper})
 	}
 	return Table(w, []string{"DEVICE", "VOLUME", ">SIZE", "MODE", ">CONNECTIONS", "SERVERS", ">KEEPER"}, rows)
-}
-
-func mode(readOnly bool) string {
-	if readOnly {
-		return "ro"
-	}
-	return "rw"
 }
 
 // Export is a volume that an NBD server exports.
@@ -59,7 +52,7 @@ func Exports(all []nbd.Export) []Export {
 func ExportTable(w io.Writer, all []nbd.Export) error {
 	rows := make([][]string, 0, len(all))
 	for _, e := range Exports(all) {
-		rows = append(rows, []string{e.Name, size.Format(uint64(e.Size)), mode(e.ReadOnly)})
+		rows = append(rows, []string{e.Name, size.Format(uint64(e.Size)), yesNo(e.ReadOnly, "ro", "rw")})
 	}
 	return Table(w, []string{"EXPORT", ">SIZE", "MODE"}, rows)
 }
