@@ -1,8 +1,10 @@
 package itest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -200,6 +202,10 @@ func TestOfflineCheckFindsDamageAndOnlyThat(t *testing.T) {
 	if err := check.New(16*mib, 2).Run(client, 300, nil); err != nil {
 		t.Fatal(err)
 	}
+	block := bytes.Repeat([]byte("damaged "), 512)
+	if err := client.Write(block, 0); err != nil {
+		t.Fatal(err)
+	}
 	_ = client.Close()
 	if got := invoke(t, c.Dir, "cs-check", c.CSDir(0)); got.code != 5 {
 		t.Errorf("check of a running server: exit %d, %s", got.code, got.err)
@@ -213,49 +219,38 @@ func TestOfflineCheckFindsDamageAndOnlyThat(t *testing.T) {
 	if got := invoke(t, c.Dir, "cs-dump", c.CSDir(0)); got.code != 0 || !strings.Contains(got.out, "in-sync") {
 		t.Errorf("dump: exit %d, %s%s", got.code, got.out, got.err)
 	}
-	damageLargest(t, c.CSDir(0))
+	damage(t, c.CSDir(0), block)
 	if got := invoke(t, c.Dir, "cs-check", c.CSDir(0)); got.code != 6 || !strings.Contains(got.out, "damage: chunk") {
 		t.Errorf("check of a damaged server: exit %d, %s%s", got.code, got.out, got.err)
 	}
 }
 
-// damageLargest turns one bit in the last bytes of the largest chunk file, in its data therefore.
-func damageLargest(t *testing.T, dir string) {
+// damage turns one bit of a block with these bytes, of whatever chunk of a chunk server has it.
+func damage(t *testing.T, dir string, block []byte) {
 	t.Helper()
-	var largest string
-	var size int64
+	found := errors.New("found")
 	err := filepath.WalkDir(filepath.Join(dir, "store", "chunks"), func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		info, err := entry.Info()
-		if err == nil && info.Size() > size {
-			largest, size = path, info.Size()
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
 		}
-		return err
+		at := bytes.Index(content, block)
+		if at < 0 {
+			return nil
+		}
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		_, err = file.WriteAt([]byte{block[0] ^ 1}, int64(at))
+		return errors.Join(err, file.Close(), found)
 	})
-	if err != nil {
-		t.Fatal(err)
+	if !errors.Is(err, found) {
+		t.Fatalf("%s: a block to be damaged: %v", dir, err)
 	}
-	file, err := os.OpenFile(largest, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	var b [1]byte
-	for at := size - 1; at > size-256<<10; at-- {
-		if _, err := file.ReadAt(b[:], at); err != nil {
-			t.Fatal(err)
-		}
-		if b[0] != 0 {
-			b[0] ^= 1
-			if _, err := file.WriteAt(b[:], at); err != nil {
-				t.Fatal(err)
-			}
-			return
-		}
-	}
-	t.Fatalf("%s: nothing but zeros at its end", largest)
 }
 
 func TestKilledFrontEndsComeBackWithAllData(t *testing.T) {

@@ -144,7 +144,7 @@ func TestRunbookLastCopyDamaged(t *testing.T) {
 	await(t, b.Stop())
 	for i := range b.CS {
 		if dump := invoke(t, b.Dir, "cs-dump", b.CSDir(i)); strings.Contains(dump.out, "in-sync") {
-			damageLargest(t, b.CSDir(i))
+			damage(t, b.CSDir(i), good[:4096])
 			if got := invoke(t, b.Dir, "cs-check", b.CSDir(i)); got.code != 6 {
 				t.Errorf("check: exit %d, %s%s", got.code, got.out, got.err)
 			}
