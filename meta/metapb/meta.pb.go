@@ -76,7 +76,7 @@ func (x Server_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Server_State.Descriptor instead.
 func (Server_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Mds_State int32
@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58, 0}
 }
 
 type RemoveServersRequest_Action int32
@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72, 0}
 }
 
 type NotLeader struct {
@@ -323,6 +323,8 @@ type FileInfo struct {
 	UnwritableChunks uint64                 `protobuf:"varint,15,opt,name=unwritable_chunks,json=unwritableChunks,proto3" json:"unwritable_chunks,omitempty"` // fewer in sync than replicas_min
 	LostChunks       uint64                 `protobuf:"varint,16,opt,name=lost_chunks,json=lostChunks,proto3" json:"lost_chunks,omitempty"`                   // no in-sync replica can serve now
 	LostBlocks       uint64                 `protobuf:"varint,18,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"`                   // blocks given up: no good copy of them was left
+	Over             *Over                  `protobuf:"bytes,19,opt,name=over,proto3" json:"over,omitempty"`                                                  // of a clone: what shows where the file has nothing itself
+	Flattening       bool                   `protobuf:"varint,20,opt,name=flattening,proto3" json:"flattening,omitempty"`                                     // the holder copies what the file lacks
 	Losses           uint64                 `protobuf:"varint,17,opt,name=losses,proto3" json:"losses,omitempty"`                                             // how often a chunk has lost what was not flushed, with the power of all its replicas in sync
 	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
 	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
@@ -480,6 +482,20 @@ func (x *FileInfo) GetLostBlocks() uint64 {
 	return 0
 }
 
+func (x *FileInfo) GetOver() *Over {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *FileInfo) GetFlattening() bool {
+	if x != nil {
+		return x.Flattening
+	}
+	return false
+}
+
 func (x *FileInfo) GetLosses() uint64 {
 	if x != nil {
 		return x.Losses
@@ -501,6 +517,91 @@ func (x *FileInfo) GetNeverVerified() uint64 {
 	return 0
 }
 
+// Over is the snapshot that a file was made over: blocks that are absent in all of the file's layers are read from there, up to its size; what is beyond reads as zeros.
+type Over struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      []byte                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	Layer         uint32                 `protobuf:"varint,3,opt,name=layer,proto3" json:"layer,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"` // bytes
+	Path          string                 `protobuf:"bytes,5,opt,name=path,proto3" json:"path,omitempty"`  // of the file, as it is now
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`  // of the snapshot, or its UUID
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Over) Reset() {
+	*x = Over{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Over) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Over) ProtoMessage() {}
+
+func (x *Over) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Over.ProtoReflect.Descriptor instead.
+func (*Over) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Over) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *Over) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Over) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+func (x *Over) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Over) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Over) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type CreateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -513,7 +614,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[3]
+	mi := &file_meta_metapb_meta_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +626,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[3]
+	mi := &file_meta_metapb_meta_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +639,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{3}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CreateRequest) GetPath() string {
@@ -579,7 +680,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[4]
+	mi := &file_meta_metapb_meta_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -591,7 +692,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[4]
+	mi := &file_meta_metapb_meta_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -604,7 +705,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{4}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -629,7 +730,7 @@ type RemoveReply struct {
 
 func (x *RemoveReply) Reset() {
 	*x = RemoveReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[5]
+	mi := &file_meta_metapb_meta_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +742,7 @@ func (x *RemoveReply) String() string {
 func (*RemoveReply) ProtoMessage() {}
 
 func (x *RemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[5]
+	mi := &file_meta_metapb_meta_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +755,7 @@ func (x *RemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReply.ProtoReflect.Descriptor instead.
 func (*RemoveReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{5}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{6}
 }
 
 type ListRequest struct {
@@ -667,7 +768,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[6]
+	mi := &file_meta_metapb_meta_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -679,7 +780,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[6]
+	mi := &file_meta_metapb_meta_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -692,7 +793,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{6}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListRequest) GetPath() string {
@@ -718,7 +819,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_meta_metapb_meta_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +831,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_meta_metapb_meta_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +844,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListReply) GetFiles() []*FileInfo {
@@ -763,7 +864,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_meta_metapb_meta_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -775,7 +876,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_meta_metapb_meta_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -788,7 +889,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *LookupRequest) GetPath() string {
@@ -815,7 +916,7 @@ type SetAttributesRequest struct {
 
 func (x *SetAttributesRequest) Reset() {
 	*x = SetAttributesRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_meta_metapb_meta_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -827,7 +928,7 @@ func (x *SetAttributesRequest) String() string {
 func (*SetAttributesRequest) ProtoMessage() {}
 
 func (x *SetAttributesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_meta_metapb_meta_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -840,7 +941,7 @@ func (x *SetAttributesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttributesRequest.ProtoReflect.Descriptor instead.
 func (*SetAttributesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SetAttributesRequest) GetPath() string {
@@ -867,7 +968,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_meta_metapb_meta_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +980,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_meta_metapb_meta_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +993,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResizeRequest) GetPath() string {
@@ -921,7 +1022,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_meta_metapb_meta_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1034,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_meta_metapb_meta_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1047,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Client) GetId() []byte {
@@ -981,7 +1082,7 @@ type OpenRequest struct {
 
 func (x *OpenRequest) Reset() {
 	*x = OpenRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_meta_metapb_meta_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1094,7 @@ func (x *OpenRequest) String() string {
 func (*OpenRequest) ProtoMessage() {}
 
 func (x *OpenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_meta_metapb_meta_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1107,7 @@ func (x *OpenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRequest.ProtoReflect.Descriptor instead.
 func (*OpenRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OpenRequest) GetClient() *Client {
@@ -1042,7 +1143,7 @@ type OpenReply struct {
 
 func (x *OpenReply) Reset() {
 	*x = OpenReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_meta_metapb_meta_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1155,7 @@ func (x *OpenReply) String() string {
 func (*OpenReply) ProtoMessage() {}
 
 func (x *OpenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_meta_metapb_meta_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1168,7 @@ func (x *OpenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenReply.ProtoReflect.Descriptor instead.
 func (*OpenReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OpenReply) GetFile() *FileInfo {
@@ -1130,7 +1231,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1243,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1256,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Server) GetId() uint32 {
@@ -1341,7 +1442,7 @@ type Scrubbing struct {
 
 func (x *Scrubbing) Reset() {
 	*x = Scrubbing{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1454,7 @@ func (x *Scrubbing) String() string {
 func (*Scrubbing) ProtoMessage() {}
 
 func (x *Scrubbing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1467,7 @@ func (x *Scrubbing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbing.ProtoReflect.Descriptor instead.
 func (*Scrubbing) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Scrubbing) GetReplicas() uint64 {
@@ -1421,7 +1522,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1534,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1547,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Held) GetFile() uint64 {
@@ -1473,7 +1574,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1586,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1599,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewRequest) GetClient() *Client {
@@ -1526,7 +1627,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,7 +1639,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,7 +1652,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RenewReply) GetLeaseMs() int64 {
@@ -1586,7 +1687,7 @@ type SettledRequest struct {
 
 func (x *SettledRequest) Reset() {
 	*x = SettledRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1699,7 @@ func (x *SettledRequest) String() string {
 func (*SettledRequest) ProtoMessage() {}
 
 func (x *SettledRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1712,7 @@ func (x *SettledRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledRequest.ProtoReflect.Descriptor instead.
 func (*SettledRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SettledRequest) GetClient() *Client {
@@ -1643,7 +1744,7 @@ type SettledReply struct {
 
 func (x *SettledReply) Reset() {
 	*x = SettledReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1756,7 @@ func (x *SettledReply) String() string {
 func (*SettledReply) ProtoMessage() {}
 
 func (x *SettledReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1769,7 @@ func (x *SettledReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledReply.ProtoReflect.Descriptor instead.
 func (*SettledReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
 }
 
 type CloseFileRequest struct {
@@ -1683,7 +1784,7 @@ type CloseFileRequest struct {
 
 func (x *CloseFileRequest) Reset() {
 	*x = CloseFileRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1796,7 @@ func (x *CloseFileRequest) String() string {
 func (*CloseFileRequest) ProtoMessage() {}
 
 func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1809,7 @@ func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileRequest.ProtoReflect.Descriptor instead.
 func (*CloseFileRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CloseFileRequest) GetClient() *Client {
@@ -1747,7 +1848,7 @@ type CloseFileReply struct {
 
 func (x *CloseFileReply) Reset() {
 	*x = CloseFileReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1759,7 +1860,7 @@ func (x *CloseFileReply) String() string {
 func (*CloseFileReply) ProtoMessage() {}
 
 func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1772,7 +1873,7 @@ func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileReply.ProtoReflect.Descriptor instead.
 func (*CloseFileReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
 }
 
 type Chunk struct {
@@ -1788,7 +1889,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1901,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1914,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Chunk) GetIndex() uint32 {
@@ -1863,7 +1964,7 @@ type GetChunksRequest struct {
 
 func (x *GetChunksRequest) Reset() {
 	*x = GetChunksRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1976,7 @@ func (x *GetChunksRequest) String() string {
 func (*GetChunksRequest) ProtoMessage() {}
 
 func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1989,7 @@ func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
 func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetChunksRequest) GetFile() uint64 {
@@ -1930,7 +2031,7 @@ type GetChunksReply struct {
 
 func (x *GetChunksReply) Reset() {
 	*x = GetChunksReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2043,7 @@ func (x *GetChunksReply) String() string {
 func (*GetChunksReply) ProtoMessage() {}
 
 func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2056,7 @@ func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksReply.ProtoReflect.Descriptor instead.
 func (*GetChunksReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetChunksReply) GetChunks() []*Chunk {
@@ -1992,7 +2093,7 @@ type AllocateRequest struct {
 
 func (x *AllocateRequest) Reset() {
 	*x = AllocateRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2105,7 @@ func (x *AllocateRequest) String() string {
 func (*AllocateRequest) ProtoMessage() {}
 
 func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2118,7 @@ func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateRequest.ProtoReflect.Descriptor instead.
 func (*AllocateRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AllocateRequest) GetClient() *Client {
@@ -2058,7 +2159,7 @@ type AllocateReply struct {
 
 func (x *AllocateReply) Reset() {
 	*x = AllocateReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2171,7 @@ func (x *AllocateReply) String() string {
 func (*AllocateReply) ProtoMessage() {}
 
 func (x *AllocateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2184,7 @@ func (x *AllocateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateReply.ProtoReflect.Descriptor instead.
 func (*AllocateReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AllocateReply) GetChunks() []*Chunk {
@@ -2118,7 +2219,7 @@ type DropRequest struct {
 
 func (x *DropRequest) Reset() {
 	*x = DropRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2231,7 @@ func (x *DropRequest) String() string {
 func (*DropRequest) ProtoMessage() {}
 
 func (x *DropRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2244,7 @@ func (x *DropRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRequest.ProtoReflect.Descriptor instead.
 func (*DropRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DropRequest) GetClient() *Client {
@@ -2212,7 +2313,7 @@ type DropReply struct {
 
 func (x *DropReply) Reset() {
 	*x = DropReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2325,7 @@ func (x *DropReply) String() string {
 func (*DropReply) ProtoMessage() {}
 
 func (x *DropReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2338,7 @@ func (x *DropReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReply.ProtoReflect.Descriptor instead.
 func (*DropReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DropReply) GetDropped() []*Chunk {
@@ -2264,7 +2365,7 @@ type SpaceRequest struct {
 
 func (x *SpaceRequest) Reset() {
 	*x = SpaceRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2377,7 @@ func (x *SpaceRequest) String() string {
 func (*SpaceRequest) ProtoMessage() {}
 
 func (x *SpaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2390,7 @@ func (x *SpaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpaceRequest.ProtoReflect.Descriptor instead.
 func (*SpaceRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SpaceRequest) GetFiles() []uint64 {
@@ -2308,7 +2409,7 @@ type SpaceReply struct {
 
 func (x *SpaceReply) Reset() {
 	*x = SpaceReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2320,7 +2421,7 @@ func (x *SpaceReply) String() string {
 func (*SpaceReply) ProtoMessage() {}
 
 func (x *SpaceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2333,7 +2434,7 @@ func (x *SpaceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpaceReply.ProtoReflect.Descriptor instead.
 func (*SpaceReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SpaceReply) GetFiles() []*FileSpace {
@@ -2356,7 +2457,7 @@ type FileSpace struct {
 
 func (x *FileSpace) Reset() {
 	*x = FileSpace{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +2469,7 @@ func (x *FileSpace) String() string {
 func (*FileSpace) ProtoMessage() {}
 
 func (x *FileSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +2482,7 @@ func (x *FileSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSpace.ProtoReflect.Descriptor instead.
 func (*FileSpace) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FileSpace) GetFile() uint64 {
@@ -2427,13 +2528,14 @@ type Snapshot struct {
 	Size          uint64                 `protobuf:"varint,10,opt,name=size,proto3" json:"size,omitempty"`         // bytes, of the file when it was taken
 	Deleting      bool                   `protobuf:"varint,11,opt,name=deleting,proto3" json:"deleting,omitempty"` // its layer is being merged into the one above
 	Current       bool                   `protobuf:"varint,12,opt,name=current,proto3" json:"current,omitempty"`   // what the file has now began with it
+	Clones        []string               `protobuf:"bytes,13,rep,name=clones,proto3" json:"clones,omitempty"`      // the files over it that are no states of the same file
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2445,7 +2547,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2458,7 +2560,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -2545,6 +2647,13 @@ func (x *Snapshot) GetCurrent() bool {
 	return false
 }
 
+func (x *Snapshot) GetClones() []string {
+	if x != nil {
+		return x.Clones
+	}
+	return nil
+}
+
 // The snapshots get the ids given, one per path: a request that is repeated takes none twice.
 type SnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2559,7 +2668,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2680,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2693,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SnapshotRequest) GetPaths() []string {
@@ -2632,7 +2741,7 @@ type NoHolder struct {
 
 func (x *NoHolder) Reset() {
 	*x = NoHolder{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2644,7 +2753,7 @@ func (x *NoHolder) String() string {
 func (*NoHolder) ProtoMessage() {}
 
 func (x *NoHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2657,7 +2766,7 @@ func (x *NoHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoHolder.ProtoReflect.Descriptor instead.
 func (*NoHolder) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NoHolder) GetPaths() []string {
@@ -2676,7 +2785,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2797,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2810,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SnapshotReply) GetSnapshots() []*Snapshot {
@@ -2722,7 +2831,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2734,7 +2843,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2747,7 +2856,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListSnapshotsRequest) GetPath() string {
@@ -2780,7 +2889,7 @@ type ListSnapshotsReply struct {
 
 func (x *ListSnapshotsReply) Reset() {
 	*x = ListSnapshotsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2792,7 +2901,7 @@ func (x *ListSnapshotsReply) String() string {
 func (*ListSnapshotsReply) ProtoMessage() {}
 
 func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2805,7 +2914,7 @@ func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsReply.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListSnapshotsReply) GetSnapshots() []*Snapshot {
@@ -2824,7 +2933,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2836,7 +2945,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2849,7 +2958,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *DeleteSnapshotRequest) GetId() []byte {
@@ -2867,7 +2976,7 @@ type DeleteSnapshotReply struct {
 
 func (x *DeleteSnapshotReply) Reset() {
 	*x = DeleteSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2879,7 +2988,7 @@ func (x *DeleteSnapshotReply) String() string {
 func (*DeleteSnapshotReply) ProtoMessage() {}
 
 func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2892,7 +3001,7 @@ func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotReply.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 type ProtectSnapshotRequest struct {
@@ -2905,7 +3014,7 @@ type ProtectSnapshotRequest struct {
 
 func (x *ProtectSnapshotRequest) Reset() {
 	*x = ProtectSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2917,7 +3026,7 @@ func (x *ProtectSnapshotRequest) String() string {
 func (*ProtectSnapshotRequest) ProtoMessage() {}
 
 func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2930,7 +3039,7 @@ func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProtectSnapshotRequest) GetId() []byte {
@@ -2956,7 +3065,7 @@ type ProtectSnapshotReply struct {
 
 func (x *ProtectSnapshotReply) Reset() {
 	*x = ProtectSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3077,7 @@ func (x *ProtectSnapshotReply) String() string {
 func (*ProtectSnapshotReply) ProtoMessage() {}
 
 func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3090,7 @@ func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotReply.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProtectSnapshotReply) GetSnapshot() *Snapshot {
@@ -2991,18 +3100,20 @@ func (x *ProtectSnapshotReply) GetSnapshot() *Snapshot {
 	return nil
 }
 
+// With child, a file that is over the snapshot: it is opened then even if it is being deleted.
 type OpenSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Id            []byte                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
+	Child         uint64                 `protobuf:"varint,4,opt,name=child,proto3" json:"child,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenSnapshotRequest) Reset() {
 	*x = OpenSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3125,7 @@ func (x *OpenSnapshotRequest) String() string {
 func (*OpenSnapshotRequest) ProtoMessage() {}
 
 func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3138,7 @@ func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *OpenSnapshotRequest) GetPath() string {
@@ -3051,6 +3162,13 @@ func (x *OpenSnapshotRequest) GetId() []byte {
 	return nil
 }
 
+func (x *OpenSnapshotRequest) GetChild() uint64 {
+	if x != nil {
+		return x.Child
+	}
+	return 0
+}
+
 type OpenSnapshotReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
@@ -3062,7 +3180,7 @@ type OpenSnapshotReply struct {
 
 func (x *OpenSnapshotReply) Reset() {
 	*x = OpenSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3074,7 +3192,7 @@ func (x *OpenSnapshotReply) String() string {
 func (*OpenSnapshotReply) ProtoMessage() {}
 
 func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3087,7 +3205,7 @@ func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotReply.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *OpenSnapshotReply) GetSnapshot() *Snapshot {
@@ -3111,6 +3229,268 @@ func (x *OpenSnapshotReply) GetServers() []*Server {
 	return nil
 }
 
+// Of a clone. With no attributes it has those of the folder it is in, and the parent's chunk size.
+type CloneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	NewPath       string                 `protobuf:"bytes,3,opt,name=new_path,json=newPath,proto3" json:"new_path,omitempty"`
+	Attributes    *Attributes            `protobuf:"bytes,4,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneRequest) Reset() {
+	*x = CloneRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneRequest) ProtoMessage() {}
+
+func (x *CloneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
+func (*CloneRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *CloneRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetNewPath() string {
+	if x != nil {
+		return x.NewPath
+	}
+	return ""
+}
+
+func (x *CloneRequest) GetAttributes() *Attributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+type SwitchSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchSnapshotRequest) Reset() {
+	*x = SwitchSnapshotRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchSnapshotRequest) ProtoMessage() {}
+
+func (x *SwitchSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SwitchSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SwitchSnapshotRequest) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+type FlattenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Cancel        bool                   `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlattenRequest) Reset() {
+	*x = FlattenRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlattenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlattenRequest) ProtoMessage() {}
+
+func (x *FlattenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlattenRequest.ProtoReflect.Descriptor instead.
+func (*FlattenRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *FlattenRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FlattenRequest) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// Of the holder: every block that the snapshot has is in the file, durably.
+type FlattenedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlattenedRequest) Reset() {
+	*x = FlattenedRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlattenedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlattenedRequest) ProtoMessage() {}
+
+func (x *FlattenedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlattenedRequest.ProtoReflect.Descriptor instead.
+func (*FlattenedRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *FlattenedRequest) GetClient() *Client {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *FlattenedRequest) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *FlattenedRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type FlattenedReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlattenedReply) Reset() {
+	*x = FlattenedReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlattenedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlattenedReply) ProtoMessage() {}
+
+func (x *FlattenedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlattenedReply.ProtoReflect.Descriptor instead.
+func (*FlattenedReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+}
+
 type OrdersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -3120,7 +3500,7 @@ type OrdersRequest struct {
 
 func (x *OrdersRequest) Reset() {
 	*x = OrdersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3512,7 @@ func (x *OrdersRequest) String() string {
 func (*OrdersRequest) ProtoMessage() {}
 
 func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3525,7 @@ func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrdersRequest.ProtoReflect.Descriptor instead.
 func (*OrdersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OrdersRequest) GetClient() *Client {
@@ -3157,17 +3537,20 @@ func (x *OrdersRequest) GetClient() *Client {
 
 // Order asks to hold back the writes of files: no more is admitted, those in flight are awaited, everything is flushed, nothing is left to be
 // reconciled; then Hold.
+// With flatten, it is about nothing but files that are to be flattened, or, with cancel, not any more.
 type Order struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	Files         []uint64               `protobuf:"varint,2,rep,packed,name=files,proto3" json:"files,omitempty"`
+	Flatten       bool                   `protobuf:"varint,3,opt,name=flatten,proto3" json:"flatten,omitempty"`
+	Cancel        bool                   `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3562,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3575,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Order) GetRequest() []byte {
@@ -3209,6 +3592,20 @@ func (x *Order) GetFiles() []uint64 {
 	return nil
 }
 
+func (x *Order) GetFlatten() bool {
+	if x != nil {
+		return x.Flatten
+	}
+	return false
+}
+
+func (x *Order) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
 type HoldRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -3221,7 +3618,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3233,7 +3630,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3246,7 +3643,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *HoldRequest) GetClient() *Client {
@@ -3288,7 +3685,7 @@ type HoldReply struct {
 
 func (x *HoldReply) Reset() {
 	*x = HoldReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3300,7 +3697,7 @@ func (x *HoldReply) String() string {
 func (*HoldReply) ProtoMessage() {}
 
 func (x *HoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3313,7 +3710,7 @@ func (x *HoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
 func (*HoldReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *HoldReply) GetTaken() bool {
@@ -3338,7 +3735,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3350,7 +3747,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3363,7 +3760,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 type StatusReply struct {
@@ -3394,7 +3791,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3406,7 +3803,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3419,7 +3816,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -3581,7 +3978,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3593,7 +3990,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3606,7 +4003,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Recovery) GetQueued() uint64 {
@@ -3695,7 +4092,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3707,7 +4104,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3720,7 +4117,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -3793,7 +4190,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +4202,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +4215,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -3864,7 +4261,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3876,7 +4273,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3889,7 +4286,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 type MembersReply struct {
@@ -3904,7 +4301,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3916,7 +4313,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3929,7 +4326,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -3976,7 +4373,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3988,7 +4385,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4001,7 +4398,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -4065,7 +4462,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4474,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4487,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -4139,7 +4536,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4151,7 +4548,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4164,7 +4561,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -4248,7 +4645,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4260,7 +4657,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4273,7 +4670,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -4307,7 +4704,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4319,7 +4716,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4332,7 +4729,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -4357,7 +4754,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4369,7 +4766,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4382,7 +4779,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 type SetConfigRequest struct {
@@ -4394,7 +4791,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4406,7 +4803,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4419,7 +4816,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -4438,7 +4835,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4450,7 +4847,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4463,7 +4860,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -4485,7 +4882,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4497,7 +4894,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4510,7 +4907,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -4552,7 +4949,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4564,7 +4961,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4577,7 +4974,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -4613,7 +5010,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +5022,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +5035,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -4664,7 +5061,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4676,7 +5073,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4689,7 +5086,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -4712,7 +5109,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4724,7 +5121,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4737,7 +5134,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -4793,7 +5190,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +5202,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +5215,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -4952,7 +5349,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4964,7 +5361,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4977,7 +5374,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Register) GetId() uint32 {
@@ -5039,7 +5436,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +5448,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +5461,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -5095,7 +5492,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5107,7 +5504,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5120,7 +5517,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -5186,7 +5583,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5198,7 +5595,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5211,7 +5608,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -5316,7 +5713,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5725,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5738,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -5369,7 +5766,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5381,7 +5778,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5394,7 +5791,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -5432,7 +5829,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5444,7 +5841,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5457,7 +5854,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -5508,7 +5905,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5520,7 +5917,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5533,7 +5930,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -5593,7 +5990,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5605,7 +6002,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5618,7 +6015,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -5675,7 +6072,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5687,7 +6084,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5700,7 +6097,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -5754,7 +6151,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5766,7 +6163,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5779,7 +6176,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Command) GetId() uint64 {
@@ -5974,7 +6371,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5986,7 +6383,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5999,7 +6396,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -6024,7 +6421,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6036,7 +6433,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6049,7 +6446,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -6110,7 +6507,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6122,7 +6519,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6135,7 +6532,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -6154,7 +6551,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6166,7 +6563,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6179,7 +6576,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -6198,7 +6595,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6210,7 +6607,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6223,7 +6620,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -6249,7 +6646,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6261,7 +6658,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6274,7 +6671,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -6328,7 +6725,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6340,7 +6737,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6353,7 +6750,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -6372,7 +6769,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6384,7 +6781,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6397,7 +6794,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -6419,7 +6816,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6431,7 +6828,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6444,7 +6841,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -6474,7 +6871,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6486,7 +6883,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6499,7 +6896,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -6539,7 +6936,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6551,7 +6948,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6564,7 +6961,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -6604,19 +7001,21 @@ func (x *Mend) GetLose() bool {
 
 // Fold merges a frozen layer of a file into the one above it, in all replicas that the server has of it, and keeps in mind, durably, that the layer is gone:
 // it is not read any more, nor made again. Result comes when no replica has it.
+// With discard, the layer is the last, which nobody writes or reads any more: it becomes empty.
 type Fold struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	File           uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
 	Layer          uint32                 `protobuf:"varint,2,opt,name=layer,proto3" json:"layer,omitempty"`
 	Into           uint32                 `protobuf:"varint,3,opt,name=into,proto3" json:"into,omitempty"`
 	BytesPerSecond uint64                 `protobuf:"varint,4,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	Discard        bool                   `protobuf:"varint,5,opt,name=discard,proto3" json:"discard,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Fold) Reset() {
 	*x = Fold{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6628,7 +7027,7 @@ func (x *Fold) String() string {
 func (*Fold) ProtoMessage() {}
 
 func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6641,7 +7040,7 @@ func (x *Fold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fold.ProtoReflect.Descriptor instead.
 func (*Fold) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Fold) GetFile() uint64 {
@@ -6672,6 +7071,13 @@ func (x *Fold) GetBytesPerSecond() uint64 {
 	return 0
 }
 
+func (x *Fold) GetDiscard() bool {
+	if x != nil {
+		return x.Discard
+	}
+	return false
+}
+
 // One error per chunk of the command, in order, empty where it worked; or one for all.
 type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -6687,7 +7093,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6699,7 +7105,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6712,7 +7118,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Result) GetId() uint64 {
@@ -6768,7 +7174,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6780,7 +7186,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6793,7 +7199,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -6831,7 +7237,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\x80\x05\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xcc\x05\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -6853,10 +7259,21 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vlost_chunks\x18\x10 \x01(\x04R\n" +
 	"lostChunks\x12\x1f\n" +
 	"\vlost_blocks\x18\x12 \x01(\x04R\n" +
-	"lostBlocks\x12\x16\n" +
+	"lostBlocks\x12*\n" +
+	"\x04over\x18\x13 \x01(\v2\x16.pstorage.meta.v1.OverR\x04over\x12\x1e\n" +
+	"\n" +
+	"flattening\x18\x14 \x01(\bR\n" +
+	"flattening\x12\x16\n" +
 	"\x06losses\x18\x11 \x01(\x04R\x06losses\x12#\n" +
 	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
-	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x93\x01\n" +
+	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x88\x01\n" +
+	"\x04Over\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05layer\x18\x03 \x01(\rR\x05layer\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04path\x18\x05 \x01(\tR\x04path\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\"\x93\x01\n" +
 	"\rCreateRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\bR\tdirectory\x12\x12\n" +
@@ -7010,7 +7427,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x12\n" +
 	"\x04used\x18\x02 \x01(\x04R\x04used\x12\x1c\n" +
 	"\tavailable\x18\x03 \x01(\x04R\tavailable\x12\x1a\n" +
-	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\"\xb1\x02\n" +
+	"\bcapacity\x18\x04 \x01(\x04R\bcapacity\"\xc9\x02\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x12\n" +
@@ -7024,7 +7441,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04size\x18\n" +
 	" \x01(\x04R\x04size\x12\x1a\n" +
 	"\bdeleting\x18\v \x01(\bR\bdeleting\x12\x18\n" +
-	"\acurrent\x18\f \x01(\bR\acurrent\"\x8d\x01\n" +
+	"\acurrent\x18\f \x01(\bR\acurrent\x12\x16\n" +
+	"\x06clones\x18\r \x03(\tR\x06clones\"\x8d\x01\n" +
 	"\x0fSnapshotRequest\x12\x14\n" +
 	"\x05paths\x18\x01 \x03(\tR\x05paths\x12\x10\n" +
 	"\x03ids\x18\x02 \x03(\fR\x03ids\x12\x12\n" +
@@ -7048,20 +7466,40 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
 	"\tprotected\x18\x02 \x01(\bR\tprotected\"N\n" +
 	"\x14ProtectSnapshotReply\x126\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\"M\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\"c\n" +
 	"\x13OpenSnapshotRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\fR\x02id\"\xaf\x01\n" +
+	"\x02id\x18\x03 \x01(\fR\x02id\x12\x14\n" +
+	"\x05child\x18\x04 \x01(\x04R\x05child\"\xaf\x01\n" +
 	"\x11OpenSnapshotReply\x126\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\x12.\n" +
 	"\x04file\x18\x02 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x122\n" +
-	"\aservers\x18\x03 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"A\n" +
+	"\aservers\x18\x03 \x03(\v2\x18.pstorage.meta.v1.ServerR\aservers\"\x97\x01\n" +
+	"\fCloneRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x19\n" +
+	"\bnew_path\x18\x03 \x01(\tR\anewPath\x12<\n" +
+	"\n" +
+	"attributes\x18\x04 \x01(\v2\x1c.pstorage.meta.v1.AttributesR\n" +
+	"attributes\"'\n" +
+	"\x15SwitchSnapshotRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\"<\n" +
+	"\x0eFlattenRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"n\n" +
+	"\x10FlattenedRequest\x120\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x10\n" +
+	"\x0eFlattenedReply\"A\n" +
 	"\rOrdersRequest\x120\n" +
-	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\"7\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\"i\n" +
 	"\x05Order\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x14\n" +
-	"\x05files\x18\x02 \x03(\x04R\x05files\"\x83\x01\n" +
+	"\x05files\x18\x02 \x03(\x04R\x05files\x12\x18\n" +
+	"\aflatten\x18\x03 \x01(\bR\aflatten\x12\x16\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"\x83\x01\n" +
 	"\vHoldRequest\x120\n" +
 	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\fR\arequest\x12\x12\n" +
@@ -7347,12 +7785,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06others\x18\x02 \x03(\tR\x06others\x12(\n" +
 	"\x10bytes_per_second\x18\x03 \x01(\x04R\x0ebytesPerSecond\x12\x16\n" +
 	"\x06former\x18\x04 \x03(\tR\x06former\x12\x12\n" +
-	"\x04lose\x18\x05 \x01(\bR\x04lose\"n\n" +
+	"\x04lose\x18\x05 \x01(\bR\x04lose\"\x88\x01\n" +
 	"\x04Fold\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05layer\x18\x02 \x01(\rR\x05layer\x12\x12\n" +
 	"\x04into\x18\x03 \x01(\rR\x04into\x12(\n" +
-	"\x10bytes_per_second\x18\x04 \x01(\x04R\x0ebytesPerSecond\"\xa2\x01\n" +
+	"\x10bytes_per_second\x18\x04 \x01(\x04R\x0ebytesPerSecond\x12\x18\n" +
+	"\adiscard\x18\x05 \x01(\bR\adiscard\"\xa2\x01\n" +
 	"\x06Result\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06errors\x18\x02 \x03(\tR\x06errors\x12\x14\n" +
@@ -7366,7 +7805,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\x8e\x12\n" +
+	"movedBytes2\xc6\x14\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -7386,7 +7825,11 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\rListSnapshots\x12&.pstorage.meta.v1.ListSnapshotsRequest\x1a$.pstorage.meta.v1.ListSnapshotsReply\x12`\n" +
 	"\x0eDeleteSnapshot\x12'.pstorage.meta.v1.DeleteSnapshotRequest\x1a%.pstorage.meta.v1.DeleteSnapshotReply\x12c\n" +
 	"\x0fProtectSnapshot\x12(.pstorage.meta.v1.ProtectSnapshotRequest\x1a&.pstorage.meta.v1.ProtectSnapshotReply\x12Z\n" +
-	"\fOpenSnapshot\x12%.pstorage.meta.v1.OpenSnapshotRequest\x1a#.pstorage.meta.v1.OpenSnapshotReply\x12D\n" +
+	"\fOpenSnapshot\x12%.pstorage.meta.v1.OpenSnapshotRequest\x1a#.pstorage.meta.v1.OpenSnapshotReply\x12C\n" +
+	"\x05Clone\x12\x1e.pstorage.meta.v1.CloneRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12U\n" +
+	"\x0eSwitchSnapshot\x12'.pstorage.meta.v1.SwitchSnapshotRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12G\n" +
+	"\aFlatten\x12 .pstorage.meta.v1.FlattenRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12Q\n" +
+	"\tFlattened\x12\".pstorage.meta.v1.FlattenedRequest\x1a .pstorage.meta.v1.FlattenedReply\x12D\n" +
 	"\x06Orders\x12\x1f.pstorage.meta.v1.OrdersRequest\x1a\x17.pstorage.meta.v1.Order0\x01\x12B\n" +
 	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12H\n" +
 	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12Q\n" +
@@ -7414,7 +7857,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 98)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 104)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -7422,249 +7865,266 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*NotLeader)(nil),                // 3: pstorage.meta.v1.NotLeader
 	(*Attributes)(nil),               // 4: pstorage.meta.v1.Attributes
 	(*FileInfo)(nil),                 // 5: pstorage.meta.v1.FileInfo
-	(*CreateRequest)(nil),            // 6: pstorage.meta.v1.CreateRequest
-	(*RemoveRequest)(nil),            // 7: pstorage.meta.v1.RemoveRequest
-	(*RemoveReply)(nil),              // 8: pstorage.meta.v1.RemoveReply
-	(*ListRequest)(nil),              // 9: pstorage.meta.v1.ListRequest
-	(*ListReply)(nil),                // 10: pstorage.meta.v1.ListReply
-	(*LookupRequest)(nil),            // 11: pstorage.meta.v1.LookupRequest
-	(*SetAttributesRequest)(nil),     // 12: pstorage.meta.v1.SetAttributesRequest
-	(*ResizeRequest)(nil),            // 13: pstorage.meta.v1.ResizeRequest
-	(*Client)(nil),                   // 14: pstorage.meta.v1.Client
-	(*OpenRequest)(nil),              // 15: pstorage.meta.v1.OpenRequest
-	(*OpenReply)(nil),                // 16: pstorage.meta.v1.OpenReply
-	(*Server)(nil),                   // 17: pstorage.meta.v1.Server
-	(*Scrubbing)(nil),                // 18: pstorage.meta.v1.Scrubbing
-	(*Held)(nil),                     // 19: pstorage.meta.v1.Held
-	(*RenewRequest)(nil),             // 20: pstorage.meta.v1.RenewRequest
-	(*RenewReply)(nil),               // 21: pstorage.meta.v1.RenewReply
-	(*SettledRequest)(nil),           // 22: pstorage.meta.v1.SettledRequest
-	(*SettledReply)(nil),             // 23: pstorage.meta.v1.SettledReply
-	(*CloseFileRequest)(nil),         // 24: pstorage.meta.v1.CloseFileRequest
-	(*CloseFileReply)(nil),           // 25: pstorage.meta.v1.CloseFileReply
-	(*Chunk)(nil),                    // 26: pstorage.meta.v1.Chunk
-	(*GetChunksRequest)(nil),         // 27: pstorage.meta.v1.GetChunksRequest
-	(*GetChunksReply)(nil),           // 28: pstorage.meta.v1.GetChunksReply
-	(*AllocateRequest)(nil),          // 29: pstorage.meta.v1.AllocateRequest
-	(*AllocateReply)(nil),            // 30: pstorage.meta.v1.AllocateReply
-	(*DropRequest)(nil),              // 31: pstorage.meta.v1.DropRequest
-	(*DropReply)(nil),                // 32: pstorage.meta.v1.DropReply
-	(*SpaceRequest)(nil),             // 33: pstorage.meta.v1.SpaceRequest
-	(*SpaceReply)(nil),               // 34: pstorage.meta.v1.SpaceReply
-	(*FileSpace)(nil),                // 35: pstorage.meta.v1.FileSpace
-	(*Snapshot)(nil),                 // 36: pstorage.meta.v1.Snapshot
-	(*SnapshotRequest)(nil),          // 37: pstorage.meta.v1.SnapshotRequest
-	(*NoHolder)(nil),                 // 38: pstorage.meta.v1.NoHolder
-	(*SnapshotReply)(nil),            // 39: pstorage.meta.v1.SnapshotReply
-	(*ListSnapshotsRequest)(nil),     // 40: pstorage.meta.v1.ListSnapshotsRequest
-	(*ListSnapshotsReply)(nil),       // 41: pstorage.meta.v1.ListSnapshotsReply
-	(*DeleteSnapshotRequest)(nil),    // 42: pstorage.meta.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotReply)(nil),      // 43: pstorage.meta.v1.DeleteSnapshotReply
-	(*ProtectSnapshotRequest)(nil),   // 44: pstorage.meta.v1.ProtectSnapshotRequest
-	(*ProtectSnapshotReply)(nil),     // 45: pstorage.meta.v1.ProtectSnapshotReply
-	(*OpenSnapshotRequest)(nil),      // 46: pstorage.meta.v1.OpenSnapshotRequest
-	(*OpenSnapshotReply)(nil),        // 47: pstorage.meta.v1.OpenSnapshotReply
-	(*OrdersRequest)(nil),            // 48: pstorage.meta.v1.OrdersRequest
-	(*Order)(nil),                    // 49: pstorage.meta.v1.Order
-	(*HoldRequest)(nil),              // 50: pstorage.meta.v1.HoldRequest
-	(*HoldReply)(nil),                // 51: pstorage.meta.v1.HoldReply
-	(*StatusRequest)(nil),            // 52: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),              // 53: pstorage.meta.v1.StatusReply
-	(*Recovery)(nil),                 // 54: pstorage.meta.v1.Recovery
-	(*Mds)(nil),                      // 55: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),                  // 56: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),           // 57: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),             // 58: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),           // 59: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),             // 60: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),        // 61: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),          // 62: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),         // 63: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),           // 64: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),         // 65: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 66: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 67: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 68: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 69: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 70: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 71: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 72: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 73: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 74: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 75: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 76: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 77: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 78: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 79: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 80: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 81: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 82: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 83: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 84: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 85: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 86: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 87: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 88: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 89: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 90: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 91: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 92: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 93: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 94: pstorage.meta.v1.Mend
-	(*Fold)(nil),                     // 95: pstorage.meta.v1.Fold
-	(*Result)(nil),                   // 96: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 97: pstorage.meta.v1.Progress
-	nil,                              // 98: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 99: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 100: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*Over)(nil),                     // 6: pstorage.meta.v1.Over
+	(*CreateRequest)(nil),            // 7: pstorage.meta.v1.CreateRequest
+	(*RemoveRequest)(nil),            // 8: pstorage.meta.v1.RemoveRequest
+	(*RemoveReply)(nil),              // 9: pstorage.meta.v1.RemoveReply
+	(*ListRequest)(nil),              // 10: pstorage.meta.v1.ListRequest
+	(*ListReply)(nil),                // 11: pstorage.meta.v1.ListReply
+	(*LookupRequest)(nil),            // 12: pstorage.meta.v1.LookupRequest
+	(*SetAttributesRequest)(nil),     // 13: pstorage.meta.v1.SetAttributesRequest
+	(*ResizeRequest)(nil),            // 14: pstorage.meta.v1.ResizeRequest
+	(*Client)(nil),                   // 15: pstorage.meta.v1.Client
+	(*OpenRequest)(nil),              // 16: pstorage.meta.v1.OpenRequest
+	(*OpenReply)(nil),                // 17: pstorage.meta.v1.OpenReply
+	(*Server)(nil),                   // 18: pstorage.meta.v1.Server
+	(*Scrubbing)(nil),                // 19: pstorage.meta.v1.Scrubbing
+	(*Held)(nil),                     // 20: pstorage.meta.v1.Held
+	(*RenewRequest)(nil),             // 21: pstorage.meta.v1.RenewRequest
+	(*RenewReply)(nil),               // 22: pstorage.meta.v1.RenewReply
+	(*SettledRequest)(nil),           // 23: pstorage.meta.v1.SettledRequest
+	(*SettledReply)(nil),             // 24: pstorage.meta.v1.SettledReply
+	(*CloseFileRequest)(nil),         // 25: pstorage.meta.v1.CloseFileRequest
+	(*CloseFileReply)(nil),           // 26: pstorage.meta.v1.CloseFileReply
+	(*Chunk)(nil),                    // 27: pstorage.meta.v1.Chunk
+	(*GetChunksRequest)(nil),         // 28: pstorage.meta.v1.GetChunksRequest
+	(*GetChunksReply)(nil),           // 29: pstorage.meta.v1.GetChunksReply
+	(*AllocateRequest)(nil),          // 30: pstorage.meta.v1.AllocateRequest
+	(*AllocateReply)(nil),            // 31: pstorage.meta.v1.AllocateReply
+	(*DropRequest)(nil),              // 32: pstorage.meta.v1.DropRequest
+	(*DropReply)(nil),                // 33: pstorage.meta.v1.DropReply
+	(*SpaceRequest)(nil),             // 34: pstorage.meta.v1.SpaceRequest
+	(*SpaceReply)(nil),               // 35: pstorage.meta.v1.SpaceReply
+	(*FileSpace)(nil),                // 36: pstorage.meta.v1.FileSpace
+	(*Snapshot)(nil),                 // 37: pstorage.meta.v1.Snapshot
+	(*SnapshotRequest)(nil),          // 38: pstorage.meta.v1.SnapshotRequest
+	(*NoHolder)(nil),                 // 39: pstorage.meta.v1.NoHolder
+	(*SnapshotReply)(nil),            // 40: pstorage.meta.v1.SnapshotReply
+	(*ListSnapshotsRequest)(nil),     // 41: pstorage.meta.v1.ListSnapshotsRequest
+	(*ListSnapshotsReply)(nil),       // 42: pstorage.meta.v1.ListSnapshotsReply
+	(*DeleteSnapshotRequest)(nil),    // 43: pstorage.meta.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotReply)(nil),      // 44: pstorage.meta.v1.DeleteSnapshotReply
+	(*ProtectSnapshotRequest)(nil),   // 45: pstorage.meta.v1.ProtectSnapshotRequest
+	(*ProtectSnapshotReply)(nil),     // 46: pstorage.meta.v1.ProtectSnapshotReply
+	(*OpenSnapshotRequest)(nil),      // 47: pstorage.meta.v1.OpenSnapshotRequest
+	(*OpenSnapshotReply)(nil),        // 48: pstorage.meta.v1.OpenSnapshotReply
+	(*CloneRequest)(nil),             // 49: pstorage.meta.v1.CloneRequest
+	(*SwitchSnapshotRequest)(nil),    // 50: pstorage.meta.v1.SwitchSnapshotRequest
+	(*FlattenRequest)(nil),           // 51: pstorage.meta.v1.FlattenRequest
+	(*FlattenedRequest)(nil),         // 52: pstorage.meta.v1.FlattenedRequest
+	(*FlattenedReply)(nil),           // 53: pstorage.meta.v1.FlattenedReply
+	(*OrdersRequest)(nil),            // 54: pstorage.meta.v1.OrdersRequest
+	(*Order)(nil),                    // 55: pstorage.meta.v1.Order
+	(*HoldRequest)(nil),              // 56: pstorage.meta.v1.HoldRequest
+	(*HoldReply)(nil),                // 57: pstorage.meta.v1.HoldReply
+	(*StatusRequest)(nil),            // 58: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 59: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 60: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 61: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 62: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 63: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 64: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 65: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 66: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 67: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 68: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 69: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 70: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),         // 71: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 72: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 73: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 74: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 75: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 76: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 77: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 78: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 79: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 80: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 81: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 82: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 83: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 84: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 85: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 86: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 87: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 88: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 89: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 90: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 91: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 92: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 93: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 94: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 95: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 96: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 97: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 98: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 99: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 100: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 101: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 102: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 103: pstorage.meta.v1.Progress
+	nil,                              // 104: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 105: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 106: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
 	4,   // 1: pstorage.meta.v1.FileInfo.effective:type_name -> pstorage.meta.v1.Attributes
-	4,   // 2: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	5,   // 3: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
-	4,   // 4: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	14,  // 5: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
-	5,   // 6: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
-	17,  // 7: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
-	0,   // 8: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	18,  // 9: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	14,  // 10: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	19,  // 11: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	5,   // 12: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	14,  // 13: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	14,  // 14: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	26,  // 15: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	17,  // 16: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	14,  // 17: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	26,  // 18: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	17,  // 19: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	14,  // 20: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	26,  // 21: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	26,  // 22: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	35,  // 23: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
-	36,  // 24: pstorage.meta.v1.SnapshotReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
-	36,  // 25: pstorage.meta.v1.ListSnapshotsReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
-	36,  // 26: pstorage.meta.v1.ProtectSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
-	36,  // 27: pstorage.meta.v1.OpenSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
-	5,   // 28: pstorage.meta.v1.OpenSnapshotReply.file:type_name -> pstorage.meta.v1.FileInfo
-	17,  // 29: pstorage.meta.v1.OpenSnapshotReply.servers:type_name -> pstorage.meta.v1.Server
-	14,  // 30: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
-	14,  // 31: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
-	17,  // 32: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	55,  // 33: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	98,  // 34: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	18,  // 35: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	54,  // 36: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
-	1,   // 37: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	56,  // 38: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	56,  // 39: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	99,  // 40: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	100, // 41: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	2,   // 42: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	71,  // 43: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
-	0,   // 44: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	73,  // 45: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	74,  // 46: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	76,  // 47: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	96,  // 48: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	97,  // 49: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	79,  // 50: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	77,  // 51: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	75,  // 52: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	18,  // 53: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	78,  // 54: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	81,  // 55: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	83,  // 56: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	82,  // 57: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 58: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 59: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	84,  // 60: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	86,  // 61: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	87,  // 62: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	88,  // 63: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	89,  // 64: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	92,  // 65: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	90,  // 66: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	91,  // 67: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	93,  // 68: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	94,  // 69: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	95,  // 70: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
-	85,  // 71: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	82,  // 72: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 73: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 74: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 75: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 76: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 77: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 78: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 79: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	82,  // 80: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	6,   // 81: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	7,   // 82: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	9,   // 83: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	11,  // 84: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	12,  // 85: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	13,  // 86: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	15,  // 87: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	20,  // 88: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	22,  // 89: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	24,  // 90: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	27,  // 91: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	29,  // 92: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	31,  // 93: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	33,  // 94: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
-	37,  // 95: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
-	40,  // 96: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
-	42,  // 97: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
-	44,  // 98: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
-	46,  // 99: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
-	48,  // 100: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
-	50,  // 101: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
-	52,  // 102: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	65,  // 103: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	67,  // 104: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	57,  // 105: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	59,  // 106: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	61,  // 107: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	63,  // 108: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	69,  // 109: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	72,  // 110: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	5,   // 111: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	8,   // 112: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	10,  // 113: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	5,   // 114: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 115: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 116: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	16,  // 117: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	21,  // 118: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	23,  // 119: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	25,  // 120: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	28,  // 121: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	30,  // 122: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	32,  // 123: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	34,  // 124: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	39,  // 125: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
-	41,  // 126: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
-	43,  // 127: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
-	45,  // 128: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
-	47,  // 129: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
-	49,  // 130: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
-	51,  // 131: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
-	53,  // 132: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	66,  // 133: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	68,  // 134: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	58,  // 135: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	60,  // 136: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	62,  // 137: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	64,  // 138: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	70,  // 139: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	80,  // 140: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	111, // [111:141] is the sub-list for method output_type
-	81,  // [81:111] is the sub-list for method input_type
-	81,  // [81:81] is the sub-list for extension type_name
-	81,  // [81:81] is the sub-list for extension extendee
-	0,   // [0:81] is the sub-list for field type_name
+	6,   // 2: pstorage.meta.v1.FileInfo.over:type_name -> pstorage.meta.v1.Over
+	4,   // 3: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	5,   // 4: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
+	4,   // 5: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	15,  // 6: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
+	5,   // 7: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
+	18,  // 8: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
+	0,   // 9: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
+	19,  // 10: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	15,  // 11: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	20,  // 12: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	5,   // 13: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	15,  // 14: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	15,  // 15: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	27,  // 16: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	18,  // 17: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	15,  // 18: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	27,  // 19: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	18,  // 20: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	15,  // 21: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	27,  // 22: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	27,  // 23: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	36,  // 24: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
+	37,  // 25: pstorage.meta.v1.SnapshotReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	37,  // 26: pstorage.meta.v1.ListSnapshotsReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	37,  // 27: pstorage.meta.v1.ProtectSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
+	37,  // 28: pstorage.meta.v1.OpenSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
+	5,   // 29: pstorage.meta.v1.OpenSnapshotReply.file:type_name -> pstorage.meta.v1.FileInfo
+	18,  // 30: pstorage.meta.v1.OpenSnapshotReply.servers:type_name -> pstorage.meta.v1.Server
+	4,   // 31: pstorage.meta.v1.CloneRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	15,  // 32: pstorage.meta.v1.FlattenedRequest.client:type_name -> pstorage.meta.v1.Client
+	15,  // 33: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
+	15,  // 34: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
+	18,  // 35: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	61,  // 36: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	104, // 37: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	19,  // 38: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	60,  // 39: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	1,   // 40: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	62,  // 41: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	62,  // 42: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	105, // 43: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	106, // 44: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,   // 45: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	77,  // 46: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,   // 47: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	79,  // 48: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	80,  // 49: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	82,  // 50: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	102, // 51: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	103, // 52: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	85,  // 53: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	83,  // 54: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	81,  // 55: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	19,  // 56: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	84,  // 57: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	87,  // 58: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	89,  // 59: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	88,  // 60: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 61: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 62: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	90,  // 63: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	92,  // 64: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	93,  // 65: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	94,  // 66: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	95,  // 67: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	98,  // 68: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	96,  // 69: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	97,  // 70: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	99,  // 71: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	100, // 72: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	101, // 73: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	91,  // 74: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	88,  // 75: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 76: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 77: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 78: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 79: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 80: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 81: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 82: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	88,  // 83: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	7,   // 84: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	8,   // 85: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	10,  // 86: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	12,  // 87: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	13,  // 88: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	14,  // 89: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	16,  // 90: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	21,  // 91: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	23,  // 92: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	25,  // 93: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	28,  // 94: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	30,  // 95: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	32,  // 96: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	34,  // 97: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
+	38,  // 98: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
+	41,  // 99: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	43,  // 100: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	45,  // 101: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
+	47,  // 102: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	49,  // 103: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
+	50,  // 104: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
+	51,  // 105: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
+	52,  // 106: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
+	54,  // 107: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	56,  // 108: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	58,  // 109: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	71,  // 110: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	73,  // 111: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	63,  // 112: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	65,  // 113: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	67,  // 114: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	69,  // 115: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	75,  // 116: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	78,  // 117: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,   // 118: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	9,   // 119: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	11,  // 120: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,   // 121: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 122: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 123: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	17,  // 124: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	22,  // 125: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	24,  // 126: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	26,  // 127: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	29,  // 128: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	31,  // 129: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	33,  // 130: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	35,  // 131: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
+	40,  // 132: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	42,  // 133: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	44,  // 134: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	46,  // 135: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
+	48,  // 136: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	5,   // 137: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 138: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 139: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
+	53,  // 140: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
+	55,  // 141: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	57,  // 142: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	59,  // 143: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	72,  // 144: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	74,  // 145: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	64,  // 146: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	66,  // 147: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	68,  // 148: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	70,  // 149: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	76,  // 150: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	86,  // 151: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	118, // [118:152] is the sub-list for method output_type
+	84,  // [84:118] is the sub-list for method input_type
+	84,  // [84:84] is the sub-list for extension type_name
+	84,  // [84:84] is the sub-list for extension extendee
+	0,   // [0:84] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -7672,7 +8132,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[69].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[75].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -7681,11 +8141,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[77].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[83].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[80].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[86].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -7704,7 +8164,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   98,
+			NumMessages:   104,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -41,6 +41,10 @@ const (
 	Meta_DeleteSnapshot_FullMethodName  = "/pstorage.meta.v1.Meta/DeleteSnapshot"
 	Meta_ProtectSnapshot_FullMethodName = "/pstorage.meta.v1.Meta/ProtectSnapshot"
 	Meta_OpenSnapshot_FullMethodName    = "/pstorage.meta.v1.Meta/OpenSnapshot"
+	Meta_Clone_FullMethodName           = "/pstorage.meta.v1.Meta/Clone"
+	Meta_SwitchSnapshot_FullMethodName  = "/pstorage.meta.v1.Meta/SwitchSnapshot"
+	Meta_Flatten_FullMethodName         = "/pstorage.meta.v1.Meta/Flatten"
+	Meta_Flattened_FullMethodName       = "/pstorage.meta.v1.Meta/Flattened"
 	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
 	Meta_Status_FullMethodName          = "/pstorage.meta.v1.Meta/Status"
@@ -86,6 +90,13 @@ type MetaClient interface {
 	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotReply, error)
 	ProtectSnapshot(ctx context.Context, in *ProtectSnapshotRequest, opts ...grpc.CallOption) (*ProtectSnapshotReply, error)
 	OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, opts ...grpc.CallOption) (*OpenSnapshotReply, error)
+	// A clone is a file of its own over a snapshot (FileInfo.over). Switch has a file nobody has open begin anew over one of its snapshots: what it had since its newest
+	// snapshot is forgotten, its snapshots stay. Flatten has the holder copy what a clone lacks, until it needs the snapshot no more; Flattened is the holder's word that
+	// all is there, and on stable storage.
+	Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (*FileInfo, error)
+	SwitchSnapshot(ctx context.Context, in *SwitchSnapshotRequest, opts ...grpc.CallOption) (*FileInfo, error)
+	Flatten(ctx context.Context, in *FlattenRequest, opts ...grpc.CallOption) (*FileInfo, error)
+	Flattened(ctx context.Context, in *FlattenedRequest, opts ...grpc.CallOption) (*FlattenedReply, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
 	// Cluster.
@@ -299,6 +310,46 @@ func (c *metaClient) OpenSnapshot(ctx context.Context, in *OpenSnapshotRequest, 
 	return out, nil
 }
 
+func (c *metaClient) Clone(ctx context.Context, in *CloneRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_Clone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) SwitchSnapshot(ctx context.Context, in *SwitchSnapshotRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_SwitchSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) Flatten(ctx context.Context, in *FlattenRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_Flatten_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) Flattened(ctx context.Context, in *FlattenedRequest, opts ...grpc.CallOption) (*FlattenedReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FlattenedReply)
+	err := c.cc.Invoke(ctx, Meta_Flattened_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Meta_ServiceDesc.Streams[0], Meta_Orders_FullMethodName, cOpts...)
@@ -441,6 +492,13 @@ type MetaServer interface {
 	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotReply, error)
 	ProtectSnapshot(context.Context, *ProtectSnapshotRequest) (*ProtectSnapshotReply, error)
 	OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error)
+	// A clone is a file of its own over a snapshot (FileInfo.over). Switch has a file nobody has open begin anew over one of its snapshots: what it had since its newest
+	// snapshot is forgotten, its snapshots stay. Flatten has the holder copy what a clone lacks, until it needs the snapshot no more; Flattened is the holder's word that
+	// all is there, and on stable storage.
+	Clone(context.Context, *CloneRequest) (*FileInfo, error)
+	SwitchSnapshot(context.Context, *SwitchSnapshotRequest) (*FileInfo, error)
+	Flatten(context.Context, *FlattenRequest) (*FileInfo, error)
+	Flattened(context.Context, *FlattenedRequest) (*FlattenedReply, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
 	// Cluster.
@@ -520,6 +578,18 @@ func (UnimplementedMetaServer) ProtectSnapshot(context.Context, *ProtectSnapshot
 }
 func (UnimplementedMetaServer) OpenSnapshot(context.Context, *OpenSnapshotRequest) (*OpenSnapshotReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method OpenSnapshot not implemented")
+}
+func (UnimplementedMetaServer) Clone(context.Context, *CloneRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method Clone not implemented")
+}
+func (UnimplementedMetaServer) SwitchSnapshot(context.Context, *SwitchSnapshotRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method SwitchSnapshot not implemented")
+}
+func (UnimplementedMetaServer) Flatten(context.Context, *FlattenRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method Flatten not implemented")
+}
+func (UnimplementedMetaServer) Flattened(context.Context, *FlattenedRequest) (*FlattenedReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Flattened not implemented")
 }
 func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error {
 	return status.Error(codes.Unimplemented, "method Orders not implemented")
@@ -914,6 +984,78 @@ func _Meta_OpenSnapshot_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_Clone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Clone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Clone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Clone(ctx, req.(*CloneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_SwitchSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SwitchSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SwitchSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SwitchSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SwitchSnapshot(ctx, req.(*SwitchSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_Flatten_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FlattenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Flatten(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Flatten_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Flatten(ctx, req.(*FlattenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_Flattened_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FlattenedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).Flattened(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_Flattened_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).Flattened(ctx, req.(*FlattenedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Orders_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OrdersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1169,6 +1311,22 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "OpenSnapshot",
 			Handler:    _Meta_OpenSnapshot_Handler,
+		},
+		{
+			MethodName: "Clone",
+			Handler:    _Meta_Clone_Handler,
+		},
+		{
+			MethodName: "SwitchSnapshot",
+			Handler:    _Meta_SwitchSnapshot_Handler,
+		},
+		{
+			MethodName: "Flatten",
+			Handler:    _Meta_Flatten_Handler,
+		},
+		{
+			MethodName: "Flattened",
+			Handler:    _Meta_Flattened_Handler,
 		},
 		{
 			MethodName: "Hold",

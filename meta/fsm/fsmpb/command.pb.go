@@ -55,6 +55,11 @@ type Command struct {
 	//	*Command_DeleteSnapshot
 	//	*Command_Folded
 	//	*Command_ProtectSnapshot
+	//	*Command_Clone
+	//	*Command_SwitchSnapshot
+	//	*Command_Flatten
+	//	*Command_Flattened
+	//	*Command_Emptied
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -332,6 +337,51 @@ func (x *Command) GetProtectSnapshot() *ProtectSnapshot {
 	return nil
 }
 
+func (x *Command) GetClone() *CloneNode {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Clone); ok {
+			return x.Clone
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSwitchSnapshot() *SwitchSnapshot {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SwitchSnapshot); ok {
+			return x.SwitchSnapshot
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFlatten() *Flatten {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Flatten); ok {
+			return x.Flatten
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFlattened() *Flattened {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Flattened); ok {
+			return x.Flattened
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEmptied() *Emptied {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Emptied); ok {
+			return x.Emptied
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -540,6 +590,26 @@ type Command_ProtectSnapshot struct {
 	ProtectSnapshot *ProtectSnapshot `protobuf:"bytes,47,opt,name=protect_snapshot,json=protectSnapshot,proto3,oneof"`
 }
 
+type Command_Clone struct {
+	Clone *CloneNode `protobuf:"bytes,48,opt,name=clone,proto3,oneof"`
+}
+
+type Command_SwitchSnapshot struct {
+	SwitchSnapshot *SwitchSnapshot `protobuf:"bytes,49,opt,name=switch_snapshot,json=switchSnapshot,proto3,oneof"`
+}
+
+type Command_Flatten struct {
+	Flatten *Flatten `protobuf:"bytes,52,opt,name=flatten,proto3,oneof"`
+}
+
+type Command_Flattened struct {
+	Flattened *Flattened `protobuf:"bytes,53,opt,name=flattened,proto3,oneof"`
+}
+
+type Command_Emptied struct {
+	Emptied *Emptied `protobuf:"bytes,54,opt,name=emptied,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -635,6 +705,16 @@ func (*Command_DeleteSnapshot) isCommand_Command() {}
 func (*Command_Folded) isCommand_Command() {}
 
 func (*Command_ProtectSnapshot) isCommand_Command() {}
+
+func (*Command_Clone) isCommand_Command() {}
+
+func (*Command_SwitchSnapshot) isCommand_Command() {}
+
+func (*Command_Flatten) isCommand_Command() {}
+
+func (*Command_Flattened) isCommand_Command() {}
+
+func (*Command_Emptied) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -2539,6 +2619,296 @@ func (x *ProtectSnapshot) GetProtected() bool {
 	return false
 }
 
+// CloneNode makes a file over a snapshot.
+type CloneNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      []byte                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Attributes    *Attributes            `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloneNode) Reset() {
+	*x = CloneNode{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloneNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloneNode) ProtoMessage() {}
+
+func (x *CloneNode) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloneNode.ProtoReflect.Descriptor instead.
+func (*CloneNode) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *CloneNode) GetSnapshot() []byte {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *CloneNode) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CloneNode) GetAttributes() *Attributes {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *CloneNode) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+// SwitchSnapshot puts a new file over the snapshot in the place of the one that has its snapshots' name, which is kept for these. The leader has seen that nobody
+// holds the file, in its term; epoch is what it had then.
+type SwitchSnapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Created       int64                  `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchSnapshot) Reset() {
+	*x = SwitchSnapshot{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchSnapshot) ProtoMessage() {}
+
+func (x *SwitchSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchSnapshot.ProtoReflect.Descriptor instead.
+func (*SwitchSnapshot) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *SwitchSnapshot) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *SwitchSnapshot) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SwitchSnapshot) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+// Flatten: the holder is to copy what the file lacks, or, with cancel, not to.
+type Flatten struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Cancel        bool                   `protobuf:"varint,2,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flatten) Reset() {
+	*x = Flatten{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flatten) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flatten) ProtoMessage() {}
+
+func (x *Flatten) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flatten.ProtoReflect.Descriptor instead.
+func (*Flatten) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Flatten) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Flatten) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
+}
+
+// Flattened: the file needs nothing of the snapshot it is over; of its holder.
+type Flattened struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Client        []byte                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flattened) Reset() {
+	*x = Flattened{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flattened) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flattened) ProtoMessage() {}
+
+func (x *Flattened) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flattened.ProtoReflect.Descriptor instead.
+func (*Flattened) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Flattened) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *Flattened) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Flattened) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+// Emptied: no replica has anything of the last layer of a file that is kept for its snapshots alone.
+type Emptied struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Emptied) Reset() {
+	*x = Emptied{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Emptied) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Emptied) ProtoMessage() {}
+
+func (x *Emptied) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Emptied.ProtoReflect.Descriptor instead.
+func (*Emptied) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Emptied) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
 // ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
 type ReleaseServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2550,7 +2920,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2932,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2945,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -2603,7 +2973,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2985,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2998,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -2655,7 +3025,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +3037,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +3050,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -2700,7 +3070,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +3082,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +3095,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -2753,7 +3123,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +3135,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +3148,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -2818,7 +3188,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3200,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3213,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *AddLun) GetName() string {
@@ -2914,7 +3284,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2926,7 +3296,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2939,7 +3309,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -2982,7 +3352,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3364,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3377,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GrowLun) GetName() string {
@@ -3048,7 +3418,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3060,7 +3430,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3073,7 +3443,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -3102,7 +3472,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3484,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3497,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -3167,7 +3537,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3179,7 +3549,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3192,7 +3562,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -3216,7 +3586,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3228,7 +3598,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3241,7 +3611,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -3289,7 +3659,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3671,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3684,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -3337,7 +3707,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +3719,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +3732,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *SetMember) GetId() string {
@@ -3418,13 +3788,17 @@ type Node struct {
 	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`                            // whose LUN it is; empty: of none
 	Losses        uint64                 `protobuf:"varint,14,opt,name=losses,proto3" json:"losses,omitempty"`                           // how often a chunk of the file has lost what was not flushed
 	LostBlocks    uint64                 `protobuf:"varint,15,opt,name=lost_blocks,json=lostBlocks,proto3" json:"lost_blocks,omitempty"` // how many blocks were given up: no good copy of them was left
+	Over          []byte                 `protobuf:"bytes,16,opt,name=over,proto3" json:"over,omitempty"`                                // the snapshot that shows where the file has nothing; empty: none
+	Flattening    bool                   `protobuf:"varint,17,opt,name=flattening,proto3" json:"flattening,omitempty"`
+	FormerOf      uint64                 `protobuf:"varint,18,opt,name=former_of,json=formerOf,proto3" json:"former_of,omitempty"` // of a file that has no name and is kept for its snapshots: the file that has its name now
+	Emptying      bool                   `protobuf:"varint,19,opt,name=emptying,proto3" json:"emptying,omitempty"`                 // of such a file: its last layer is yet to be emptied
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3810,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3823,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -3557,6 +3931,34 @@ func (x *Node) GetLostBlocks() uint64 {
 	return 0
 }
 
+func (x *Node) GetOver() []byte {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *Node) GetFlattening() bool {
+	if x != nil {
+		return x.Flattening
+	}
+	return false
+}
+
+func (x *Node) GetFormerOf() uint64 {
+	if x != nil {
+		return x.FormerOf
+	}
+	return 0
+}
+
+func (x *Node) GetEmptying() bool {
+	if x != nil {
+		return x.Emptying
+	}
+	return false
+}
+
 type Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3574,7 +3976,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3586,7 +3988,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3599,7 +4001,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Server) GetId() uint32 {
@@ -3679,7 +4081,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3691,7 +4093,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3704,7 +4106,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Member) GetId() string {
@@ -3768,7 +4170,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +4182,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +4195,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Target) GetName() string {
@@ -3883,7 +4285,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3895,7 +4297,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3908,7 +4310,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Portal) GetAddress() string {
@@ -3936,7 +4338,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4350,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4363,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -3997,7 +4399,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4009,7 +4411,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4022,7 +4424,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -4065,7 +4467,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4077,7 +4479,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4090,7 +4492,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Account) GetUser() string {
@@ -4131,7 +4533,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4143,7 +4545,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4156,7 +4558,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -4191,7 +4593,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4203,7 +4605,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4216,7 +4618,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -4293,7 +4695,7 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x81\x13\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xc2\x15\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -4324,7 +4726,12 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x0etake_snapshots\x18, \x01(\v2#.pstorage.meta.fsm.v1.TakeSnapshotsH\x00R\rtakeSnapshots\x12O\n" +
 	"\x0fdelete_snapshot\x18- \x01(\v2$.pstorage.meta.fsm.v1.DeleteSnapshotH\x00R\x0edeleteSnapshot\x126\n" +
 	"\x06folded\x18. \x01(\v2\x1c.pstorage.meta.fsm.v1.FoldedH\x00R\x06folded\x12R\n" +
-	"\x10protect_snapshot\x18/ \x01(\v2%.pstorage.meta.fsm.v1.ProtectSnapshotH\x00R\x0fprotectSnapshot\x12L\n" +
+	"\x10protect_snapshot\x18/ \x01(\v2%.pstorage.meta.fsm.v1.ProtectSnapshotH\x00R\x0fprotectSnapshot\x127\n" +
+	"\x05clone\x180 \x01(\v2\x1f.pstorage.meta.fsm.v1.CloneNodeH\x00R\x05clone\x12O\n" +
+	"\x0fswitch_snapshot\x181 \x01(\v2$.pstorage.meta.fsm.v1.SwitchSnapshotH\x00R\x0eswitchSnapshot\x129\n" +
+	"\aflatten\x184 \x01(\v2\x1d.pstorage.meta.fsm.v1.FlattenH\x00R\aflatten\x12?\n" +
+	"\tflattened\x185 \x01(\v2\x1f.pstorage.meta.fsm.v1.FlattenedH\x00R\tflattened\x129\n" +
+	"\aemptied\x186 \x01(\v2\x1d.pstorage.meta.fsm.v1.EmptiedH\x00R\aemptied\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -4482,7 +4889,27 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x05layer\x18\x02 \x01(\rR\x05layer\"?\n" +
 	"\x0fProtectSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
-	"\tprotected\x18\x02 \x01(\bR\tprotected\"7\n" +
+	"\tprotected\x18\x02 \x01(\bR\tprotected\"\x97\x01\n" +
+	"\tCloneNode\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12@\n" +
+	"\n" +
+	"attributes\x18\x03 \x01(\v2 .pstorage.meta.fsm.v1.AttributesR\n" +
+	"attributes\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\"P\n" +
+	"\x0eSwitchSnapshot\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\"5\n" +
+	"\aFlatten\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x16\n" +
+	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"M\n" +
+	"\tFlattened\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\fR\x06client\"\x1d\n" +
+	"\aEmptied\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\"7\n" +
 	"\rReleaseServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
@@ -4545,7 +4972,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\x04R\x05level\"\xc1\x03\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\xae\x04\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -4564,7 +4991,13 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06target\x18\r \x01(\tR\x06target\x12\x16\n" +
 	"\x06losses\x18\x0e \x01(\x04R\x06losses\x12\x1f\n" +
 	"\vlost_blocks\x18\x0f \x01(\x04R\n" +
-	"lostBlocks\"\xea\x01\n" +
+	"lostBlocks\x12\x12\n" +
+	"\x04over\x18\x10 \x01(\fR\x04over\x12\x1e\n" +
+	"\n" +
+	"flattening\x18\x11 \x01(\bR\n" +
+	"flattening\x12\x1b\n" +
+	"\tformer_of\x18\x12 \x01(\x04R\bformerOf\x12\x1a\n" +
+	"\bemptying\x18\x13 \x01(\bR\bemptying\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -4643,7 +5076,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 62)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -4677,31 +5110,36 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*DeleteSnapshot)(nil),   // 29: pstorage.meta.fsm.v1.DeleteSnapshot
 	(*Folded)(nil),           // 30: pstorage.meta.fsm.v1.Folded
 	(*ProtectSnapshot)(nil),  // 31: pstorage.meta.fsm.v1.ProtectSnapshot
-	(*ReleaseServer)(nil),    // 32: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 33: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 34: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 35: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 36: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 37: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 38: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 39: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 40: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 41: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 42: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 43: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 44: pstorage.meta.fsm.v1.SetKey
-	(*SetMember)(nil),        // 45: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 46: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 47: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 48: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 49: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 50: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 51: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 52: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 53: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 54: pstorage.meta.fsm.v1.Reservations
-	(*Snapshot)(nil),         // 55: pstorage.meta.fsm.v1.Snapshot
-	nil,                      // 56: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*CloneNode)(nil),        // 32: pstorage.meta.fsm.v1.CloneNode
+	(*SwitchSnapshot)(nil),   // 33: pstorage.meta.fsm.v1.SwitchSnapshot
+	(*Flatten)(nil),          // 34: pstorage.meta.fsm.v1.Flatten
+	(*Flattened)(nil),        // 35: pstorage.meta.fsm.v1.Flattened
+	(*Emptied)(nil),          // 36: pstorage.meta.fsm.v1.Emptied
+	(*ReleaseServer)(nil),    // 37: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 38: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 39: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 40: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 41: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 42: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 43: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 44: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 45: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 46: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 47: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 48: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 49: pstorage.meta.fsm.v1.SetKey
+	(*SetMember)(nil),        // 50: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 51: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 52: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 53: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 54: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 55: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 56: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 57: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 58: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 59: pstorage.meta.fsm.v1.Reservations
+	(*Snapshot)(nil),         // 60: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 61: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -4718,7 +5156,7 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	45, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	50, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
@@ -4728,44 +5166,50 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	29, // 21: pstorage.meta.fsm.v1.Command.delete_snapshot:type_name -> pstorage.meta.fsm.v1.DeleteSnapshot
 	30, // 22: pstorage.meta.fsm.v1.Command.folded:type_name -> pstorage.meta.fsm.v1.Folded
 	31, // 23: pstorage.meta.fsm.v1.Command.protect_snapshot:type_name -> pstorage.meta.fsm.v1.ProtectSnapshot
-	32, // 24: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	33, // 25: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	34, // 26: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	35, // 27: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	36, // 28: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	37, // 29: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	38, // 30: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	39, // 31: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	41, // 32: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	42, // 33: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	43, // 34: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	44, // 35: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 36: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	2,  // 37: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 38: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 39: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 40: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 41: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	56, // 42: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 43: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 44: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	28, // 45: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
-	55, // 46: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
-	49, // 47: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	49, // 48: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	40, // 49: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 50: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	40, // 51: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 52: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 53: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	50, // 54: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	52, // 55: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	51, // 56: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	32, // 24: pstorage.meta.fsm.v1.Command.clone:type_name -> pstorage.meta.fsm.v1.CloneNode
+	33, // 25: pstorage.meta.fsm.v1.Command.switch_snapshot:type_name -> pstorage.meta.fsm.v1.SwitchSnapshot
+	34, // 26: pstorage.meta.fsm.v1.Command.flatten:type_name -> pstorage.meta.fsm.v1.Flatten
+	35, // 27: pstorage.meta.fsm.v1.Command.flattened:type_name -> pstorage.meta.fsm.v1.Flattened
+	36, // 28: pstorage.meta.fsm.v1.Command.emptied:type_name -> pstorage.meta.fsm.v1.Emptied
+	37, // 29: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	38, // 30: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	39, // 31: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	40, // 32: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	41, // 33: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	42, // 34: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	43, // 35: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	44, // 36: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	46, // 37: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	47, // 38: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	48, // 39: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	49, // 40: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 41: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	2,  // 42: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 43: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 44: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 45: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 46: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	61, // 47: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 48: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 49: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 50: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	60, // 51: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	2,  // 52: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	54, // 53: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	54, // 54: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	45, // 55: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 56: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	45, // 57: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 58: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 59: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	55, // 60: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	57, // 61: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	56, // 62: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -4798,6 +5242,11 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_DeleteSnapshot)(nil),
 		(*Command_Folded)(nil),
 		(*Command_ProtectSnapshot)(nil),
+		(*Command_Clone)(nil),
+		(*Command_SwitchSnapshot)(nil),
+		(*Command_Flatten)(nil),
+		(*Command_Flattened)(nil),
+		(*Command_Emptied)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -4817,7 +5266,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   62,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
