@@ -70,12 +70,20 @@ func (s *Server) foldReplica(ctx context.Context, id chunk.ID) {
 	}
 }
 
+// markGone has a layer be gone, merged or discarded.
+func (a *attachment) markGone(m *metapb.Fold) error {
+	if m.Discard {
+		return a.s.engine.MarkDiscarded(m.File, m.Layer)
+	}
+	return a.s.engine.MarkGone(m.File, m.Layer, m.Into)
+}
+
 // startFold has a layer be gone here; the Result comes when no replica of the file has it by itself any more.
 func (a *attachment) startFold(cmd uint64, m *metapb.Fold) {
 	a.folds.Go(func() {
 		var blocks atomic.Uint64
 		defer a.goesOn(cmd, &blocks, &a.s.folder.moved)()
-		if err := a.s.engine.MarkGone(m.File, m.Layer, m.Into); err != nil {
+		if err := a.markGone(m); err != nil {
 			a.fail(cmd, err)
 			return
 		}

@@ -81,6 +81,27 @@ func TestAFoldIsAnsweredWhereNothingIs(t *testing.T) {
 	wantStatus(t, do(n.dial(t, 1), frozen(1, 1)), wire.NoLayer)
 }
 
+func TestALayerThatIsDiscardedLeavesWhatIsBelow(t *testing.T) {
+	n := create(t, 1025)
+	f := n.attached()
+	f.must(prepareCommand(testChunk, 1, false, 1))
+	c := n.dial(t, 1)
+	wantStatus(t, do(c, inLayer(writeCall(testChunk, 1, 3, 1), 1)), wire.OK)
+	wantStatus(t, do(c, writeCall(testChunk, 1, 3, 2)), wire.OK)
+	discard := foldCommand(2, 0)
+	discard.GetFold().Discard = true
+	for range 2 {
+		f.must(discard)
+	}
+	wantStatus(t, do(c, frozen(3, 2)), wire.NoLayer)
+	wantStatus(t, do(c, writeCall(testChunk, 1, 3, 3)), wire.NoLayer)
+	read := frozen(3, 1)
+	wantStatus(t, do(c, read), wire.OK)
+	if !bytes.Equal(read.Dst, writeCall(testChunk, 1, 3, 1).Data) {
+		t.Error("what is below differs")
+	}
+}
+
 // A replica that is being rebuilt is folded when it is in sync, and until then the command is not answered. Whether source or target has merged the layer
 // before makes no difference.
 func TestAFoldWaitsForARebuild(t *testing.T) {

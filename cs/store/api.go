@@ -114,6 +114,8 @@ type Engine interface {
 	// MarkGone notes, durably, that the file's layers from this one to before another are gone: a part of that other one. They are not read by
 	// themselves any more, nor written. The blocks are moved by Fold.
 	MarkGone(file uint64, layer, into uint32) error
+	// MarkDiscarded notes, durably, that the file's layers from this one are gone, with all that they have. Fold removes them.
+	MarkDiscarded(file uint64, layer uint32) error
 	// MarkUnlisted is MarkGone of all layers that the file's layers, ascending, leave out below the last.
 	MarkUnlisted(file uint64, layers []uint32) error
 	// Gone returns the file's layers that are gone.
@@ -121,8 +123,8 @@ type Engine interface {
 	// Unfolded names a file's replicas (of file 0: all) in which a layer that is gone has a file of its own, and that Fold can help; and
 	// says how many others there are, that must be resolved or rebuilt before. Stale ones do not count.
 	Unfolded(file uint64) (ready []chunk.ID, waiting int)
-	// Fold merges the layers of a replica that are gone into those that they are a part of. It asks pace before it moves bytes, and ends with its
-	// error; it may be begun again after any. What the replica holds is the same all the time.
+	// Fold merges the layers of a replica that are gone into those that they are a part of, and removes those that are discarded. It asks pace before it moves bytes, and ends with its
+	// error; it may be begun again after any. What the replica shows in the layers that are not gone is the same all the time.
 	Fold(id chunk.ID, pace func(bytes int) error) error
 
 	// Inventory calls yield for each replica until it returns false.

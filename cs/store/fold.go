@@ -57,6 +57,8 @@ func (s *Store) Fold(id chunk.ID, pace func(bytes int) error) error {
 		switch {
 		case err != nil || lower == nil:
 			return about(id, err)
+		case r.file.goneLayers().Ends(lower.num):
+			err = s.discard(r, lower)
 		case upper == nil:
 			err = s.renumber(r, lower)
 		default:
@@ -70,20 +72,31 @@ func (s *Store) Fold(id chunk.ID, pace func(bytes int) error) error {
 
 // renumber makes a layer that is gone what it is a part of, which has no file here.
 func (s *Store) renumber(r *replica, lower *layer) error {
-	r.ctl.Lock()
-	defer r.ctl.Unlock()
-	lower.sync.running.Lock()
-	defer lower.sync.running.Unlock()
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	f := &folding{s: s, r: r, lower: lower, down: true}
+	return f.only(func() error { return f.commit(r.file.goneLayers().Next(lower.num)) })
+}
+
+// discard removes a layer of which nothing is to be kept; none above it is.
+func (s *Store) discard(r *replica, l *layer) error {
+	f := &folding{s: s, r: r, lower: l}
+	return f.only(func() error { return f.commit(noLayer) })
+}
+
+// only does what changes the lower layer alone, synced, while nobody else uses the replica.
+func (f *folding) only(do func() error) error {
+	f.r.ctl.Lock()
+	defer f.r.ctl.Unlock()
+	f.lower.sync.running.Lock()
+	defer f.lower.sync.running.Unlock()
+	f.r.mu.Lock()
+	defer f.r.mu.Unlock()
 	if err := f.current(); err != nil {
 		return err
 	}
-	if err := s.syncLocked(lower); err != nil { // the journal's records of it do not count any more
+	if err := f.s.syncLocked(f.lower); err != nil { // the journal's records of it do not count any more
 		return err
 	}
-	return f.commit(r.file.goneLayers().Next(lower.num))
+	return do()
 }
 
 // current says whether the layers are still those to be merged. The caller holds r.mu.

@@ -115,7 +115,13 @@ func TestSetsOfLayers(t *testing.T) {
 	if got := LayerSet(nil).missing([]uint32{3, 4, 7}).String(); got != " 1-2 5-6" {
 		t.Errorf("missing:%s", got)
 	}
-	for _, bad := range [][]byte{{}, {1}, LayerSet{{3, 2}}.encode(), LayerSet{{0, 2}}.encode(), LayerSet{{4, 5}, {6, 7}}.encode(), LayerSet{{4, 5}, {1, 2}}.encode()} {
+	if g = g.with(10, noLayer); g.String() != " 2-5 9-4294967295" || !g.Ends(9) || g.Ends(5) || g.Ends(6) || g.Next(11) != noLayer || !g.Has(noLayer) {
+		t.Errorf("with an end, the set is%s", g)
+	}
+	if back, err := decodeGone(g.encode()); err != nil || !slices.Equal(back, g) {
+		t.Errorf("read back: %v, %v", back, err)
+	}
+	for _, bad := range [][]byte{{}, {1}, LayerSet{{9, noLayer}, {1, 2}}.encode(), LayerSet{{9, noLayer - 1}}.encode(), LayerSet{{3, 2}}.encode(), LayerSet{{0, 2}}.encode(), LayerSet{{4, 5}, {6, 7}}.encode(), LayerSet{{4, 5}, {1, 2}}.encode()} {
 		if _, err := decodeGone(bad); !errors.Is(err, ErrFormat) {
 			t.Errorf("% x is read: %v", bad, err)
 		}

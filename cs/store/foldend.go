@@ -58,9 +58,9 @@ func (f *folding) lockReady() error {
 }
 
 // commit makes the layer moved into, durably, the one of that number, and closes the other. Its file goes when it is on record that it is not
-// needed. The caller holds r.ctl, the layers' sync.running and r.mu exclusively; what counts is durable in the file.
+// needed. With noLayer, the lower layer is discarded. The caller holds r.ctl, the layers' sync.running and r.mu exclusively; what counts is durable in the file.
 func (f *folding) commit(num uint32) error {
-	r, into := f.r, f.into()
+	r := f.r
 	gone := []*layer{f.lower}
 	if f.down && f.upper != nil {
 		gone = append(gone, f.upper)
@@ -75,14 +75,17 @@ func (f *folding) commit(num uint32) error {
 		layers = append(layers, l)
 	}
 	if f.down {
-		layers = append(layers, &layer{r: r, num: num, file: into.file})
+		layers = append(layers, &layer{r: r, num: num, file: f.lower.file})
 		slices.SortFunc(layers, func(a, b *layer) int { return int(int64(a.num) - int64(b.num)) })
 	}
 	for _, l := range layers {
 		rec.layers = append(rec.layers, l.num)
 		rec.name(l.num, l.file)
 	}
-	if f.upper != nil {
+	switch {
+	case num == noLayer:
+		rec.old = f.lower.file
+	case f.upper != nil:
 		rec.old = f.from().file
 	}
 	if err := f.s.db.commit(Change{Key: idKey(kindReplica, r.id), Value: rec.encode()}); err != nil {

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"pstorage/cs/chunk"
@@ -11,8 +12,11 @@ import (
 // LayerSet is a set of numbers of layers. It never changes.
 type LayerSet []layerRun
 
-// layerRun is the numbers first to last.
+// layerRun is the numbers first to last; with last noLayer, all from the first.
 type layerRun struct{ first, last uint32 }
+
+// noLayer is the end of layers that are discarded: there is none that they have become a part of.
+const noLayer = math.MaxUint32
 
 // Has tells whether the layer is in the set.
 func (g LayerSet) Has(layer uint32) bool { return g.run(layer) != nil }
@@ -26,12 +30,23 @@ func (g LayerSet) run(layer uint32) *layerRun {
 	return nil
 }
 
-// Next is the layer, or the next above it that is not in the set: of a layer that is gone, the one that it has become a part of.
+// Ends tells whether the layer, and all above, are discarded: what they had is nowhere.
+func (g LayerSet) Ends(layer uint32) bool {
+	r := g.run(layer)
+	return r != nil && r.last == noLayer
+}
+
+// Next is the layer, or the next above it that is not in the set: of a layer that is gone, the one that it has become a part of; of one that is
+// discarded, noLayer.
 func (g LayerSet) Next(layer uint32) uint32 {
-	if r := g.run(layer); r != nil {
+	switch r := g.run(layer); {
+	case r == nil:
+		return layer
+	case r.last == noLayer:
+		return noLayer
+	default:
 		return r.last + 1
 	}
-	return layer
 }
 
 // Below is how many layers right below this one are in the set, and so are a part of it.
@@ -69,7 +84,7 @@ func (g LayerSet) missing(layers []uint32) LayerSet {
 	return g
 }
 
-// encode: u32 first, u32 last, of each run, ascending.
+// encode: u32 first, u32 last, of each run, ascending; the last of what is discarded is 2^32 - 1.
 func (g LayerSet) encode() []byte {
 	var b []byte
 	for _, r := range g {
@@ -83,13 +98,13 @@ func decodeGone(b []byte) (g LayerSet, err error) {
 	if len(b) == 0 || len(b)%8 != 0 {
 		return nil, fmt.Errorf("%w: layers that are gone in %d bytes", ErrFormat, len(b))
 	}
-	next := uint32(1)
+	next := uint64(1)
 	for ; len(b) > 0; b = b[8:] {
 		r := layerRun{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
-		if r.first < next || r.last < r.first || r.last >= 1<<32-2 {
+		if uint64(r.first) < next || r.last < r.first || r.last == noLayer-1 {
 			return nil, fmt.Errorf("%w: layers %d to %d are gone, after %v", ErrFormat, r.first, r.last, g)
 		}
-		g, next = append(g, r), r.last+2
+		g, next = append(g, r), uint64(r.last)+2
 	}
 	return g, nil
 }
@@ -123,10 +138,21 @@ func (s *Store) MarkGone(file uint64, layer, into uint32) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	if layer == 0 || into <= layer {
+	if layer == 0 || into <= layer || into == noLayer {
 		return ErrInvalid
 	}
 	return s.markGone(s.file(file, true), func(g LayerSet) LayerSet { return g.with(layer, into-1) })
+}
+
+// MarkDiscarded implements Engine.
+func (s *Store) MarkDiscarded(file uint64, layer uint32) error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if layer == 0 || layer == noLayer {
+		return ErrInvalid
+	}
+	return s.markGone(s.file(file, true), func(g LayerSet) LayerSet { return g.with(layer, noLayer) })
 }
 
 // MarkUnlisted implements Engine.

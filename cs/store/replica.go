@@ -138,7 +138,7 @@ func (r *replica) part(num, below uint32) []*layer {
 	return chain[n:]
 }
 
-// pair returns the lowest layer that is gone but is there, and the one that it is merged with: nil, if it has but to become its next.
+// pair returns the lowest layer that is gone but is there, and the one that it is merged with: nil, if it has but to become its next, or is discarded.
 func (r *replica) pair() (lower, upper *layer) {
 	gone := r.file.goneLayers()
 	if gone == nil {
@@ -147,6 +147,9 @@ func (r *replica) pair() (lower, upper *layer) {
 	for i, l := range r.layers {
 		if !gone.Has(l.num) {
 			continue
+		}
+		if gone.Ends(l.num) {
+			return l, nil
 		}
 		if above := r.layers[i+1:]; len(above) > 0 && above[0].num <= gone.Next(l.num) {
 			return l, above[0]

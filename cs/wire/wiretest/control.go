@@ -110,8 +110,10 @@ func (e *Engine) Pull(id chunk.ID, version uint64, layer, _, off uint32, codes [
 	return r.store(id, layer, off, codes, data, func(b *block) bool { return !b.fresh })
 }
 
-// MarkGone, MarkUnlisted, Gone, Unfolded and Fold: no layer ever goes here.
+// MarkGone, MarkDiscarded, MarkUnlisted, Gone, Unfolded and Fold: no layer ever goes here.
 func (e *Engine) MarkGone(uint64, uint32, uint32) error { return nil }
+
+func (e *Engine) MarkDiscarded(uint64, uint32) error { return nil }
 
 func (e *Engine) MarkUnlisted(uint64, []uint32) error { return nil }
 
