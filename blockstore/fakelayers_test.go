@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"pstorage/blockstore/block"
+	"pstorage/cs/chunk"
 	"pstorage/cs/wire"
 	"pstorage/meta/metapb"
 )
@@ -76,6 +78,22 @@ func (r *fakeReplica) seen(layer uint32) map[uint32][]byte {
 		}
 	}
 	return r.blocks
+}
+
+// differences answers for the layers that the request names with the blocks that are other than below them: of those written with the same data a fake knows nothing.
+func (r *fakeReplica) differences(w *wire.Call) wire.Status {
+	below := w.Layer - uint32(w.Epoch) - 1
+	for i := range w.Length / block.Size {
+		no := w.Offset/block.Size + i
+		code, data := chunk.Zeros, r.seen(w.Layer)[no]
+		if bytes.Equal(data, r.seen(below)[no]) {
+			code = chunk.Absent
+		} else if data != nil {
+			code = chunk.BlockSum(w.Chunk, no, data)
+		}
+		w.Codes = append(w.Codes, code)
+	}
+	return wire.OK
 }
 
 func (r *fakeReplica) syncBelow() {

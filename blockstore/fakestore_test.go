@@ -108,7 +108,7 @@ func (s *fakeServer) doFile(w *wire.Call) wire.Status {
 }
 
 func (s *fakeServer) check(w *wire.Call, r *fakeReplica) wire.Status {
-	reads := w.Op == wire.OpRead || w.Op == wire.OpTable
+	reads := readsOnly(w)
 	switch {
 	case r == nil:
 		return wire.NoChunk
@@ -126,8 +126,12 @@ func (s *fakeServer) check(w *wire.Call, r *fakeReplica) wire.Status {
 	return wire.OK
 }
 
+func readsOnly(w *wire.Call) bool {
+	return w.Op == wire.OpRead || w.Op == wire.OpTable || w.Op == wire.OpTableLayer
+}
+
 func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
-	if w.Op != wire.OpRead && w.Op != wire.OpTable {
+	if !readsOnly(w) {
 		if st := r.grow(w); st != wire.OK {
 			return st
 		}
@@ -135,6 +139,8 @@ func (s *fakeServer) doChunk(w *wire.Call, r *fakeReplica) wire.Status {
 	switch w.Op {
 	case wire.OpRead, wire.OpTable:
 		return r.read(w)
+	case wire.OpTableLayer:
+		return r.differences(w)
 	case wire.OpWrite:
 		return s.write(w, r)
 	case wire.OpZero:

@@ -106,6 +106,8 @@ func (s *Snapshot) round(ctx context.Context, ch *frozenChunk, index uint32, w *
 		case w.Err != nil:
 		case w.Status == wire.OK:
 			return true, nil
+		case w.Status == wire.NoLayer && w.Op == wire.OpTableLayer:
+			return true, errMerged
 		case w.Status == wire.NoLayer:
 			s.gone.Store(true)
 			return true, ErrSnapshotDeleted

@@ -26,6 +26,44 @@ func frozen(block, layer uint32) *wire.Call {
 	return c
 }
 
+// since asks what was written to a block after one layer was frozen and before another was.
+func since(block, from, to uint32) *wire.Call {
+	c := frozen(block, to)
+	c.Op, c.Epoch, c.Dst = wire.OpTableLayer, uint64(to-from-1), nil
+	return c
+}
+
+// What was written between two layers is told whatever was merged below, between and above them, until the older one is.
+func TestWhatWasWrittenBetweenLayersIsTold(t *testing.T) {
+	n := create(t, 1025)
+	f := n.attached()
+	f.must(prepareCommand(testChunk, 1, false, 1))
+	c := n.dial(t, 1)
+	for layer := uint32(1); layer <= 7; layer++ {
+		wantStatus(t, do(c, inLayer(writeCall(testChunk, 1, layer, byte(layer)), layer)), wire.OK)
+	}
+	check := func(when string, from, to uint32) {
+		for block := uint32(1); block <= 7; block++ {
+			call := do(c, since(block, from, to))
+			if wantStatus(t, call, wire.OK); (call.Codes[0] != chunk.Absent) != (from < block && block <= to) {
+				t.Errorf("%s: block %d, between layers %d and %d: code %d", when, block, from, to, call.Codes[0])
+			}
+		}
+	}
+	check("at first", 2, 5)
+	for _, step := range []struct {
+		when        string
+		layer, into uint32
+	}{{"one below merged", 1, 2}, {"one between merged", 3, 4}, {"another between", 4, 5}, {"one above", 6, 7}} {
+		f.must(foldCommand(step.layer, step.into))
+		check(step.when, 2, 5)
+	}
+	wantStatus(t, do(c, since(1, 2, 3)), wire.NoLayer)
+	wantStatus(t, do(c, since(1, 4, 5)), wire.NoLayer)
+	f.must(foldCommand(2, 5))
+	wantStatus(t, do(c, since(1, 2, 5)), wire.NoLayer)
+}
+
 func TestALayerThatIsMergedIsNotReadAnyMore(t *testing.T) {
 	n := create(t, 1025)
 	f := n.attached()

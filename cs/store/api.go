@@ -80,7 +80,8 @@ type Engine interface {
 	Read(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte, nowait bool) ([]byte, error)
 	// ReadLayer is Read of layer a.Layer alone, with a.Below.
 	ReadLayer(id chunk.ID, a Access, off, length uint32, codes []uint32, dst []byte) ([]byte, error)
-	// Table fills codes without reading data; alone says of layer a.Layer alone.
+	// Table fills codes without reading data; alone says of layer a.Layer alone, with a.Below. With a.Frozen too it tells what was written since the layer below
+	// those was frozen, and fails with ErrNoLayer if that is gone.
 	Table(id chunk.ID, a Access, off, length uint32, codes []uint32, alone bool) error
 
 	// Flush makes durable what was written to the file before the call. epoch must be the file's. Where it fails because written data may be lost

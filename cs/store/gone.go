@@ -125,6 +125,13 @@ func (f *file) goneLayers() LayerSet {
 	return nil
 }
 
+// hasMerged tells whether a frozen read cannot be answered: the layer is gone, or, of some alone, the layer right below them, which they are compared with: what it
+// had is a part of them then.
+func (f *file) hasMerged(a Access, alone bool) bool {
+	gone := f.goneLayers()
+	return gone.Has(a.Layer) || alone && a.Below < a.Layer && gone.Has(a.Layer-a.Below-1)
+}
+
 // Gone implements Engine.
 func (s *Store) Gone(file uint64) LayerSet {
 	if f := s.file(file, false); f != nil {

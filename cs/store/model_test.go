@@ -30,6 +30,7 @@ type modelChunk struct {
 	version uint64
 	open    bool
 	views   map[uint32][]byte // as seen from each layer
+	written map[uint32][]bool // blocks, in each layer
 }
 
 var modelIDs = []chunk.ID{{File: 7, Index: 0}, {File: 7, Index: 1}, {File: 7, Index: 257}}
@@ -43,10 +44,10 @@ func testStoreBehavesLikeItsModel(t *testing.T) {
 		d.open()
 		prepared(t, d.s, modelIDs...)
 		for _, id := range modelIDs {
-			d.chunks[id] = &modelChunk{version: 1, views: map[uint32][]byte{1: make([]byte, modelBlocks*bs)}}
+			d.chunks[id] = &modelChunk{version: 1, views: map[uint32][]byte{1: make([]byte, modelBlocks*bs)}, written: map[uint32][]bool{}}
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"write": d.write, "zero": d.zero, "copy": d.copy, "read": d.read, "readLayerBelow": d.readBelow,
+			"write": d.write, "zero": d.zero, "copy": d.copy, "read": d.read, "readLayerBelow": d.readBelow, "changed": d.changed,
 			"flush": d.flush, "settle": d.settle, "fence": d.fence, "raise": d.raise, "snapshot": d.snapshot,
 			"reopen": d.reopen, "crash": d.crash, "checkpoint": d.checkpoint, "delete": d.delete, "fold": d.fold, "removeAndPrepare": d.again, "": d.check,
 		})
@@ -81,6 +82,17 @@ func (c *modelChunk) view(layer uint32) []byte {
 	panic("no layer")
 }
 
+// change returns the bytes that are about to be written.
+func (c *modelChunk) change(layer, off, n uint32) []byte {
+	if c.written[layer] == nil {
+		c.written[layer] = make([]bool, modelBlocks)
+	}
+	for b := off / bs; b <= (off+n-1)/bs; b++ {
+		c.written[layer][b] = true
+	}
+	return c.view(layer)[off : off+n]
+}
+
 func drawRange(t *rapid.T, unit int) (off, n uint32) {
 	end := modelBlocks * bs / unit
 	from := rapid.IntRange(0, end-1).Draw(t, "from")
@@ -92,7 +104,7 @@ func (d *model) write(t *rapid.T) {
 	off, n := drawRange(t, rapid.SampledFrom([]int{bs, 512, 8}).Draw(t, "unit"))
 	data := pattern(rapid.Uint64().Draw(t, "seed"), int(n))
 	must(t, d.s.Write(id, a, off, data, sumsOf(id, off, data), rapid.Bool().Draw(t, "sync")))
-	copy(c.view(d.layer)[off:], data)
+	copy(c.change(d.layer, off, n), data)
 	c.open = true
 }
 
@@ -100,7 +112,7 @@ func (d *model) zero(t *rapid.T) {
 	id, c, a := d.pick(t)
 	off, n := drawRange(t, rapid.SampledFrom([]int{bs, 512}).Draw(t, "unit"))
 	must(t, d.s.Zero(id, a, off, n, rapid.Bool().Draw(t, "sync")))
-	clear(c.view(d.layer)[off : off+n])
+	clear(c.change(d.layer, off, n))
 	c.open = true
 }
 
@@ -119,7 +131,7 @@ func (d *model) copy(t *rapid.T) {
 	must(t, d.s.WriteAtomic(id, a, off, codes, data))
 	got, err := unpack(id, off, codes, data)
 	must(t, err)
-	copy(c.view(d.layer)[off:], got)
+	copy(c.change(d.layer, off, n), got)
 	c.open = true
 }
 
@@ -151,6 +163,33 @@ func (d *model) readBelow(t *rapid.T) {
 	must(t, err)
 	if !bytes.Equal(got, c.view(a.Layer)) {
 		t.Fatalf("chunk %s as seen from layer %d differs", id, a.Layer)
+	}
+}
+
+// changed asks what was written between two frozen layers.
+func (d *model) changed(t *rapid.T) {
+	if d.layer < 3 {
+		return
+	}
+	id, c, a := d.pick(t)
+	since := rapid.Uint32Range(1, d.layer-2).Draw(t, "since")
+	a.Layer = rapid.Uint32Range(since+1, d.layer-1).Draw(t, "layer")
+	a.Frozen, a.Below, a.Epoch = true, a.Layer-since-1, 0
+	codes := make([]uint32, modelBlocks)
+	err := d.s.Table(id, a, 0, modelBlocks*bs, codes, true)
+	if d.gone[since] || d.gone[a.Layer] {
+		wantErr(t, err, ErrNoLayer)
+		return
+	}
+	must(t, err)
+	for b, code := range codes {
+		written := false
+		for l := since + 1; l <= a.Layer; l++ {
+			written = written || c.written[l] != nil && c.written[l][b]
+		}
+		if written != (code != chunk.Absent) {
+			t.Fatalf("chunk %s: block %d, written %v between layers %d and %d, has code %d", id, b, written, since, a.Layer, code)
+		}
 	}
 }
 
@@ -279,7 +318,7 @@ func (d *model) again(t *rapid.T) {
 	p := preparation(id)
 	p.Epoch, p.Layers = d.epoch, d.layers()
 	must(t, errors.Join(d.s.Prepare([]Preparation{p})...))
-	*c = modelChunk{version: 1, views: map[uint32][]byte{}}
+	*c = modelChunk{version: 1, views: map[uint32][]byte{}, written: map[uint32][]bool{}}
 	for l := uint32(1); l <= d.layer; l++ {
 		c.views[l] = make([]byte, modelBlocks*bs)
 	}

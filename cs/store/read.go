@@ -88,7 +88,7 @@ func (s *Store) enterRead(r *replica, a Access, p span, m mode) ([]*layer, error
 			r.mu.RUnlock()
 			return nil, err
 		}
-		if a.Frozen && r.file.goneLayers().Has(a.Layer) {
+		if a.Frozen && r.file.hasMerged(a, m.alone) {
 			r.mu.RUnlock()
 			return nil, ErrNoLayer
 		}

@@ -94,14 +94,14 @@ func (sc *serverConn) refusal(r *request, payload []byte) Status {
 		return NotAdmitted
 	case !r.fits(len(payload)):
 		return BadRequest
-	case r.flags&FlagFrozen != 0 && (peer || r.op != OpRead && r.op != OpTable):
+	case r.flags&FlagFrozen != 0 && (peer || r.op != OpRead && r.op != OpTable && r.op != OpTableLayer):
 		return BadRequest
 	case !peer && (r.flags&(FlagPeer|FlagSuspect|FlagFormer) != 0 || r.epoch == 0 && r.flags&FlagFrozen == 0): // epoch 0 is the metadata servers' alone
 		return BadRequest
 	}
 	switch r.op {
 	case OpReadLayer, OpTableLayer:
-		if !peer {
+		if !peer && r.flags&FlagFrozen == 0 {
 			return BadRequest
 		}
 	case OpRead, OpTable:

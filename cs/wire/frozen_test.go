@@ -27,6 +27,13 @@ func TestFrozenLayersAreReadWithoutTheLease(t *testing.T) {
 			}
 		}
 	}
+	for below, has := range map[uint64]bool{0: true, 1: true} {
+		alone := newCall(OpTableLayer, 4096, 4096)
+		alone.Flags, alone.Layer, alone.Epoch = FlagFrozen, 2, below
+		if must(t, c, alone); chunk.HasData(alone.Codes[0]) != has {
+			t.Errorf("layer 2 with %d below has code %d", below, alone.Codes[0])
+		}
+	}
 	old := newCall(OpRead, 0, 4096)
 	old.Flags, old.Version = FlagFrozen, 4
 	if do(c, old); old.Status != StaleVersion || old.Aux0 != 5 {
@@ -51,6 +58,14 @@ func TestWhatIsFrozenIsOnlyRead(t *testing.T) {
 	read.Flags = FlagFrozen | FlagPeer
 	if do(p, read); read.Status != BadRequest {
 		t.Errorf("a peer's read of a frozen layer: %v", read.Status)
+	}
+	for _, own := range []*Call{newCall(OpTableLayer, 0, 4096), newCall(OpReadLayer, 0, 4096)} {
+		if own.Op == OpReadLayer {
+			own.Flags = FlagFrozen
+		}
+		if do(c, own); own.Status != BadRequest {
+			t.Errorf("%v of a client: %v", own.Op, own.Status)
+		}
 	}
 	if s, _ := statusOf(&store.ChunkError{ID: testChunk, Err: store.ErrNoLayer}); s != NoLayer || s.String() != "no layer" {
 		t.Errorf("a layer that is gone: %v", s)

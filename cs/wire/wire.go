@@ -116,7 +116,8 @@ const (
 	OpPing
 	// OpReadLayer (peers only) is OpRead of one layer alone, with as many right below it as `epoch` says: absent means absent in these.
 	OpReadLayer
-	// OpTableLayer (peers only) is OpTable of one layer alone, in the same way.
+	// OpTableLayer (peers, and with FlagFrozen) is OpTable of one layer alone, in the same way. Frozen, it is refused as NoLayer where the layer was merged, or that
+	// right below all these: a block that is not absent is one written since that was frozen.
 	OpTableLayer
 	// OpAtomic writes blocks with codes: payload has one code per block and data, at most MaxData, for those with a sum only. It takes effect as a
 	// whole or not at all, whatever crashes or fails, and is on stable storage when it is answered. Reconciling uses it too (R5).
@@ -157,7 +158,7 @@ const (
 	NotAdmitted
 	SessionOver
 	Lost    // no good copy of a block was left
-	NoLayer // the layer was merged into another: nothing that it shows is to be had from it
+	NoLayer // a layer was merged into another: nothing that it shows, or that differs from it, is to be had
 )
 
 // Busy in aux0 of a good reply to OpReadLayer: clients use the server much.
