@@ -156,7 +156,7 @@ func (a *app) lunSnapshot(cmd *cobra.Command, text string) (print.Snapshot, erro
 	}
 	var found *metapb.Snapshot
 	err = a.withMeta(cmd, func(ctx context.Context, meta metapb.MetaClient) error {
-		reply, err := meta.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Id: id})
+		reply, err := meta.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Id: id, Over: true})
 		found = reply.GetSnapshot()
 		return a.explainSnapshot("snapshot "+text, err)
 	})

@@ -262,6 +262,7 @@ func (a *app) findSnapshot(ctx context.Context, meta metapb.MetaClient, text str
 	if err != nil {
 		return nil, err
 	}
+	request.Over = true // it is not read
 	reply, err := meta.OpenSnapshot(ctx, request)
 	if err != nil {
 		return nil, a.explainSnapshot("snapshot "+text, err)

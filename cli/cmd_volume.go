@@ -71,9 +71,14 @@ func (a *app) createCommand() *cobra.Command {
 type volumeOptions struct{ replicas, domain, chunkSize, tier string }
 
 func (o *volumeOptions) flags(cmd *cobra.Command) {
+	o.inheritedFlags(cmd)
+	cmd.Flags().StringVar(&o.chunkSize, "chunk-size", "", "size of the pieces, 1M to 256M")
+}
+
+// inheritedFlags are those that a clone has too.
+func (o *volumeOptions) inheritedFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.replicas, "replicas", "", "copies of the data, `NORM[:MIN]`; with fewer than MIN, writes wait")
 	cmd.Flags().StringVar(&o.domain, "failure-domain", "", "what may hold one copy only: disk, host, rack, row or room")
-	cmd.Flags().StringVar(&o.chunkSize, "chunk-size", "", "size of the pieces, 1M to 256M")
 	cmd.Flags().StringVar(&o.tier, "tier", "", "storage tier, 0 to 3")
 }
 

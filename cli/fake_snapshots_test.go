@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"pstorage/cli/print"
 	"pstorage/meta/fsm"
 	"pstorage/meta/metapb"
 )
@@ -111,6 +113,24 @@ func (f *fakeMeta) ProtectSnapshot(_ context.Context, r *metapb.ProtectSnapshotR
 	i := slices.IndexFunc(f.snaps.all, func(s *metapb.Snapshot) bool { return bytes.Equal(s.Id, r.Id) })
 	f.snaps.all[i].Protected = r.Protected
 	return &metapb.ProtectSnapshotReply{Snapshot: f.snaps.all[i]}, f.err
+}
+
+// Clone makes a clone, and writes down what of.
+func (f *fakeMeta) Clone(ctx context.Context, r *metapb.CloneRequest, _ ...grpc.CallOption) (*metapb.FileInfo, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	found, err := f.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Path: r.Path, Name: r.Snapshot})
+	if err != nil {
+		return nil, err
+	}
+	made, err := f.Create(ctx, &metapb.CreateRequest{Path: r.NewPath, Size: found.Snapshot.Size, Attributes: r.Attributes})
+	if err == nil {
+		s := print.NewSnapshot(found.Snapshot)
+		made.Over = &metapb.Over{Snapshot: found.Snapshot.Id, Path: r.Path, Name: cmp.Or(s.Name, s.UUID), Size: s.Size}
+		found.Snapshot.Clones = append(found.Snapshot.Clones, r.NewPath)
+	}
+	return made, err
 }
 
 // letGo gives up what the command has opened.

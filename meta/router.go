@@ -121,6 +121,10 @@ func (r *router) OpenSnapshot(ctx context.Context, in *metapb.OpenSnapshotReques
 	return route(ctx, r.server, in, (*leader.Leader).OpenSnapshot)
 }
 
+func (r *router) Clone(ctx context.Context, in *metapb.CloneRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Clone)
+}
+
 func (r *router) Orders(in *metapb.OrdersRequest, stream grpc.ServerStreamingServer[metapb.Order]) error {
 	l := r.server.leader.Load()
 	if l == nil {

@@ -1,8 +1,10 @@
 package client
 
 import (
+	"bytes"
 	"context"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -77,6 +79,28 @@ func (c *careful) Create(ctx context.Context, in *metapb.CreateRequest, opts ...
 		return info, nil
 	}
 	return out, err
+}
+
+// Clone of what an earlier attempt has cloned, and nobody has used yet, has worked.
+func (c *careful) Clone(ctx context.Context, in *metapb.CloneRequest, opts ...grpc.CallOption) (*metapb.FileInfo, error) {
+	ctx, seen := watch(ctx)
+	out, err := c.MetaClient.Clone(ctx, in, opts...)
+	if status.Code(err) != codes.AlreadyExists || !seen.ambiguous {
+		return out, err
+	}
+	info, lookErr := c.MetaClient.Lookup(ctx, &metapb.LookupRequest{Path: in.NewPath}, opts...)
+	if lookErr == nil && isOver(info.GetOver(), in) && info.Epoch == 0 && sameAttributes(info.Own, in.Attributes) {
+		return info, nil
+	}
+	return out, err
+}
+
+// isOver tells whether a clone is of the snapshot that was asked for, by its name or its UUID.
+func isOver(o *metapb.Over, in *metapb.CloneRequest) bool {
+	if id, err := uuid.Parse(in.Snapshot); err == nil && bytes.Equal(id[:], o.GetSnapshot()) {
+		return true
+	}
+	return o != nil && o.Path == in.Path && o.Name == in.Snapshot
 }
 
 // sameAttributes compares what was asked for; the chunk size of a file is fixed when it is made, asked for or not.

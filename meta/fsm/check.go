@@ -27,7 +27,7 @@ func (v *View) Check() error {
 			return err
 		}
 	}
-	for _, check := range []func() error{v.checkTargets, v.checkSnapshots} {
+	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -100,12 +100,12 @@ func compareBucket(name string, b *bolt.Bucket, want map[string][]byte) error {
 		have++
 		w, ok := want[string(k)]
 		if !ok || !bytes.Equal(v, w) {
-			return fmt.Errorf("%s %x is %x, the chunk table says %x: %w", name, k, v, w, ErrCorrupt)
+			return fmt.Errorf("%s %x is %x, should be %x: %w", name, k, v, w, ErrCorrupt)
 		}
 		return nil
 	})
 	if err == nil && have != len(want) {
-		err = fmt.Errorf("%s has %d entries, the chunk table says %d: %w", name, have, len(want), ErrCorrupt)
+		err = fmt.Errorf("%s has %d entries, should have %d: %w", name, have, len(want), ErrCorrupt)
 	}
 	return err
 }
@@ -120,7 +120,7 @@ func (v *View) Dump() map[string]map[string]string {
 		{clusterBucket, v.cluster}, {configBucket, v.config}, {serversBucket, v.servers}, {membersBucket, v.members}, {nodesBucket, v.nodes},
 		{namesBucket, v.names}, {chunksBucket, v.chunks}, {countsBucket, v.counts}, {replicasBucket, v.replicas}, {garbageBucket, v.garbage},
 		{watchBucket, v.watch}, {targetsBucket, v.targets}, {accountsBucket, v.accounts}, {reservationsBucket, v.reservations},
-		{snapshotsBucket, v.snapshots}, {layersBucket, v.layers},
+		{snapshotsBucket, v.snapshots}, {layersBucket, v.layers}, {overBucket, v.over}, {formersBucket, v.formers},
 	} {
 		m := map[string]string{}
 		_ = b.bucket.ForEach(func(k, v []byte) error {

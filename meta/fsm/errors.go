@@ -39,6 +39,10 @@ var (
 	ErrProtected = errors.New("protected against being deleted")
 	// ErrTooMany: the file has as many snapshots as a file may have.
 	ErrTooMany = errors.New("too many snapshots")
+	// ErrCloned: a snapshot is what clones show where they have nothing themselves.
+	ErrCloned = errors.New("needed by clones, which have to be flattened or removed first")
+	// ErrTooDeep: a clone of a clone, and so on.
+	ErrTooDeep = errors.New("too many clones upon clones: flatten the volume first")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.

@@ -20,6 +20,8 @@
 //	"reservations"  file u64 -> fsmpb.Reservations: what initiators have reserved of a volume
 //	"snapshots" id (UUID) -> fsmpb.Snapshot
 //	"layers"    file u64, layer u32 -> id: of the snapshot whose newest layer it is
+//	"over"      id of a snapshot, file u64 -> 1 if the file is being flattened, else nothing: the files that are over the snapshot
+//	"formers"   file u64, former u64 -> 1 if the former is yet to be emptied, else nothing: the files that had the file's name before it
 //	"watch"     in sync u8, file u64, index u32 -> nothing: the chunks that want attention: fewer in sync than the file's norm, some
 //	            syncing, or some former member that may still hold a replica
 //
@@ -43,6 +45,9 @@
 // file at once (R11); a layer goes when its snapshot is deleted and no replica has it any more (Folded), and its number never comes again, since the
 // last stays. Of a snapshot that is being deleted, nobody but the one who folds sees anything; its name is free. A snapshot's parent is the one before
 // it that is not being deleted.
+//
+// Clones: a file may be over a snapshot, which shows where it has nothing itself. The snapshot's layer does not go while a file is over it, nor is a snapshot deleted, or
+// its volume removed, that another volume is over. Both have chunks of one size; no more than MaxOver lie upon one another.
 //
 // Each command either changes nothing and returns an error, or is done as a whole. A batch of entries is one transaction. The database
 // is not synced: it is made anew from snapshot and log when the process starts, and what is durable is those.

@@ -18,17 +18,20 @@ import (
 // What a server finds in the log and does not know it never skips: it breaks, before its state is another than that of the others.
 const (
 	// Level is that of the newest commands, and fields of commands, that this version knows. It rises with the first of them in each version that is given out.
-	Level = 3
+	Level = 4
 	// FirstLevel is that of clusters and members that tell none.
 	FirstLevel = 1
 	// lostBlocksLevel: blocks are given up (Change.lost_blocks).
 	lostBlocksLevel = 2
 	// snapshotLevel: files have snapshots (TakeSnapshots, DeleteSnapshot, Folded, ProtectSnapshot).
 	snapshotLevel = 3
+	// treeLevel: files are over snapshots (CloneNode, SwitchSnapshot, Flatten, Flattened, Emptied).
+	treeLevel = 4
 )
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
-var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel}
+var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel,
+	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel}
 
 // LevelOf is the level that a cluster must have for the command.
 func LevelOf(c *fsmpb.Command) uint64 {

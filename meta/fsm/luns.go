@@ -118,8 +118,10 @@ func (tx *txn) lunVolume(t *fsmpb.Target, l *fsmpb.Lun, seen *fsmpb.VolumeEpoch)
 	case seen.GetFile() != l.File || seen.GetEpoch() != n.Epoch:
 		return nil, fmt.Errorf("target %s: LUN %d was opened: %w", t.Name, l.Number, ErrConflict)
 	}
-	if err := tx.unprotected(l.File); err != nil {
-		return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, l.Number, err)
+	for _, check := range []func(uint64) error{tx.unprotected, tx.uncloned} {
+		if err := check(l.File); err != nil {
+			return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, l.Number, err)
+		}
 	}
 	return n, nil
 }

@@ -41,11 +41,13 @@ var (
 	reservationsBucket = []byte("reservations")
 	snapshotsBucket    = []byte("snapshots")
 	layersBucket       = []byte("layers")
+	overBucket         = []byte("over")
+	formersBucket      = []byte("formers")
 
 	allBuckets = slices.Concat([][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
 		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}, laterBuckets)
-	// laterBuckets are not in snapshots of clusters made before there were targets, or snapshots of files.
-	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket, snapshotsBucket, layersBucket}
+	// laterBuckets are not in snapshots of clusters made before there were targets, snapshots of files, or clones.
+	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket, snapshotsBucket, layersBucket, overBucket, formersBucket}
 
 	versionKey    = []byte("version")
 	appliedKey    = []byte("applied")
@@ -271,6 +273,8 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.protectSnapshot(c.ProtectSnapshot)
 	case *fsmpb.Command_Folded:
 		return tx.folded(c.Folded)
+	case *fsmpb.Command_Clone:
+		return tx.clone(c.Clone)
 	}
 	return tx.applyTargets(&c)
 }

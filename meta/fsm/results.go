@@ -9,6 +9,13 @@ type File struct {
 	Node   *fsmpb.Node
 	Policy Policy
 	Counts Counts
+	Over   *Over // nil: the file is over no snapshot
+}
+
+// Over is the snapshot that shows where a file has nothing itself, with the path of its file.
+type Over struct {
+	*fsmpb.Snapshot
+	Path string
 }
 
 // Settled tells whether rebuilds of the file's chunks may begin (R7): the client that held the lease last has fenced and reconciled.

@@ -179,9 +179,9 @@ func CheckSnapshotName(name string) error {
 	return nil
 }
 
-// named returns the file's snapshot with the name, nil if there is none.
+// named returns the snapshot with the name of a file's volume, nil if there is none.
 func (tx *txn) named(file uint64, name string) *fsmpb.Snapshot {
-	for _, s := range seen(tx.snapshotsOf(file)) {
+	for _, s := range seen(tx.volumeSnapshots(tx.volumeOf(file))) {
 		if s.Name == name {
 			return s
 		}
@@ -191,17 +191,15 @@ func (tx *txn) named(file uint64, name string) *fsmpb.Snapshot {
 
 func (tx *txn) take(f *fsmpb.TakeSnapshot, n *fsmpb.Node) *fsmpb.Snapshot {
 	s := proto.CloneOf(f.Snapshot)
-	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, nil
-	if before := seen(tx.snapshotsOf(f.File)); len(before) > 0 {
-		s.Parent = before[len(before)-1].Id
-	}
+	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, tx.stand(f.File, n)
 	tx.putSnapshot(s)
 	n.Layers = append(n.Layers, s.Layer+1)
 	tx.putNode(f.File, n)
 	return s
 }
 
-// deleteSnapshot has a snapshot seen no more; its children become its parent's. Again, it does nothing.
+// deleteSnapshot has a snapshot seen no more; its children become its parent's. While states of its volume are over it, its layer stays; clones keep it from
+// being deleted. Again, it does nothing.
 func (tx *txn) deleteSnapshot(c *fsmpb.DeleteSnapshot) (*fsmpb.Snapshot, error) {
 	s := tx.snapshot(c.Id)
 	switch {
@@ -212,8 +210,11 @@ func (tx *txn) deleteSnapshot(c *fsmpb.DeleteSnapshot) (*fsmpb.Snapshot, error) 
 	case s.Deleting:
 		return s, nil
 	}
-	for _, child := range seen(tx.snapshotsOf(s.File)) {
-		if bytes.Equal(child.Parent, s.Id) {
+	if err := tx.cloned(s); err != nil {
+		return nil, err
+	}
+	for _, child := range tx.volumeSnapshots(tx.volumeOf(s.File)) {
+		if bytes.Equal(child.Parent, s.Id) && tx.needed(child) {
 			child.Parent = s.Parent
 			tx.putSnapshot(child)
 		}
@@ -243,15 +244,18 @@ func (tx *txn) folded(c *fsmpb.Folded) (*File, error) {
 	if s == nil || !s.Deleting {
 		return nil, fmt.Errorf("layer %d of file %d is of no deleted snapshot: %w", c.Layer, c.File, ErrConflict)
 	}
+	if tx.needed(s) {
+		return nil, fmt.Errorf("layer %d of file %d: files are over it: %w", c.Layer, c.File, ErrInUse)
+	}
 	n.Layers = slices.DeleteFunc(n.Layers, func(l uint32) bool { return l == c.Layer })
 	tx.putNode(c.File, n)
 	tx.dropSnapshot(s)
 	return tx.file(c.File, n), nil
 }
 
-// unprotected tells whether a file may go with its snapshots.
-func (tx *txn) unprotected(file uint64) error {
-	for _, s := range tx.snapshotsOf(file) {
+// unprotected tells whether a volume may go with its snapshots.
+func (tx *txn) unprotected(volume uint64) error {
+	for _, s := range tx.volumeSnapshots(volume) {
 		if s.Protected {
 			return fmt.Errorf("snapshot %s: %w", snapshotName(s.Id), ErrProtected)
 		}

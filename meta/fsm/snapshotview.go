@@ -19,6 +19,14 @@ func ParseSnapshotID(text string) (id []byte, ok bool) {
 	return u[:], true
 }
 
+// SnapshotLabel is how a snapshot is called behind the "@" of "volume@name": by its name if it has one.
+func SnapshotLabel(s *fsmpb.Snapshot) string {
+	if s.Name != "" {
+		return s.Name
+	}
+	return snapshotName(s.Id)
+}
+
 func snapshotName(id []byte) string {
 	if u, err := uuid.FromBytes(id); err == nil {
 		return u.String()
@@ -29,11 +37,42 @@ func snapshotName(id []byte) string {
 // Snapshot returns a snapshot that is not being deleted.
 func (v *View) Snapshot(id []byte) (*fsmpb.Snapshot, error) { return v.liveSnapshot(id) }
 
-// NamedSnapshot returns a file's snapshot by its name, or by its UUID's text; not one that is being deleted.
+// BaseOf returns the snapshot with the id if the file is over it, even if it is being deleted.
+func (v *View) BaseOf(file uint64, id []byte) (*fsmpb.Snapshot, error) {
+	n, err := v.fileNode(file)
+	if err != nil {
+		return nil, err
+	}
+	if len(id) == 0 || !bytes.Equal(n.Over, id) {
+		return nil, fmt.Errorf("snapshot %s: file %d is not over it: %w", snapshotName(id), file, ErrUnknownSnapshot)
+	}
+	return v.base(n), v.err
+}
+
+// Needed tells whether a snapshot's layer has to stay as it is: users see it, or a file is over it.
+func (v *View) Needed(s *fsmpb.Snapshot) bool { return v.needed(s) }
+
+// VolumeOf returns the file that has the name of a file's volume: itself, unless it is kept for its snapshots alone.
+func (v *View) VolumeOf(file uint64) uint64 { return v.volumeOf(file) }
+
+// Clones returns the paths of the volumes over a snapshot that are others than its own.
+func (v *View) Clones(s *fsmpb.Snapshot) []string { return v.clonesOf(s) }
+
+// Current returns the id of the snapshot that what a file's volume has now began with; nil: none.
+func (v *View) Current(file uint64) []byte {
+	volume := v.volumeOf(file)
+	n := v.node(volume)
+	if n == nil {
+		return nil
+	}
+	return v.stand(volume, n)
+}
+
+// NamedSnapshot returns a snapshot of a file's volume by its name, or by its UUID's text; not one that is being deleted.
 func (v *View) NamedSnapshot(file uint64, name string) (*fsmpb.Snapshot, error) {
 	s := v.named(file, name)
 	if id, ok := ParseSnapshotID(name); ok {
-		if s = v.snapshot(id); s != nil && (s.File != file || s.Deleting) {
+		if s = v.snapshot(id); s != nil && (v.volumeOf(s.File) != v.volumeOf(file) || s.Deleting) {
 			s = nil
 		}
 	}
@@ -55,8 +94,10 @@ func (v *View) CheckSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 	return nil, err
 }
 
-// Snapshots returns a file's snapshots that are not being deleted, oldest first.
-func (v *View) Snapshots(file uint64) []*fsmpb.Snapshot { return seen(v.snapshotsOf(file)) }
+// Snapshots returns the snapshots of a file's volume that are not being deleted, oldest first.
+func (v *View) Snapshots(file uint64) []*fsmpb.Snapshot {
+	return seen(v.volumeSnapshots(v.volumeOf(file)))
+}
 
 // AllSnapshots calls yield for every snapshot, those being deleted among them, by file, oldest first, until it returns false.
 func (v *View) AllSnapshots(yield func(*fsmpb.Snapshot) bool) {
@@ -99,15 +140,15 @@ func (v *View) checkLayers(file uint64, n *fsmpb.Node, all []*fsmpb.Snapshot) er
 	if len(n.Layers) != len(all)+1 || len(all) > MaxSnapshots {
 		return fmt.Errorf("file %d: layers %v, %d snapshots: %w", file, n.Layers, len(all), ErrCorrupt)
 	}
-	var parent []byte
+	parent := seenAs(v.base(n))
 	names := map[string]bool{"": true}
 	for i, s := range all {
 		if s.File != file || s.Layer != n.Layers[i] || s.Layer >= n.Layers[i+1] || s.Size > n.Size {
 			return fmt.Errorf("file %d: layers %v, snapshot %s has layer %d of file %d: %w", file, n.Layers, snapshotName(s.Id), s.Layer, s.File, ErrCorrupt)
 		}
 		if s.Deleting {
-			if s.Protected {
-				return fmt.Errorf("snapshot %s is protected and being deleted: %w", snapshotName(s.Id), ErrCorrupt)
+			if s.Protected || v.needed(s) && !bytes.Equal(s.Parent, parent) {
+				return fmt.Errorf("snapshot %s is being deleted, and protected, or comes after %x, and says after %x: %w", snapshotName(s.Id), parent, s.Parent, ErrCorrupt)
 			}
 			continue
 		}

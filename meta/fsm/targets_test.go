@@ -35,7 +35,7 @@ func wrapTargets(c any) *fsmpb.Command {
 	case *fsmpb.SetKey:
 		return &fsmpb.Command{Command: &fsmpb.Command_SetKey{SetKey: c}}
 	}
-	return wrapSnapshots(c)
+	return wrapTree(c)
 }
 
 // drawTargets makes commands on few targets, LUNs, accounts and files.

@@ -93,6 +93,9 @@ func (tx *txn) remove(c *fsmpb.RemoveNode) (*File, error) {
 	if err := tx.unprotected(id); err != nil && !c.Force {
 		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
+	if err := tx.uncloned(id); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
+	}
 	gone := tx.file(id, n)
 	tx.forgetNode(id, n)
 	return gone, nil
@@ -104,6 +107,9 @@ func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 		tx.discardChunks(id)
 		tx.delete(tx.reservations, nodeKey(id))
 		tx.forgetSnapshots(id)
+	}
+	if len(n.Over) > 0 {
+		tx.delete(tx.over, overKey(n.Over, id))
 	}
 	tx.delete(tx.nodes, nodeKey(id))
 	tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))

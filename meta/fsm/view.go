@@ -12,7 +12,11 @@ import (
 type View struct{ *txn }
 
 func (tx *txn) file(id uint64, n *fsmpb.Node) *File {
-	return &File{ID: id, Path: tx.pathOf(id), Node: n, Policy: tx.policy(id, n), Counts: tx.fileCounts(id)}
+	f := &File{ID: id, Path: tx.pathOf(id), Node: n, Policy: tx.policy(id, n), Counts: tx.fileCounts(id)}
+	if s := tx.base(n); s != nil {
+		f.Over = &Over{s, tx.pathOf(s.File)}
+	}
+	return f
 }
 
 // Applied is the index of the last entry.

@@ -34,6 +34,10 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 		out.Id = f.ID
 		out.Own.ChunkSize = f.Node.ChunkSize
 	}
+	if o := f.Over; o != nil {
+		out.Over = &metapb.Over{Snapshot: o.Id, File: o.File, Layer: o.Layer, Size: o.Size, Path: o.Path, Name: fsm.SnapshotLabel(o.Snapshot)}
+		out.Flattening = f.Node.Flattening
+	}
 	if h := f.Node.Holder; h != nil {
 		out.Holder, out.HolderHost = clientName(h.Id), h.Host
 	}

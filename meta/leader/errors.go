@@ -25,6 +25,8 @@ var (
 	errFull = errors.New("no room in the cluster")
 	// errOld: the client's process is an earlier one than the holder.
 	errOld = errors.New("a newer process of this client has the lease")
+	// errKnowsNoClones: the client would read zeros where a clone has nothing itself.
+	errKnowsNoClones = errors.New("it is a clone, which this client is too old for: install the version that the metadata servers have")
 	// ErrNotYet: something has to happen first, and will soon.
 	ErrNotYet = errors.New("not yet")
 	// ErrNoKey: secrets of accounts cannot be sealed or opened here.
@@ -53,6 +55,7 @@ var statusCodes = []struct {
 	{fsm.ErrNotEmpty, codes.FailedPrecondition},
 	{errOld, codes.FailedPrecondition},
 	{errShort, codes.FailedPrecondition},
+	{errKnowsNoClones, codes.FailedPrecondition},
 	{errFull, codes.ResourceExhausted},
 	{errHeld, codes.Unavailable},
 	{errTooFew, codes.Unavailable},
@@ -64,6 +67,8 @@ var statusCodes = []struct {
 	{fsm.ErrUnknownSnapshot, codes.NotFound},
 	{fsm.ErrProtected, codes.FailedPrecondition},
 	{fsm.ErrTooMany, codes.FailedPrecondition},
+	{fsm.ErrCloned, codes.FailedPrecondition},
+	{fsm.ErrTooDeep, codes.FailedPrecondition},
 	{fsm.ErrUnsettled, codes.Unavailable},
 	{snapshots.ErrBusy, codes.Unavailable},
 	{snapshots.ErrChanged, codes.Unavailable},

@@ -27,7 +27,15 @@ func (l *Leader) Open(ctx context.Context, in *metapb.OpenRequest) (*metapb.Open
 	if isSuccessor(in.Client.GetId()) {
 		return nil, Status(invalid("client %x: recovery's own name", in.Client.Id))
 	}
-	return l.open(ctx, in, func(*fsm.File) error { return nil })
+	return l.open(ctx, in, func(f *fsm.File) error { return readable(f, in.Over) })
+}
+
+// readable refuses a file over a snapshot to a client that knows nothing of that.
+func readable(f *fsm.File, over bool) error {
+	if f.Over != nil && !over {
+		return fmt.Errorf("%s: %w", f.Path, errKnowsNoClones)
+	}
+	return nil
 }
 
 // open gives the lease if judge has nothing against it.

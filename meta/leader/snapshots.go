@@ -55,15 +55,16 @@ func snapshotStatus(err error) error {
 	return s.Err()
 }
 
-func snapshotOut(s *fsmpb.Snapshot, path string, current bool) *metapb.Snapshot {
+func snapshotOut(v *fsm.View, s *fsmpb.Snapshot, path string, current []byte) *metapb.Snapshot {
 	return &metapb.Snapshot{Id: s.Id, File: s.File, Path: path, Layer: s.Layer, Parent: s.Parent, Name: s.Name, Description: s.Description,
-		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Current: current}
+		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Current: bytes.Equal(s.Id, current), Clones: v.Clones(s)}
 }
 
-// chainOut describes the snapshots of one file, oldest first; what the file has now began with the last.
-func chainOut(all []*fsmpb.Snapshot, path string) (out []*metapb.Snapshot) {
-	for i, s := range all {
-		out = append(out, snapshotOut(s, path, i == len(all)-1))
+// snapshotsOut describes the snapshots of one volume, oldest first.
+func snapshotsOut(v *fsm.View, f *fsm.File) (out []*metapb.Snapshot) {
+	current := v.Current(f.ID)
+	for _, s := range v.Snapshots(f.ID) {
+		out = append(out, snapshotOut(v, s, f.Path, current))
 	}
 	return out
 }
@@ -74,8 +75,7 @@ func describe(v *fsm.View, s *fsmpb.Snapshot) (*metapb.Snapshot, *fsm.File, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	all := v.Snapshots(s.File)
-	return snapshotOut(s, f.Path, len(all) > 0 && bytes.Equal(all[len(all)-1].Id, s.Id)), f, nil
+	return snapshotOut(v, s, f.Path, v.Current(f.ID)), f, nil
 }
 
 // Hold notes that a holder holds the writes of a file back.
@@ -122,41 +122,34 @@ func (l *Leader) ListSnapshots(_ context.Context, in *metapb.ListSnapshotsReques
 		}
 		f, err := v.Lookup(in.Path)
 		if err == nil {
-			out.Snapshots = chainOut(v.Snapshots(f.ID), f.Path)
+			out.Snapshots = snapshotsOut(v, f)
 		}
 		return err
 	})
 	return out, Status(err)
 }
 
+// listAll lists by volume, in the order of their oldest.
 func listAll(v *fsm.View, out *metapb.ListSnapshotsReply) error {
-	var chain []*fsmpb.Snapshot
-	flush := func() error {
-		if len(chain) == 0 {
-			return nil
-		}
-		f, err := v.File(chain[0].File)
-		if err == nil {
-			out.Snapshots = append(out.Snapshots, chainOut(chain, f.Path)...)
-		}
-		chain = nil
-		return err
-	}
-	var err error
+	var volumes []uint64
+	seen := map[uint64]bool{}
 	v.AllSnapshots(func(s *fsmpb.Snapshot) bool {
-		if s.Deleting {
-			return true
+		if volume := v.VolumeOf(s.File); !s.Deleting && !seen[volume] {
+			seen[volume] = true
+			volumes = append(volumes, volume)
 		}
-		if len(chain) > 0 && chain[0].File != s.File {
-			err = flush()
-		}
-		chain = append(chain, s)
-		if len(out.Snapshots)+len(chain) > maxList {
-			err = fmt.Errorf("more than %d snapshots: name a volume: %w", maxList, fsm.ErrInvalid)
-		}
-		return err == nil
+		return true
 	})
-	return errors.Join(err, flush())
+	for _, id := range volumes {
+		f, err := v.File(id)
+		if err != nil {
+			return err
+		}
+		if out.Snapshots = append(out.Snapshots, snapshotsOut(v, f)...); len(out.Snapshots) > maxList {
+			return fmt.Errorf("more than %d snapshots: name a volume: %w", maxList, fsm.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // DeleteSnapshot has a snapshot seen no more; its layer is merged into the next one (package fold).
@@ -196,6 +189,9 @@ func (l *Leader) OpenSnapshot(ctx context.Context, in *metapb.OpenSnapshotReques
 			return err
 		}
 		described, f, err := describe(v, s)
+		if err == nil {
+			err = readable(f, in.Over)
+		}
 		if err != nil {
 			return err
 		}
@@ -206,12 +202,20 @@ func (l *Leader) OpenSnapshot(ctx context.Context, in *metapb.OpenSnapshotReques
 }
 
 func findSnapshot(v *fsm.View, in *metapb.OpenSnapshotRequest) (*fsmpb.Snapshot, error) {
-	if len(in.Id) > 0 {
+	switch {
+	case in.Child != 0:
+		return v.BaseOf(in.Child, in.Id)
+	case len(in.Id) > 0:
 		return v.Snapshot(in.Id)
 	}
-	f, err := v.Lookup(in.Path)
+	return snapshotAt(v, in.Path, in.Name)
+}
+
+// snapshotAt finds a volume's snapshot by its name, or its UUID's text.
+func snapshotAt(v *fsm.View, path, name string) (*fsmpb.Snapshot, error) {
+	f, err := v.Lookup(path)
 	if err != nil {
 		return nil, err
 	}
-	return v.NamedSnapshot(f.ID, in.Name)
+	return v.NamedSnapshot(f.ID, name)
 }

@@ -54,6 +54,12 @@ func newHolder(t *testing.T, c *metatest.Cluster, letter byte, path string) *hol
 	if path != "/f" {
 		c.Create(path, 3, 2)
 	}
+	return newHolderOf(t, c, letter, path)
+}
+
+// newHolderOf does so for a file that is there.
+func newHolderOf(t *testing.T, c *metatest.Cluster, letter byte, path string) *holder {
+	t.Helper()
 	h := &holder{Volume: c.Client(letter, 1).Open(path), c: c}
 	h.Settle()
 	var ctx context.Context

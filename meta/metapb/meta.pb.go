@@ -1071,11 +1071,13 @@ func (x *Client) GetHost() string {
 	return ""
 }
 
+// over: the client reads from FileInfo.over what the file lacks. Others are refused files that are over a snapshot: they would see zeros there.
 type OpenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
 	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	ReadOnly      bool                   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Over          bool                   `protobuf:"varint,4,opt,name=over,proto3" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1127,6 +1129,13 @@ func (x *OpenRequest) GetPath() string {
 func (x *OpenRequest) GetReadOnly() bool {
 	if x != nil {
 		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *OpenRequest) GetOver() bool {
+	if x != nil {
+		return x.Over
 	}
 	return false
 }
@@ -3100,13 +3109,14 @@ func (x *ProtectSnapshotReply) GetSnapshot() *Snapshot {
 	return nil
 }
 
-// With child, a file that is over the snapshot: it is opened then even if it is being deleted.
+// With child, a file that is over the snapshot: it is opened then even if it is being deleted. over: as in OpenRequest.
 type OpenSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Id            []byte                 `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
 	Child         uint64                 `protobuf:"varint,4,opt,name=child,proto3" json:"child,omitempty"`
+	Over          bool                   `protobuf:"varint,5,opt,name=over,proto3" json:"over,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3167,6 +3177,13 @@ func (x *OpenSnapshotRequest) GetChild() uint64 {
 		return x.Child
 	}
 	return 0
+}
+
+func (x *OpenSnapshotRequest) GetOver() bool {
+	if x != nil {
+		return x.Over
+	}
+	return false
 }
 
 type OpenSnapshotReply struct {
@@ -7304,11 +7321,12 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06Client\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
-	"\x04host\x18\x03 \x01(\tR\x04host\"p\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\"\x84\x01\n" +
 	"\vOpenRequest\x120\n" +
 	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1b\n" +
-	"\tread_only\x18\x03 \x01(\bR\breadOnly\"\xa0\x01\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\x12\x12\n" +
+	"\x04over\x18\x04 \x01(\bR\x04over\"\xa0\x01\n" +
 	"\tOpenReply\x12.\n" +
 	"\x04file\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x19\n" +
@@ -7466,12 +7484,13 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1c\n" +
 	"\tprotected\x18\x02 \x01(\bR\tprotected\"N\n" +
 	"\x14ProtectSnapshotReply\x126\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\"c\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\"w\n" +
 	"\x13OpenSnapshotRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x03 \x01(\fR\x02id\x12\x14\n" +
-	"\x05child\x18\x04 \x01(\x04R\x05child\"\xaf\x01\n" +
+	"\x05child\x18\x04 \x01(\x04R\x05child\x12\x12\n" +
+	"\x04over\x18\x05 \x01(\bR\x04over\"\xaf\x01\n" +
 	"\x11OpenSnapshotReply\x126\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x1a.pstorage.meta.v1.SnapshotR\bsnapshot\x12.\n" +
 	"\x04file\x18\x02 \x01(\v2\x1a.pstorage.meta.v1.FileInfoR\x04file\x122\n" +

@@ -33,7 +33,7 @@ type Volume struct {
 
 // TryOpen opens a file once.
 func (c *Client) TryOpen(path string) (*Volume, error) {
-	r, err := c.c.Leader().Open(context.Background(), &metapb.OpenRequest{Client: c.ID, Path: path})
+	r, err := c.c.Leader().Open(context.Background(), &metapb.OpenRequest{Client: c.ID, Path: path, Over: true})
 	if err != nil {
 		return nil, err
 	}
