@@ -16,17 +16,10 @@ var ErrNotComparable = errors.New("not an older snapshot of the same volume")
 // errMerged: one of the layers that were asked about was merged into another.
 var errMerged = errors.New("a layer was merged")
 
-// Change is a range of a snapshot's bytes, all of which were written since another snapshot was taken, or none.
-type Change struct {
-	Offset, Length int64
-	Changed        bool
-	Zero           bool // it changed, and reads as zeros
-}
-
 // Changed describes the range by what was written since an older snapshot of the same file was taken, as at most so many changes, in order and without gaps. It is the layers above
 // that one up to this that tell, by block: one is never unchanged if it differs, and what was written with the data that it had has changed. No snapshot deleted between, below or above makes a
 // difference; once since itself is deleted its layer is a part of those above, and ErrSnapshotDeleted names it.
-func (s *Snapshot) Changed(ctx context.Context, since *Snapshot, offset, length int64, most int) ([]Change, error) {
+func (s *Snapshot) Changed(ctx context.Context, since *Snapshot, offset, length int64, most int) ([]block.Change, error) {
 	length = min(length, s.size-offset)
 	switch {
 	case offset < 0 || length <= 0 || most < 1:
@@ -53,7 +46,7 @@ func (s *Snapshot) Changed(ctx context.Context, since *Snapshot, offset, length 
 
 // changeList gathers runs that are alike.
 type changeList struct {
-	list []Change
+	list []block.Change
 	most int
 	full bool
 }
@@ -62,7 +55,7 @@ func (c *changeList) add(offset, length int64, changed, zero bool) {
 	if k := len(c.list) - 1; k >= 0 && c.list[k].Changed == changed && c.list[k].Zero == zero {
 		c.list[k].Length += length
 	} else if c.full = len(c.list) == c.most; !c.full {
-		c.list = append(c.list, Change{offset, length, changed, zero})
+		c.list = append(c.list, block.Change{Offset: offset, Length: length, Changed: changed, Zero: zero})
 	}
 }
 

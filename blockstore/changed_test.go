@@ -65,27 +65,32 @@ func (k *cluster) endScene(v *Volume, all [3]*Snapshot) {
 	k.endAll(v, all[0])
 }
 
+// is is a change.
+func is(offset, length int64, changed, zero bool) block.Change {
+	return block.Change{Offset: offset, Length: length, Changed: changed, Zero: zero}
+}
+
 func TestChangesBetweenSnapshots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newCluster(4, testSize, 3, 1)
 		v, s := changedScene(t, k)
 		defer k.endScene(v, s)
 		const b, far = block.Size, 3*testChunk + 2*block.Size
-		second := []Change{{0, b, true, false}, {b, 4 * b, false, false}, {5 * b, b, true, true}, {6 * b, far - 6*b, false, false}, {far, b, true, false},
-			{far + b, testSize - far - b, false, false}}
+		second := []block.Change{is(0, b, true, false), is(b, 4*b, false, false), is(5*b, b, true, true), is(6*b, far-6*b, false, false), is(far, b, true, false),
+			is(far+b, testSize-far-b, false, false)}
 		for _, c := range []struct {
 			newer, older   int
 			offset, length int64
 			most           int
-			want           []Change
+			want           []block.Change
 		}{
 			{1, 0, 0, testSize, 99, second},
 			{1, 0, 0, 2 * testSize, 99, second},
 			{1, 0, 0, testSize, 3, second[:3]},
-			{1, 0, b + 512, 1024, 9, []Change{{b + 512, 1024, false, false}}},
-			{1, 0, far + 512, b, 9, []Change{{far + 512, b - 512, true, false}, {far + b, 512, false, false}}},
-			{2, 1, 0, 4 * b, 9, []Change{{0, b, true, false}, {b, b, false, false}, {2 * b, b, true, false}, {3 * b, b, false, false}}},
-			{2, 0, 0, 7 * b, 9, []Change{{0, b, true, false}, {b, b, false, false}, {2 * b, b, true, false}, {3 * b, 2 * b, false, false}, {5 * b, b, true, true}, {6 * b, b, false, false}}},
+			{1, 0, b + 512, 1024, 9, []block.Change{is(b+512, 1024, false, false)}},
+			{1, 0, far + 512, b, 9, []block.Change{is(far+512, b-512, true, false), is(far+b, 512, false, false)}},
+			{2, 1, 0, 4 * b, 9, []block.Change{is(0, b, true, false), is(b, b, false, false), is(2*b, b, true, false), is(3*b, b, false, false)}},
+			{2, 0, 0, 7 * b, 9, []block.Change{is(0, b, true, false), is(b, b, false, false), is(2*b, b, true, false), is(3*b, 2*b, false, false), is(5*b, b, true, true), is(6*b, b, false, false)}},
 		} {
 			got, err := s[c.newer].Changed(context.Background(), s[c.older], c.offset, c.length, c.most)
 			if err != nil || !slices.Equal(got, c.want) {

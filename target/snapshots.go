@@ -54,6 +54,8 @@ func snapshotInfo(name string, size int64, id []byte) (block.VolumeInfo, error) 
 type snapshot interface {
 	block.Device
 	ID() [16]byte
+	// changed tells what was written since an older one was taken.
+	changed(ctx context.Context, since snapshot, offset, length int64, most int) ([]block.Change, error)
 }
 
 // openFrozen opens the entry's snapshot.

@@ -30,6 +30,11 @@ type frozenDevice struct{ *device }
 
 func (frozenDevice) ID() [16]byte { return [16]byte{15: 7} }
 
+// changed: all of it, if the older one is another.
+func (d frozenDevice) changed(_ context.Context, since snapshot, offset, length int64, _ int) ([]block.Change, error) {
+	return []block.Change{{Offset: offset, Length: length, Changed: since.(frozenDevice).device != d.device}}, nil
+}
+
 func withSnapshots(c *cluster) (v *Volumes, opened *[]*device) {
 	v, opened = newVolumes(c, c.open), new([]*device)
 	v.openSnapshot = func(ctx context.Context, path, name string) (snapshot, error) {

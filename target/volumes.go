@@ -59,7 +59,7 @@ func NewVolumes(client *blockstore.Client, meta metapb.MetaClient) *Volumes {
 		if err != nil {
 			return nil, err
 		}
-		return s, nil
+		return stored{s}, nil
 	}
 	return v
 }

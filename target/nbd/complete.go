@@ -83,7 +83,10 @@ func putSimple(b []byte, code errno, cookie uint64) {
 	binary.BigEndian.PutUint64(b[8:], cookie)
 }
 
-// putChunk begins b, the only chunk of a structured or extended reply, and returns the place of its payload.
+// clearDone makes a chunk one that others follow.
+func clearDone(b []byte) { binary.BigEndian.PutUint16(b[4:], 0) }
+
+// putChunk begins b, the only, or last, chunk of a structured or extended reply, and returns the place of its payload.
 func (t terms) putChunk(b []byte, kind uint16, h *header) (payload []byte) {
 	payload = b[t.chunkSize():]
 	binary.BigEndian.PutUint16(b[4:], replyFlagDone)

@@ -16,6 +16,7 @@ type conn struct {
 	server  *Server
 	export  *export
 	device  block.Device
+	about   []metaContext
 	link    link
 	account *account
 	ctx     context.Context

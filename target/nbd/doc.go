@@ -1,5 +1,6 @@
 // Package nbd serves the volumes of a catalog over the Network Block Device protocol: fixed newstyle negotiation, simple
-// and structured replies, extended headers, TLS, the base:allocation metadata context. The standard is doc/proto.md of the NBD
+// and structured replies, extended headers, TLS, metadata contexts: base:allocation, and what has
+// changed since older states of an export, where the catalog knows such (block.Historian). The standard is doc/proto.md of the NBD
 // project, for extended headers that of its branch extension-ext-header; the names here are its names.
 //
 // # Format (big endian)

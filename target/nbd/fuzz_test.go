@@ -34,6 +34,8 @@ func FuzzNegotiation(f *testing.F) {
 	add(3, encodeOption(optExtendedHeaders, []byte("x")), encodeOption(optExtendedHeaders, nil), encodeOption(optExportName, []byte("demo")))
 	add(1, encodeOption(optList, nil), encodeOption(optExportName, []byte("fixed")))
 	add(3, encodeOption(optListMetaContext, queriesFor("demo", "base:", "x:y")), encodeOption(optAbort, []byte("bye")))
+	add(3, encodeOption(optStructuredReply, nil), encodeOption(optListMetaContext, queriesFor("demo")), encodeOption(optSetMetaContext,
+		queriesFor("demo", "qemu:dirty-bitmap:one", "pstorage:changed:two", "qemu:dirty-bitmap:")), encodeOption(optGo, infoFor("demo")))
 	add(3, encodeOption(999, make([]byte, 70000)), encodeOption(optInfo, infoFor("nope", 1, 2, 3)))
 	add(3, encodeOption(optReplace, bytes.Repeat([]byte("id"), 8)), encodeOption(optReplace, make([]byte, 33)), encodeOption(optReplace, make([]byte, 48)),
 		encodeOption(optGo, infoFor("demo")))
@@ -41,7 +43,8 @@ func FuzzNegotiation(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, mode uint8) {
 		s := newShelf().add("demo", m, false).add("fixed", m, true)
 		client := &script{Reader: bytes.NewReader(in)}
-		n := &negotiation{catalog: s, stream: client, ctx: context.Background(), claims: &claims{server: New(Config{Catalog: s})}}
+		older := &archive{shelf: s}
+		n := &negotiation{catalog: older, stream: client, ctx: context.Background(), claims: &claims{server: New(Config{Catalog: s})}}
 		n.mode = TLSMode(mode % 3)
 		n.upgrade = func(context.Context) (io.ReadWriter, error) { return client, nil }
 		a, err := n.run()
@@ -49,7 +52,10 @@ func FuzzNegotiation(f *testing.F) {
 			t.Fatalf("agreement %v with error %v", a, err)
 		}
 		if a != nil {
-			_ = a.device.Close()
+			_ = a.close()
+		}
+		if still := older.opened.Load(); still != 0 {
+			t.Fatalf("%d older states are open", still)
 		}
 		if s.opened != len(s.closed) {
 			t.Fatalf("%d devices opened, %d closed", s.opened, len(s.closed))
@@ -74,14 +80,14 @@ func checkReplies(t *testing.T, b []byte) {
 
 func FuzzRequests(f *testing.F) {
 	data := make([]byte, 80<<10)
-	filter := append(binary.BigEndian.AppendUint64(nil, 4096), 0, 0, 0, contextAllocationID)
+	filter := append(binary.BigEndian.AppendUint64(nil, 4096), 0, 0, 0, 1)
 	for kind := range uint8(3) {
 		encode := kindOfFuzz(kind).encode
 		f.Add(encode(header{cmd: cmdRead, offset: 512, length: 4096}, nil), kind, uint16(10))
 		f.Add(encode(header{cmd: cmdWrite, length: 80 << 10}, data), kind, uint16(9000))
 		f.Add(append(encode(header{cmd: cmdWrite, length: 3}, data[:3]), encode(header{cmd: cmdBlockStatus, length: 1 << 20}, nil)...), kind, uint16(1))
 		f.Add(encode(header{cmd: cmdWriteZeroes, flags: 3, length: 1 << 31}, nil), kind, uint16(0))
-		f.Add(append(encode(header{cmd: cmdBlockStatus, length: filterSize}, filter), encode(header{cmd: cmdCache, length: 1 << 20}, nil)...), kind, uint16(40))
+		f.Add(append(encode(header{cmd: cmdBlockStatus, length: filterSize + 4}, filter), encode(header{cmd: cmdCache, length: 1 << 20}, nil)...), kind, uint16(40))
 		f.Add(encode(header{cmd: cmdTrim, offset: 1 << 63, length: 1 << 63}, nil), kind, uint16(3))
 	}
 	server := New(Config{Catalog: newShelf()})
@@ -90,6 +96,7 @@ func FuzzRequests(f *testing.F) {
 		l := newReel(frames(in, int(split)))
 		l.keep = true
 		c := newConn(server, server.export("demo"), terms, block.NewMemory(1<<20), l)
+		c.about = []metaContext{{name: contextAllocation}}[:terms.contexts]
 		if err := c.serve(); err != nil && !errors.Is(err, errProtocol) {
 			t.Fatal(err)
 		}
@@ -109,7 +116,7 @@ func FuzzRequests(f *testing.F) {
 
 // kindOfFuzz makes terms of a number: simple, structured, extended.
 func kindOfFuzz(kind uint8) terms {
-	return terms{structured: kind%3 > 0, extended: kind%3 == 2, allocation: kind%3 > 0}
+	return terms{structured: kind%3 > 0, extended: kind%3 == 2, contexts: min(1, int(kind%3))}
 }
 
 func checkExtended(t *testing.T, b []byte) {

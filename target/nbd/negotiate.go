@@ -3,6 +3,7 @@ package nbd
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -19,6 +20,7 @@ type negotiation struct {
 
 	noZeroes bool
 	claims   *claims
+	history  map[string][]string // older states, of exports that were asked about
 	security
 	agreed
 }
@@ -27,17 +29,23 @@ type negotiation struct {
 type agreed struct {
 	structured bool
 	extended   bool
-	contextOf  string // the export base:allocation was selected for
-	selected   bool
+	contextOf  string // the export that contexts were selected for
+	selected   []metaContext
 }
 
 // agreement is what a negotiation ended with.
 type agreement struct {
 	terms
-	secure *tlsLink // nil: not encrypted
-	claims *claims
-	device block.Device
-	info   block.VolumeInfo
+	secure   *tlsLink // nil: not encrypted
+	claims   *claims
+	device   block.Device
+	info     block.VolumeInfo
+	contexts []metaContext
+}
+
+// close gives up the export.
+func (a *agreement) close() error {
+	return errors.Join(closeContexts(a.contexts), a.device.Close())
 }
 
 // run negotiates until the client enters transmission, gives up (errAbort) or fails.
@@ -98,7 +106,7 @@ func (n *negotiation) next() (*agreement, error) {
 		}
 	}
 	if err != nil && a != nil {
-		_ = a.device.Close()
+		_ = a.close()
 		a = nil
 	}
 	return a, err
@@ -125,7 +133,7 @@ func (n *negotiation) answer(data []byte) (*agreement, error) {
 	case optExtendedHeaders:
 		n.extendedHeaders(data)
 	case optListMetaContext:
-		n.listContexts(data)
+		return nil, n.listContexts(data)
 	case optSetMetaContext:
 		n.setContexts(data)
 	case optReplace:

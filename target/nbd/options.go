@@ -71,16 +71,21 @@ func (n *negotiation) open(name string) (*agreement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agreement{terms: n.termsOf(name, info), device: device, info: info}, nil
+	a := &agreement{terms: n.termsOf(name, info), device: device, info: info}
+	if a.terms.contexts > 0 {
+		if a.contexts, err = n.openContexts(); err != nil {
+			return nil, errors.Join(err, device.Close())
+		}
+	}
+	return a, nil
 }
 
 func (n *negotiation) termsOf(name string, v block.VolumeInfo) terms {
-	return terms{
-		structured: n.structured,
-		extended:   n.extended,
-		allocation: n.structured && n.selected && n.contextOf == name,
-		readOnly:   v.ReadOnly,
+	t := terms{structured: n.structured, extended: n.extended, readOnly: v.ReadOnly}
+	if n.structured && n.contextOf == name {
+		t.contexts = len(n.selected)
 	}
+	return t
 }
 
 func (n *negotiation) lookup(name string) (block.VolumeInfo, error) {
@@ -215,7 +220,7 @@ func transmissionFlags(t terms) uint16 {
 	if t.structured {
 		f |= flagSendDF
 	}
-	if t.extended && t.allocation {
+	if t.extended && t.contexts > 0 {
 		f |= flagStatusPayload
 	}
 	return f

@@ -71,14 +71,15 @@ func (c *conn) parse(h *header) (more bool, err error) {
 	if refusal == nil && have < int(h.payload) && h.payload < bigPayload {
 		return false, nil
 	}
+	asked := allContexts
 	if h.cmd == cmdBlockStatus && refusal == nil && h.payload > 0 {
-		refusal = validateFilter(h, c.in.data[c.r+c.requestSize():], c.size)
+		asked, refusal = c.validateFilter(h, c.in.data[c.r+c.requestSize():], c.size)
 	}
 	r, err := c.request()
 	if err != nil {
 		return false, err
 	}
-	r.header, r.started = *h, c.now
+	r.header, r.started, r.asked = *h, c.now, asked
 	r.operation()
 	c.r += c.requestSize()
 	switch {

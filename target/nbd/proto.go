@@ -107,10 +107,18 @@ const (
 
 // Block status of base:allocation.
 const (
-	contextAllocation   = "base:allocation"
-	contextAllocationID = 1
-	stateHole           = 1 << 0
-	stateZero           = 1 << 1
+	contextAllocation = "base:allocation"
+	stateHole         = 1 << 0
+	stateZero         = 1 << 1
+)
+
+// Block status of what has changed since an older state of the export, which the rest of the context's name names: QEMU's name for such, and this project's
+// own, which also tells what of that reads as zeros.
+const (
+	contextBitmap       = "qemu:dirty-bitmap:"
+	contextChanged      = "pstorage:changed:"
+	stateChanged        = 1 << 0
+	stateChangedToZeros = 1 << 1 // with stateChanged
 )
 
 // Sizes of what is on the wire.
@@ -120,7 +128,7 @@ const (
 	structuredSize  = 20
 	extendedSize    = 32 // of requests and replies
 	offsetSize      = 8  // that the data of a read begin with, structured
-	filterSize      = 12 // of a BLOCK_STATUS for one context: effect length, number of the context
+	filterSize      = 8  // of the payload of a BLOCK_STATUS, which is its range's length, before 4 for each context
 	optionSize      = 16
 	optionReplySize = 20
 	maxString       = 4096 // of names and messages

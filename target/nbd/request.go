@@ -47,20 +47,28 @@ func (h *header) begin(b []byte) {
 	h.offset = binary.BigEndian.Uint64(b[16:])
 }
 
-// parseFilter decodes the payload of a BLOCK_STATUS, filterSize bytes: its range's length, and the context it is about.
-func (h *header) parseFilter(b []byte) (context uint32) {
+// parseFilter decodes the payload of a BLOCK_STATUS: its range's length, and the contexts it is about, of so many.
+func (h *header) parseFilter(b []byte, contexts int) (asked contextSet, ok bool) {
 	h.length = binary.BigEndian.Uint64(b)
-	return binary.BigEndian.Uint32(b[8:])
+	for b = b[filterSize:]; len(b) >= 4; b = b[4:] {
+		id := binary.BigEndian.Uint32(b)
+		if id == 0 || id > uint32(contexts) || asked.has(int(id-1)) {
+			return 0, false
+		}
+		asked |= 1 << (id - 1)
+	}
+	return asked, true
 }
 
 // request is one command, from its parsing until its reply is queued. Connections reuse theirs.
 type request struct {
 	block.Request
 	header
-	space    *buffer // where the reply goes: header and, of a read, data
-	from, to int     // its place there
-	source   *buffer // that Data is in, of a write
-	started  int64   // when it was read, nanoseconds of the server's clock
+	space    *buffer    // where the reply goes: header and, of a read, data
+	from, to int        // its place there
+	source   *buffer    // that Data is in, of a write
+	asked    contextSet // of a BLOCK_STATUS
+	started  int64      // when it was read, nanoseconds of the server's clock
 }
 
 // operation fills the device's part of the request from the header.

@@ -181,7 +181,7 @@ func (s *Server) negotiate(nc net.Conn, mine *claims) (*agreement, error) {
 	}
 	a.secure, a.claims = secure, mine
 	if err := nc.SetDeadline(time.Time{}); err != nil {
-		return nil, errors.Join(err, a.device.Close())
+		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }
@@ -200,7 +200,7 @@ func (s *Server) negotiated(nc net.Conn) {
 // transmit serves requests until the connection ends, and gives up the volume.
 func (s *Server) transmit(nc net.Conn, a *agreement, log *slog.Logger) {
 	err := s.serve(nc, a, log)
-	if closeErr := a.device.Close(); closeErr != nil {
+	if closeErr := a.close(); closeErr != nil {
 		log.Warn("nbd: closing the volume", "error", closeErr)
 	}
 	if err != nil {
@@ -216,6 +216,7 @@ func (s *Server) serve(nc net.Conn, a *agreement, log *slog.Logger) error {
 		return err
 	}
 	c := newConn(s, s.export(a.info.Name), a.terms, a.device, l)
+	c.about = a.contexts
 	if !s.addConn(c, a.claims.mine) {
 		c.cancel()
 		return errShutdown

@@ -2,7 +2,6 @@ package nbd
 
 import (
 	"encoding/binary"
-	"math"
 
 	"pstorage/blockstore/block"
 )
@@ -22,53 +21,122 @@ func (t terms) statusLayout() statusLayout {
 	return statusLayout{kind: replyTypeBlockStatus, head: 4, extent: 8}
 }
 
-// status encodes the reply to r.
+// statusRun is a range of one status.
+type statusRun struct {
+	length int64
+	state  uint32
+}
+
+// appendRun adds a range, to the last one if it is alike.
+func appendRun(list []statusRun, length int64, state uint32) []statusRun {
+	if k := len(list) - 1; k >= 0 && list[k].state == state {
+		list[k].length += length
+		return list
+	}
+	return append(list, statusRun{length, state})
+}
+
+// allocationRuns are extents as base:allocation tells them.
+func allocationRuns(extents []block.Extent) []statusRun {
+	list := make([]statusRun, 0, len(extents))
+	for _, e := range extents {
+		var state uint32
+		if !e.Allocated {
+			state |= stateHole
+		}
+		if e.Zero {
+			state |= stateZero
+		}
+		list = appendRun(list, e.Length, state)
+	}
+	return list
+}
+
+// changeRuns are changes as a context for such tells them.
+func changeRuns(changes []block.Change, zeros bool) []statusRun {
+	list := make([]statusRun, 0, len(changes))
+	for _, c := range changes {
+		var state uint32
+		if c.Changed {
+			state |= stateChanged
+		}
+		if c.Zero && zeros {
+			state |= stateChangedToZeros
+		}
+		list = appendRun(list, c.Length, state)
+	}
+	return list
+}
+
+// status encodes the reply to r: a chunk for each context asked for.
 func (c *conn) status(r *request) error {
 	most := maxExtents
 	if r.flags&cmdFlagReqOne != 0 {
 		most = 1
 	}
-	extents, err := c.device.Extents(c.ctx, r.Offset, min(r.Length, maxStatus), most)
+	var told [maxContexts][]statusRun
+	space, last := 0, 0
+	for i := range c.about {
+		if !r.asked.has(i) {
+			continue
+		}
+		list, err := c.about[i].states(c.ctx, c.device, r.Offset, min(r.Length, maxStatus), most)
+		if err != nil {
+			return err
+		}
+		if list = within(list, r.Length); len(list) == 0 || len(list) > most {
+			return block.ErrIO
+		}
+		told[i], last = list, i
+		space += c.statusSize(list)
+	}
+	b, err := c.account.get(c.ctx, space)
 	if err != nil {
 		return err
 	}
-	if len(extents) == 0 || len(extents) > most {
-		return block.ErrIO
+	r.space, r.from, r.to = b, 0, 0
+	for i, list := range told {
+		if list == nil {
+			continue
+		}
+		part := b.data[r.to:][:c.statusSize(list)]
+		if c.putStatus(part, r, uint32(i+1), list); i != last {
+			clearDone(part)
+		}
+		r.to += len(part)
 	}
-	l := c.statusLayout()
-	b, err := c.account.get(c.ctx, c.chunkSize()+l.head+len(extents)*l.extent)
-	if err != nil {
-		return err
-	}
-	r.space, r.from, r.to = b, 0, c.putStatus(b.data, r, extents)
 	return nil
 }
 
-// putStatus encodes extents, which begin at the request's offset; neighbours of one status become one.
-func (t terms) putStatus(b []byte, r *request, extents []block.Extent) int {
+// within cuts off what is beyond a length.
+func within(list []statusRun, length int64) []statusRun {
+	for i := range list {
+		if list[i].length >= length {
+			list[i].length = length
+			return list[:i+1]
+		}
+		length -= list[i].length
+	}
+	return list
+}
+
+// statusSize is how long the chunk of one context is.
+func (t terms) statusSize(list []statusRun) int {
 	l := t.statusLayout()
-	first := t.chunkSize() + l.head
-	n, left := first, r.Length
-	before := uint32(math.MaxUint32) // no status
-	for _, e := range extents {
-		length, state := min(e.Length, left), stateOf(e)
-		if length == 0 {
-			break
-		}
-		left -= length
-		if state == before {
-			n -= l.extent
-			length += l.length(b[n:])
-		}
-		l.put(b[n:], length, state)
-		n, before = n+l.extent, state
-	}
-	head := t.putChunk(b[:n], l.kind, &r.header)
-	binary.BigEndian.PutUint32(head, contextAllocationID)
+	return t.chunkSize() + l.head + len(list)*l.extent
+}
+
+// putStatus encodes the chunk of one context, which begins at the request's offset.
+func (t terms) putStatus(b []byte, r *request, id uint32, list []statusRun) {
+	l := t.statusLayout()
+	head := t.putChunk(b, l.kind, &r.header)
+	binary.BigEndian.PutUint32(head, id)
 	if t.extended {
-		binary.BigEndian.PutUint32(head[4:], uint32((n-first)/l.extent))
+		binary.BigEndian.PutUint32(head[4:], uint32(len(list)))
 	}
-	return n
+	for i, run := range list {
+		l.put(head[l.head+i*l.extent:], run.length, run.state)
+	}
 }
 
 func (l statusLayout) put(b []byte, length int64, state uint32) {
@@ -79,22 +147,4 @@ func (l statusLayout) put(b []byte, length int64, state uint32) {
 	}
 	binary.BigEndian.PutUint32(b, uint32(length))
 	binary.BigEndian.PutUint32(b[4:], state)
-}
-
-func (l statusLayout) length(b []byte) int64 {
-	if l.extent == 16 {
-		return int64(binary.BigEndian.Uint64(b))
-	}
-	return int64(binary.BigEndian.Uint32(b))
-}
-
-func stateOf(e block.Extent) uint32 {
-	var state uint32
-	if !e.Allocated {
-		state |= stateHole
-	}
-	if e.Zero {
-		state |= stateZero
-	}
-	return state
 }

@@ -6,7 +6,7 @@ import "pstorage/blockstore/block"
 type terms struct {
 	structured bool // replies
 	extended   bool // headers; replies are structured then
-	allocation bool // base:allocation may be asked for
+	contexts   int  // how many may be asked for
 	readOnly   bool
 }
 
@@ -69,11 +69,11 @@ func validate(h *header, t terms, size int64) error {
 			return errNoPayload
 		}
 	case cmdBlockStatus:
-		if !t.allocation {
+		if t.contexts == 0 {
 			return errNoContext
 		}
 		if h.flags&cmdFlagPayload != 0 {
-			return validateFilterSize(h)
+			return t.validateFilterSize(h)
 		}
 	}
 	if err := validateRange(h, size); err != nil || h.flags&cmdFlagFastZero == 0 {
@@ -82,20 +82,21 @@ func validate(h *header, t terms, size int64) error {
 	return validateFast(h)
 }
 
-// validateFilterSize: as there is one context only, no other number of contexts than one is right.
-func validateFilterSize(h *header) error {
-	if h.payload != filterSize {
+// validateFilterSize: some of the contexts are named, each once.
+func (t terms) validateFilterSize(h *header) error {
+	if most := filterSize + 4*uint64(t.contexts); h.payload <= filterSize || h.payload > most || h.payload%4 != 0 {
 		return errFilter
 	}
 	return nil
 }
 
-// validateFilter judges a BLOCK_STATUS by its payload, which begins b, and takes its length from there.
-func validateFilter(h *header, b []byte, size int64) error {
-	if h.parseFilter(b) != contextAllocationID {
-		return errFilter
+// validateFilter judges a BLOCK_STATUS by its payload, which begins b, and takes its length and the contexts from there.
+func (t terms) validateFilter(h *header, b []byte, size int64) (asked contextSet, err error) {
+	asked, ok := h.parseFilter(b[:h.payload], t.contexts)
+	if !ok {
+		return 0, errFilter
 	}
-	return validateRange(h, size)
+	return asked, validateRange(h, size)
 }
 
 // validateFast: to zero whole blocks is to note that they are zero; parts of blocks have to be written.
