@@ -23,6 +23,9 @@ type Client struct {
 	ends     atomic.Uint64 // of sessions with chunk servers, so far
 	warner   warner
 
+	parents   parents
+	presences presences
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -46,7 +49,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, meta: cfg.Meta, log: cfg.Logger, base: time.Now(), cluster: cfg.ClusterID,
 		links: map[uint32]*link{}, known: map[uint32]*metapb.Server{}, volumes: map[*Volume]struct{}{},
-		orders: map[ordered]bool{}}
+		orders: map[ordered]bool{}, parents: parents{opening: newTurn(), open: map[[16]byte]*parent{}}}
 	c.me = &metapb.Client{Id: cfg.Identity.ID[:], Incarnation: cfg.Identity.Incarnation, Host: cfg.Host}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Registry != nil {

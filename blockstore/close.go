@@ -30,11 +30,13 @@ func (v *Volume) close() error {
 		clean = (err == nil || errors.Is(err, block.ErrLostWrites)) && v.settleAll(ctx)
 	}
 	v.shut.Store(true)
+	v.filler.cancel()
 	for !v.drain(v.shortly()) { // calls under way end by their deadline
 		v.abandon(block.ErrClosed)
 	}
 	v.cancel()
 	v.wg.Wait()
+	v.leaveUnder()
 	if !v.lease.lost.Load() && !v.giveUp(context.Background(), clean) {
 		clean = false
 	}

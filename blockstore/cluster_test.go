@@ -12,11 +12,13 @@ import (
 	"pstorage/blockstore/block"
 	"pstorage/blockstore/blocktest"
 	"pstorage/cs/wire"
+	"pstorage/meta/metapb"
 )
 
 // cluster is a metadata server and chunk servers in memory.
 type cluster struct {
 	meta    *fakeMeta
+	tree    *fakeTree // in place of meta, where there are several files
 	servers []*fakeServer
 	clients uint64
 	cut     sync.Map // [2]uint64{incarnation, server} that cannot connect
@@ -49,7 +51,11 @@ func (k *cluster) dialer(incarnation uint64) Dialer {
 func (k *cluster) client(t testing.TB) *Client {
 	k.clients++
 	id := Identity{ID: [16]byte{byte(k.clients)}, Incarnation: k.clients}
-	c, err := New(Config{Meta: k.meta, Identity: id, Dial: k.dialer(k.clients), Logger: testLogger(t)})
+	var meta metapb.MetaClient = k.meta
+	if k.tree != nil {
+		meta = k.tree
+	}
+	c, err := New(Config{Meta: meta, Identity: id, Dial: k.dialer(k.clients), Logger: testLogger(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,7 @@ func (k *cluster) differences() error {
 		for _, id := range c.Insync {
 			s := k.meta.server(id)
 			s.mu.Lock()
-			r := s.replica(i)
+			r := k.meta.replica(s, i)
 			if first == nil {
 				first = r
 			} else if err := first.differs(r); err != nil {

@@ -7,12 +7,12 @@ import (
 	"pstorage/blockstore/block"
 )
 
-// compareAndWrite holds the range against everything else, reads, compares and writes. It is rare, so it has a goroutine of its own. The
-// chunks of a range that crosses a border are locked in their order, so that two never wait for each other.
-func (v *Volume) compareAndWrite(r *block.Request) {
+// alone serves a request that changes data with its range held against everything else: it reads before it writes. That is rare, so it has a goroutine of its
+// own. The chunks of a range that crosses a border are locked in their order, so that two never wait for each other.
+func (v *Volume) alone(r *block.Request, serve func(*block.Request) error) {
 	start := v.c.now()
 	locks := v.lockRange(r.Offset, r.Length)
-	r.Err = v.compareHeld(r)
+	r.Err = serve(r)
 	v.unlockRange(locks)
 	if r.Err != nil {
 		v.metrics.failed(r)
@@ -34,9 +34,7 @@ func (v *Volume) compareHeld(r *block.Request) error {
 		r.Miscompare = block.Mismatch(have.Data, r.Compare)
 		return v.named(fmt.Errorf("at %d: %w", r.Offset+int64(r.Miscompare), block.ErrMiscompare))
 	}
-	write := &block.Request{Op: block.Write, Flags: r.Flags, Offset: r.Offset, Length: r.Length, Data: r.Data}
-	v.runHeld(write)
-	return write.Err
+	return v.changeHeld(&block.Request{Op: block.Write, Flags: r.Flags, Offset: r.Offset, Length: r.Length, Data: r.Data})
 }
 
 // runHeld does a request of the volume's own within a range that is held.

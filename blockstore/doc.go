@@ -18,6 +18,10 @@
 //   - A layer begins with no write under way, with every write of those before on stable storage wherever it is, and with no replicas to be made equal: from when the
 //     holder tells the metadata servers that this is so until they answer, nothing changes data (R11; hold.go). A call has the layer that is the volume's
 //     when it is issued, and as no write is under way when that changes, none is sent again in a later one.
+//   - Of a clone, a block that is absent in all layers of its file shows what the snapshot under it does, at the moment when a chunk server says that it is absent: the piece holds its
+//     range until both are read. No chunk server of a clone's is sent a part of a block to write or to zero, nor is a chunk taken for empty where what is under it may show.
+//   - What is under a clone is given up when the metadata servers have said that they have forgotten it, and asked for that only when all it shows is in the clone's own
+//     layers, on stable storage.
 //   - A chunk is settled only while no write to it is under way, and none may start meanwhile (R5open).
 //
 // The hot path. Submit cuts requests into pieces (a chunk, at most wire.MaxData) and gives each to its chunk, which issues it, queues it
@@ -35,12 +39,18 @@
 // is still. Before that the holder gives up by itself when it takes too long. Repairs go on meanwhile: a chunk gets another map, is raised, is rebuilt, which
 // has nothing to do with layers; making replicas equal has, and keeps the layer from changing. Several orders hold the volume together.
 //
+// Clones. A file may stand over a snapshot (under.go), which may be one of a clone. Snapshots that files here stand over are opened once and shared. For each, the client keeps which blocks
+// it has itself (presence.go): that never changes, so a request goes straight to the snapshot that has the block. A read's answer says which blocks the file has not; the piece goes to the filler,
+// as no goroutine that completes calls may wait (fill.go). What changes parts of blocks locks them, reads them and writes them whole (partial.go). Flattening copies blocks as a compare-and-write would
+// write them, a unit at a time (flatten.go).
+//
 // Goroutines:
 //
 //   - per Client: the lease renewer; one that takes orders, and one for each volume and order while it is carried out; one for each chunk server, which dials, watches the deadline of calls and dials again;
 //   - per Volume: repairs (the only one to change maps but for the allocator, which brings maps of new chunks), the allocator, the settler;
-//   - one for each compare-and-write under way, and a few while chunks are reconciled.
+//   - one for each compare-and-write under way, and for each write to parts of a clone's blocks, at most mostFills that read what is under a clone, one that flattens it, and a few while chunks are reconciled.
 //
-// Locks, in their order: gate.layers; flusher.mu; chunkState.mu; then one of Volume.setsMu, allocator.mu, Volume.serversMu; Client.mu; link.mu. No lock is
-// held while calls are sent or requests completed, as either may call back, but gate.layers. gate.mu, Volume.pausedMu, chunkTable.mu and that of the watchers of losses are taken alone.
+// Locks, in their order: gate.layers; flusher.mu; chunkState.mu; then one of Volume.setsMu, allocator.mu, Volume.serversMu, filler.mu; Client.mu; link.mu. No lock is
+// held while calls are sent or requests completed, as either may call back, but gate.layers. gate.mu, Volume.pausedMu, chunkTable.mu, flattener.mu, parents.mu,
+// presences.mu and that of the watchers of losses are taken alone; parents.opening is held while snapshots are opened, and Snapshot.mu before parents.mu.
 package blockstore

@@ -18,11 +18,15 @@ func (v *Volume) Extents(ctx context.Context, offset, length int64, most int) ([
 	if v.closed.Load() {
 		return nil, v.named(block.ErrClosed)
 	}
+	u := v.under.Load()
 	e := extents{most: most}
 	for at, end := offset, offset+length; at < end && !e.full; {
 		in := at & (v.chunkSize() - 1)
 		n := min(end-at, v.chunkSize()-in, wire.MaxSums*block.Size-at%block.Size)
-		if err := v.describe(ctx, &e, at, n); err != nil {
+		if err := v.describe(ctx, &e, at, n, u); err != nil {
+			if u != nil && v.under.Load() == nil { // it was flattened meanwhile
+				return v.Extents(ctx, offset, length, most)
+			}
 			return nil, err
 		}
 		at += n
@@ -46,32 +50,40 @@ func (e *extents) add(offset, length int64, data bool) {
 }
 
 // describe adds the extents of a range within a chunk.
-func (v *Volume) describe(ctx context.Context, e *extents, at, n int64) error {
+func (v *Volume) describe(ctx context.Context, e *extents, at, n int64, u *under) error {
 	if !v.allocated(uint32(at >> v.shift)) {
-		e.add(at, n, false)
-		return nil
+		return u.addExtents(ctx, e, at, n)
 	}
-	codes, err := v.codes(ctx, at, n)
+	codes, err := v.codes(ctx, at, n, false)
 	if err != nil {
 		return err
 	}
-	e.addCodes(at, n, codes)
+	return e.addCodes(ctx, at, n, codes, u)
+}
+
+// addCodes adds n bytes of blocks with these codes; of those that are absent, what is under them.
+func (e *extents) addCodes(ctx context.Context, at, n int64, codes []uint32, u *under) error {
+	for end := at + n; at < end && !e.full; {
+		run := 1
+		for run < len(codes) && kindOfCode(codes[run]) == kindOfCode(codes[0]) {
+			run++
+		}
+		k := min(end-at, int64(run)*block.Size-at%block.Size)
+		if codes[0] != chunk.Absent {
+			e.add(at, k, !chunk.ReadsZero(codes[0]))
+		} else if err := u.addExtents(ctx, e, at, k); err != nil {
+			return err
+		}
+		at, codes = at+k, codes[run:]
+	}
 	return nil
 }
 
-// addCodes adds n bytes of blocks with these codes.
-func (e *extents) addCodes(at, n int64, codes []uint32) {
-	for _, code := range codes {
-		k := min(n, block.Size-at%block.Size)
-		e.add(at, k, !chunk.ReadsZero(code))
-		if at, n = at+k, n-k; e.full {
-			return
-		}
-	}
-}
+// kindOfCode makes one of all sums.
+func kindOfCode(code uint32) uint32 { return min(code, chunk.LeastSum) }
 
-// codes reads the table of a range within a chunk.
-func (v *Volume) codes(ctx context.Context, at, n int64) ([]uint32, error) {
+// codes reads the table of a range within a chunk. held: the range is, by who asks.
+func (v *Volume) codes(ctx context.Context, at, n int64, held bool) ([]uint32, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -81,6 +93,7 @@ func (v *Volume) codes(ctx context.Context, at, n int64) ([]uint32, error) {
 	v.inflight.Add(1)
 	b := v.newBatch()
 	q := v.newRequest(b, r)
+	q.held = held
 	p := v.newPiece(q, v.table.get(uint32(at>>v.shift)), kindTable)
 	p.place32(uint32(in), uint32(n))
 	codes := make([]uint32, p.last-p.first+1)

@@ -34,8 +34,9 @@ func (r *fakeReplica) grow(w *wire.Call) wire.Status {
 		if r.below == nil {
 			r.below = map[uint32]*fakeView{}
 		}
-		r.below[r.top] = &fakeView{maps.Clone(r.blocks), maps.Clone(r.synced), maps.Clone(r.fresh)}
-		r.top = w.Layer
+		for ; r.top < w.Layer; r.top++ {
+			r.below[r.top] = &fakeView{maps.Clone(r.blocks), maps.Clone(r.synced), maps.Clone(r.fresh)}
+		}
 	}
 	return wire.OK
 }
@@ -88,7 +89,7 @@ func (r *fakeReplica) differences(w *wire.Call) wire.Status {
 		code, data := chunk.Zeros, r.seen(w.Layer)[no]
 		if bytes.Equal(data, r.seen(below)[no]) {
 			code = chunk.Absent
-		} else if data != nil {
+		} else if !isZero(data) {
 			code = chunk.BlockSum(w.Chunk, no, data)
 		}
 		w.Codes = append(w.Codes, code)
@@ -117,7 +118,7 @@ func (k *cluster) frozen(layer uint32) (map[uint32]map[uint32][]byte, error) {
 		for _, id := range c.Insync {
 			s := k.meta.server(id)
 			s.mu.Lock()
-			have := maps.Clone(s.replica(i).seen(layer))
+			have := maps.Clone(k.meta.replica(s, i).seen(layer))
 			s.mu.Unlock()
 			if first, is := out[i]; !is {
 				out[i] = have
@@ -195,13 +196,13 @@ func (m *fakeMeta) Orders(ctx context.Context, in *metapb.OrdersRequest, _ ...gr
 		delete(m.orders.streams, s)
 	})
 	for id := range m.orders.pending {
-		s.orders <- order(id)
+		s.orders <- m.order(id)
 	}
 	return s, nil
 }
 
-func order(id string) *metapb.Order {
-	return &metapb.Order{Request: []byte(id), Files: []uint64{fakeFile}}
+func (m *fakeMeta) order(id string) *metapb.Order {
+	return &metapb.Order{Request: []byte(id), Files: []uint64{m.info.Id}}
 }
 
 // newLeader ends all streams, and forgets who has said that it holds.
@@ -224,7 +225,7 @@ func (m *fakeMeta) request(id string) *fakeRequest {
 	}
 	m.orders.pending[id] = r
 	for s := range m.orders.streams {
-		s.orders <- order(id)
+		s.orders <- m.order(id)
 	}
 	time.AfterFunc(fakePatience, func() {
 		m.mu.Lock()
@@ -282,7 +283,7 @@ func (m *fakeMeta) take(id string) (layer uint32, err error) {
 	r := m.request(id)
 	<-r.decided
 	if !r.taken {
-		return 0, fmt.Errorf("the snapshot %s is not taken", id)
+		return 0, fmt.Errorf("the snapshot %q is not taken", id)
 	}
 	return r.layer, nil
 }

@@ -108,7 +108,7 @@ func (m *fakeMeta) Open(_ context.Context, in *metapb.OpenRequest, _ ...grpc.Cal
 
 func (m *fakeMeta) copyInfo() *metapb.FileInfo {
 	return &metapb.FileInfo{Path: m.info.Path, Id: m.info.Id, Size: m.info.Size, Layers: m.info.Layers, Effective: m.info.Effective,
-		Losses: m.info.Losses}
+		Losses: m.info.Losses, Epoch: m.info.Epoch, Over: m.info.Over, Flattening: m.info.Flattening}
 }
 
 func (m *fakeMeta) Renew(_ context.Context, in *metapb.RenewRequest, _ ...grpc.CallOption) (*metapb.RenewReply, error) {
@@ -206,7 +206,7 @@ func (m *fakeMeta) Allocate(_ context.Context, in *metapb.AllocateRequest, _ ...
 		if m.chunks[i] == nil {
 			c := &metapb.Chunk{Index: i, Version: 1}
 			for k := 0; k < len(m.servers) && len(c.Insync) < m.norm; k++ {
-				if s := m.servers[(k+int(i))%len(m.servers)]; s.prepare(i, 1, store.InSync, m.info.Epoch) {
+				if s := m.servers[(k+int(i))%len(m.servers)]; s.prepare(m.id(i), 1, store.InSync, m.info.Epoch) {
 					c.Insync = append(c.Insync, s.id)
 				}
 			}
@@ -220,13 +220,15 @@ func (m *fakeMeta) Allocate(_ context.Context, in *metapb.AllocateRequest, _ ...
 	return rep, nil
 }
 
-func (s *fakeServer) prepare(index uint32, version uint64, state store.State, epoch uint64) bool {
+// id names a chunk of the file.
+func (m *fakeMeta) id(index uint32) chunk.ID { return chunk.ID{File: m.info.Id, Index: index} }
+
+func (s *fakeServer) prepare(id chunk.ID, version uint64, state store.State, epoch uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.up || !s.admitted || s.deaf {
 		return false
 	}
-	id := chunk.ID{File: fakeFile, Index: index}
 	r := s.replicas[id]
 	if r == nil {
 		r = &fakeReplica{blocks: map[uint32][]byte{}}
@@ -234,7 +236,7 @@ func (s *fakeServer) prepare(index uint32, version uint64, state store.State, ep
 	}
 	r.version, r.state, r.suspect, r.forgot, r.open, r.fresh, r.corrupt = version, state, false, false, false, map[uint32]bool{}, nil
 	r.top, r.below = 0, nil
-	s.fence[fakeFile] = max(s.fence[fakeFile], epoch)
+	s.fence[id.File] = max(s.fence[id.File], epoch)
 	return true
 }
 
@@ -269,7 +271,7 @@ func (m *fakeMeta) drop(c *metapb.Chunk, id uint32) bool {
 	c.Syncing = slices.DeleteFunc(slices.Clone(c.Syncing), func(o uint32) bool { return o == id })
 	c.Version++
 	if s := m.server(id); s.reachable() {
-		s.set(func() { s.replica(c.Index).state = store.Stale })
+		s.set(func() { m.replica(s, c.Index).state = store.Stale })
 	}
 	return true
 }
@@ -282,6 +284,9 @@ func (s *fakeServer) reachable() bool {
 	return s.up && s.admitted && !s.deaf
 }
 
+func (m *fakeMeta) replica(s *fakeServer, index uint32) *fakeReplica { return s.replicas[m.id(index)] }
+
+// replica is that of the file that there is where there is but one.
 func (s *fakeServer) replica(index uint32) *fakeReplica {
 	return s.replicas[chunk.ID{File: fakeFile, Index: index}]
 }
@@ -290,6 +295,6 @@ func (m *fakeMeta) good(id, index uint32) bool {
 	s := m.server(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.replica(index)
+	r := m.replica(s, index)
 	return s.up && s.admitted && r != nil && !r.suspect && r.state == store.InSync
 }

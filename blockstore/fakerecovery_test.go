@@ -17,7 +17,7 @@ func (m *fakeMeta) admit(s *fakeServer) {
 			m.drop(c, s.id)
 		}
 		s.mu.Lock()
-		if r := s.replica(i); r != nil && slices.Contains(c.Insync, s.id) {
+		if r := m.replica(s, i); r != nil && slices.Contains(c.Insync, s.id) {
 			r.version = max(r.version, c.Version)
 		} else if r != nil {
 			r.state, r.suspect, r.open = store.Stale, false, false
@@ -46,7 +46,7 @@ func (m *fakeMeta) suspects(c *metapb.Chunk) (list []*fakeServer) {
 	for _, id := range c.Insync {
 		s := m.server(id)
 		s.set(func() {
-			if s.up && s.admitted && s.replica(c.Index).suspect {
+			if s.up && s.admitted && m.replica(s, c.Index).suspect {
 				list = append(list, s)
 			}
 		})
@@ -59,7 +59,7 @@ func (m *fakeMeta) makeSource(c *metapb.Chunk, all []*fakeServer) {
 	source := all[0]
 	for _, s := range all {
 		s.set(func() {
-			if !s.replica(c.Index).forgot {
+			if !m.replica(s, c.Index).forgot {
 				source = s
 			}
 		})
@@ -67,12 +67,12 @@ func (m *fakeMeta) makeSource(c *metapb.Chunk, all []*fakeServer) {
 	for _, s := range all {
 		s.set(func() {
 			if s != source {
-				s.replica(c.Index).state = store.Stale
+				m.replica(s, c.Index).state = store.Stale
 			}
 		})
 	}
 	source.set(func() {
-		r := source.replica(c.Index)
+		r := m.replica(source, c.Index)
 		if r.forgot {
 			c.Losses++
 			m.info.Losses++
@@ -108,7 +108,7 @@ func (m *fakeMeta) rebuildChunk(i uint32, pause func()) {
 	c := m.chunks[i]
 	var t *fakeServer
 	for _, s := range m.servers {
-		if !slices.Contains(c.Insync, s.id) && !slices.Contains(c.Syncing, s.id) && s.prepare(i, c.Version+1, store.Syncing, m.info.Epoch) {
+		if !slices.Contains(c.Insync, s.id) && !slices.Contains(c.Syncing, s.id) && s.prepare(m.id(i), c.Version+1, store.Syncing, m.info.Epoch) {
 			t = s
 			break
 		}
@@ -143,7 +143,7 @@ func (m *fakeMeta) raise(i uint32, version uint64) bool {
 		if !s.reachable() || c.Version != version {
 			return false
 		}
-		s.set(func() { r := s.replica(i); r.version = max(r.version, version) })
+		s.set(func() { r := m.replica(s, i); r.version = max(r.version, version) })
 	}
 	return true
 }
@@ -157,7 +157,7 @@ func (m *fakeMeta) pull(i uint32, version uint64, t *fakeServer, pause func()) {
 	}
 	from := m.server(c.Insync[0])
 	var image fakeReplica
-	from.set(func() { image = from.replica(i).image() })
+	from.set(func() { image = m.replica(from, i).image() })
 	m.mu.Unlock()
 	pause()
 	m.mu.Lock()
@@ -165,7 +165,7 @@ func (m *fakeMeta) pull(i uint32, version uint64, t *fakeServer, pause func()) {
 	if c.Version != version || !t.reachable() || !slices.Contains(c.Syncing, t.id) {
 		return
 	}
-	t.set(func() { t.replica(i).take(image) })
+	t.set(func() { m.replica(t, i).take(image) })
 	c.Insync = append(slices.Clone(c.Insync), t.id)
 	c.Syncing = slices.DeleteFunc(slices.Clone(c.Syncing), func(o uint32) bool { return o == t.id })
 }

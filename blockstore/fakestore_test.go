@@ -157,10 +157,13 @@ func (r *fakeReplica) read(w *wire.Call) wire.Status {
 		no := w.Offset/block.Size + i
 		data := r.seen(w.Layer)[no]
 		code := chunk.Absent
-		if data != nil {
-			code = chunk.BlockSum(w.Chunk, no, data)
-		} else {
+		switch {
+		case data == nil:
 			data = make([]byte, block.Size)
+		case isZero(data):
+			code = chunk.Zeros
+		default:
+			code = chunk.BlockSum(w.Chunk, no, data)
 		}
 		if w.Op == wire.OpRead {
 			if w.Data = append(w.Data, data...); r.corrupt[no] {
@@ -202,8 +205,12 @@ func (s *fakeServer) copyBlocks(w *wire.Call, r *fakeReplica) wire.Status {
 		no := w.Offset/block.Size + uint32(i)
 		r.open = true
 		r.mark(no)
-		if !chunk.HasData(code) {
+		if code == chunk.Absent {
 			delete(r.blocks, no)
+			continue
+		}
+		if code == chunk.Zeros {
+			r.blocks[no] = make([]byte, block.Size)
 			continue
 		}
 		if s.full && r.blocks[no] == nil {
@@ -225,7 +232,7 @@ func (r *fakeReplica) mark(no uint32) {
 	}
 }
 
-// put writes bytes; blocks that become zeros are given back.
+// put writes bytes.
 func (r *fakeReplica) put(_ chunk.ID, offset uint32, data []byte) {
 	for len(data) > 0 {
 		no, in := offset/block.Size, offset%block.Size
@@ -234,22 +241,9 @@ func (r *fakeReplica) put(_ chunk.ID, offset uint32, data []byte) {
 		copy(b, r.blocks[no])
 		copy(b[in:], data[:n])
 		r.mark(no)
-		if zero(b) {
-			delete(r.blocks, no)
-		} else {
-			r.blocks[no] = b
-		}
+		r.blocks[no] = b
 		offset, data = offset+n, data[n:]
 	}
-}
-
-func zero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 func (r *fakeReplica) sync() {

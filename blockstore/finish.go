@@ -48,6 +48,10 @@ func (v *Volume) answered(b *batch, p *piece) {
 	switch v.judge(ch, p) {
 	case good:
 		ch.tries, ch.baffled = 0, false
+		if v.lacks(p) {
+			v.fill(p)
+			break
+		}
 		if p.write {
 			v.assertLayer(p)
 		}

@@ -56,11 +56,15 @@ func (v *Volume) issue(b *batch, ch *chunkState, p *piece) (done bool) {
 
 // issueAbsent serves a piece of a chunk that was never written.
 func (v *Volume) issueAbsent(b *batch, ch *chunkState, p *piece) (done bool) {
-	switch p.kind {
-	case kindRead:
+	below := v.mayShow(p)
+	switch {
+	case p.kind == kindRead && below:
+		v.fill(p)
+		return false
+	case p.kind == kindRead:
 		clear(p.data)
 		return true
-	case kindZero, kindTable: // the codes are zeros as they come
+	case p.kind == kindZero && !below, p.kind == kindTable: // the codes are zeros as they come
 		return true
 	}
 	if !ch.allocating {

@@ -116,6 +116,7 @@ func (v *Volume) lose(why string) {
 		level = slog.LevelInfo
 	}
 	v.log.Log(context.Background(), level, "lease lost", "reason", why)
+	v.filler.cancel()
 	v.wake()
 }
 

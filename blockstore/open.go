@@ -35,16 +35,26 @@ func (c *Client) Open(ctx context.Context, path string, opt OpenOptions) (*Volum
 		v.giveUp(ctx, false)
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	if err := v.openUnder(ctx, rep.File); err != nil {
+		v.cancel()
+		c.unregister(v)
+		v.giveUp(ctx, false)
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
 	v.awaitLinks(ctx)
 	v.round()
 	if v.lease.lost.Load() {
 		v.cancel()
+		v.leaveUnder()
 		c.unregister(v)
 		return nil, fmt.Errorf("open %s: %w", path, block.ErrLostLease)
 	}
 	v.wg.Go(v.repairLoop)
 	v.wg.Go(v.settleLoop)
 	v.wg.Go(v.alloc.run)
+	if rep.File.Flattening {
+		v.startFlatten()
+	}
 	v.log.Info("volume open", "size", v.Size(), "servers", len(v.allServers()))
 	return v, nil
 }
@@ -72,6 +82,7 @@ func (c *Client) newVolume(rep *metapb.OpenReply, opt OpenOptions) (*Volume, err
 	v.losses.file.Store(info.Losses)
 	v.table.grow(v.chunksFor(int64(info.Size)))
 	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.filler.ctx, v.filler.cancel = context.WithCancel(v.ctx)
 	return v, nil
 }
 

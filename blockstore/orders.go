@@ -22,6 +22,8 @@ const (
 type ordered struct {
 	request string
 	file    uint64
+	flatten bool // it is about flattening
+	cancel  bool // which is to end
 }
 
 // takeOrders keeps a stream open to whoever leads the metadata servers, and does what comes: it is there while the client has volumes.
@@ -49,7 +51,7 @@ func (c *Client) listen(ctx context.Context) error {
 			return err
 		}
 		for _, file := range o.Files {
-			c.obey(ordered{string(o.Request), file})
+			c.obey(ordered{string(o.Request), file, o.Flatten, o.Cancel})
 		}
 	}
 }
@@ -72,7 +74,14 @@ func (c *Client) obey(o ordered) {
 
 func (c *Client) carryOut(o ordered) {
 	v := c.awaitVolume(o.file)
-	if v == nil {
+	switch {
+	case v == nil:
+		return
+	case o.cancel:
+		v.stopFlatten()
+		return
+	case o.flatten:
+		v.startFlatten()
 		return
 	}
 	switch taken, err := v.holdFor([]byte(o.request)); {

@@ -124,11 +124,12 @@ func (v *Volume) beginAt(b *batch, q *request, k kind, at, n int64, data []byte)
 	index := uint32(at >> v.shift)
 	ch := v.table.find(index)
 	if ch == nil {
-		switch k {
-		case kindRead:
+		switch {
+		case k == kindWrite, v.under.Load().mayShow(at, n):
+		case k == kindRead:
 			clear(data)
 			return
-		case kindZero:
+		default:
 			return
 		}
 		ch = v.table.get(index)

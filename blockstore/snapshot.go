@@ -36,11 +36,13 @@ type Snapshot struct {
 	layer uint32
 	size  int64
 	shift uint
+	under *under // what shows where the file has nothing, of a clone
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	closed atomic.Bool
 	gone   atomic.Bool // it was deleted
+	left   bool        // what is under it was given up; guarded by mu
 
 	mu      sync.Mutex
 	queue   []*block.Request
@@ -59,13 +61,18 @@ type frozenChunk struct {
 
 // OpenSnapshot opens a snapshot of a file, by its name or UUID.
 func (c *Client) OpenSnapshot(ctx context.Context, path, nameOrUUID string) (*Snapshot, error) {
-	name := path + "@" + nameOrUUID
-	rep, err := c.meta.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Path: path, Name: nameOrUUID})
+	return c.openSnapshot(ctx, path, nameOrUUID, &metapb.OpenSnapshotRequest{Path: path, Name: nameOrUUID}, 0)
+}
+
+// openSnapshot opens one that is so many below one that a user has opened.
+func (c *Client) openSnapshot(ctx context.Context, path, called string, req *metapb.OpenSnapshotRequest, depth int) (*Snapshot, error) {
+	name := path + "@" + called
+	rep, err := c.meta.OpenSnapshot(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	chunk := rep.GetFile().GetEffective().GetChunkSize()
-	if rep.Snapshot == nil || rep.Snapshot.Layer == 0 || chunk < 1<<20 || chunk&(chunk-1) != 0 || chunk > 1<<28 {
+	if rep.Snapshot == nil || rep.Snapshot.Layer == 0 || len(rep.Snapshot.Id) != 16 || chunk < 1<<20 || chunk&(chunk-1) != 0 || chunk > 1<<28 {
 		return nil, fmt.Errorf("open %s: the metadata servers describe it badly: %v", name, rep)
 	}
 	s := &Snapshot{c: c, name: name, path: path, id: rep.Snapshot.Id, file: rep.File.Id, layer: rep.Snapshot.Layer, size: int64(rep.Snapshot.Size),
@@ -73,6 +80,9 @@ func (c *Client) OpenSnapshot(ctx context.Context, path, nameOrUUID string) (*Sn
 	s.idle = sync.NewCond(&s.mu)
 	c.rememberServers(rep.Servers)
 	if err := c.readMap(ctx, s.file, s.learn); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	if s.under, err = c.openUnder(ctx, rep.File, depth); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
@@ -186,6 +196,11 @@ func (s *Snapshot) Close() error {
 	defer s.mu.Unlock()
 	for s.readers > 0 {
 		s.idle.Wait()
+	}
+	if u := s.under; u != nil && !s.left {
+		s.left = true
+		s.c.leave(u)
+		s.c.presences.forget(s)
 	}
 	return nil
 }

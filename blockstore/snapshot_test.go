@@ -30,7 +30,7 @@ func (m *fakeMeta) OpenSnapshot(_ context.Context, in *metapb.OpenSnapshotReques
 	if _, err := fmt.Sscan(in.Name, &layer); err != nil || !slices.Contains(m.info.Layers, layer) {
 		return nil, status.Error(codes.NotFound, "no such snapshot")
 	}
-	return &metapb.OpenSnapshotReply{Snapshot: &metapb.Snapshot{Id: make([]byte, 16), File: fakeFile, Layer: layer, Size: m.info.Size}, File: m.copyInfo(),
+	return &metapb.OpenSnapshotReply{Snapshot: &metapb.Snapshot{Id: make([]byte, 16), File: m.info.Id, Layer: layer, Size: m.info.Size}, File: m.copyInfo(),
 		Servers: m.list()}, nil
 }
 

@@ -11,10 +11,15 @@ import (
 	"pstorage/cs/wire"
 )
 
-// read fills data from an offset, piece by piece.
+// read fills data from an offset.
 func (s *Snapshot) read(data []byte, offset int64) error {
 	ctx, cancel := context.WithTimeout(s.ctx, snapshotWait)
 	defer cancel()
+	return s.readAt(ctx, data, offset)
+}
+
+// readAt is read, piece by piece, within the bounds of ctx.
+func (s *Snapshot) readAt(ctx context.Context, data []byte, offset int64) error {
 	for len(data) > 0 {
 		in := offset & (1<<s.shift - 1)
 		n := min(int64(len(data)), 1<<s.shift-in, wire.MaxData-in%wire.MaxData)
@@ -26,8 +31,32 @@ func (s *Snapshot) read(data []byte, offset int64) error {
 	return nil
 }
 
-// readPiece reads a part of one call's reach: whole blocks, into their own place if they are all wanted.
+// readPiece reads a part of one call's reach. Where there is something under the snapshot, each block is read where it is.
 func (s *Snapshot) readPiece(ctx context.Context, index, in uint32, data []byte) error {
+	if s.under == nil {
+		return s.readBlocks(ctx, index, in, data)
+	}
+	here, err := s.presence(ctx, index, in/block.Size)
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 {
+		there, n := here.run(in, uint32(len(data)))
+		if there {
+			err = s.readBlocks(ctx, index, in, data[:n])
+		} else {
+			err = s.under.readAt(ctx, data[:n], int64(index)<<s.shift+int64(in))
+		}
+		if err != nil {
+			return err
+		}
+		in, data = in+n, data[n:]
+	}
+	return nil
+}
+
+// readBlocks reads whole blocks of the file's own, into their own place if they are all wanted.
+func (s *Snapshot) readBlocks(ctx context.Context, index, in uint32, data []byte) error {
 	first, last := in/block.Size, (in+uint32(len(data))-1)/block.Size
 	w := wire.Call{Op: wire.OpRead, Offset: first * block.Size, Length: (last - first + 1) * block.Size, Dst: data}
 	if w.Length != uint32(len(data)) {
@@ -147,15 +176,23 @@ func (s *Snapshot) Extents(ctx context.Context, offset, length int64, most int) 
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	e := extents{most: most}
+	if err := s.addExtents(ctx, &e, offset, length); err != nil {
+		return nil, s.named(err)
+	}
+	return e.list, nil
+}
+
+// addExtents adds the extents of a range.
+func (s *Snapshot) addExtents(ctx context.Context, e *extents, offset, length int64) error {
 	for at, end := offset, offset+length; at < end && !e.full; {
 		in := at & (1<<s.shift - 1)
-		n := min(end-at, 1<<s.shift-in, wire.MaxSums*block.Size-at%block.Size)
-		if err := s.describe(ctx, &e, at, n); err != nil {
-			return nil, s.named(err)
+		n := min(end-at, 1<<s.shift-in, wire.MaxSums*block.Size-in%(wire.MaxSums*block.Size))
+		if err := s.describe(ctx, e, at, n); err != nil {
+			return err
 		}
 		at += n
 	}
-	return e.list, nil
+	return nil
 }
 
 // describe adds the extents of a range within a chunk.
@@ -168,11 +205,9 @@ func (s *Snapshot) describe(ctx context.Context, e *extents, at, n int64) error 
 		return err
 	}
 	if !there {
-		e.add(at, n, false)
-		return nil
+		return s.under.addExtents(ctx, e, at, n)
 	}
-	e.addCodes(at, n, w.Codes)
-	return nil
+	return e.addCodes(ctx, at, n, w.Codes, s.under)
 }
 
 // Deleted tells whether the snapshot was found to be no more.

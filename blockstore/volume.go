@@ -24,6 +24,7 @@ type Volume struct {
 	shift uint
 	opt   OpenOptions
 	lease lease
+	under atomic.Pointer[under] // what the file stands over; nil: nothing, or nothing any more
 
 	size     atomic.Int64
 	closed   atomic.Bool  // takes no more requests
@@ -44,6 +45,8 @@ type Volume struct {
 	losses  losses
 	alloc   allocator
 	gate    gate
+	filler  filler
+	flatten flattener
 
 	pausedMu sync.Mutex
 	paused   []*block.Request // until the lease is renewed
@@ -144,7 +147,9 @@ func (v *Volume) start(b *batch, r *block.Request) {
 		v.flusher.add(b, r)
 	case changes(r) && !v.gate.enter(r): // it waits for a snapshot
 	case r.Op == block.CompareAndWrite && r.Length > 0:
-		v.wg.Go(func() { v.compareAndWrite(r) })
+		v.wg.Go(func() { v.alone(r, v.compareHeld) })
+	case changes(r) && v.cutsBlocks(r):
+		v.wg.Go(func() { v.alone(r, v.changeHeld) })
 	default:
 		v.split(b, r)
 	}
@@ -193,16 +198,31 @@ func (v *Volume) finishBatch(b *batch) {
 	}
 	if n := len(b.done); n > 0 {
 		block.CompleteAll(b.done)
-		if v.inflight.Add(int64(-n)) == 0 && v.closed.Load() {
-			select {
-			case v.drained <- struct{}{}:
-			default:
-			}
-		}
+		v.landed(n)
 	}
 	clear(b.done)
 	b.out, b.done = b.out[:0], b.done[:0]
 	v.batches.Put(b)
+}
+
+// landed takes requests off those in flight.
+func (v *Volume) landed(n int) {
+	if v.inflight.Add(int64(-n)) == 0 && v.closed.Load() {
+		select {
+		case v.drained <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// admitOwn counts work of the volume's own as in flight, unless the volume is being closed.
+func (v *Volume) admitOwn() bool {
+	v.inflight.Add(1)
+	if v.closed.Load() {
+		v.landed(1)
+		return false
+	}
+	return true
 }
 
 // sendBatch looks at the clock before anything leaves: the process may have been stopped since (R1).
