@@ -125,6 +125,14 @@ func (r *router) Clone(ctx context.Context, in *metapb.CloneRequest) (*metapb.Fi
 	return route(ctx, r.server, in, (*leader.Leader).Clone)
 }
 
+func (r *router) Flatten(ctx context.Context, in *metapb.FlattenRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Flatten)
+}
+
+func (r *router) Flattened(ctx context.Context, in *metapb.FlattenedRequest) (*metapb.FlattenedReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).Flattened)
+}
+
 func (r *router) Orders(in *metapb.OrdersRequest, stream grpc.ServerStreamingServer[metapb.Order]) error {
 	l := r.server.leader.Load()
 	if l == nil {

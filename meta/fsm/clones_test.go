@@ -17,6 +17,10 @@ func wrapTree(c any) *fsmpb.Command {
 	switch c := c.(type) {
 	case *fsmpb.CloneNode:
 		return &fsmpb.Command{Command: &fsmpb.Command_Clone{Clone: c}}
+	case *fsmpb.Flatten:
+		return &fsmpb.Command{Command: &fsmpb.Command_Flatten{Flatten: c}}
+	case *fsmpb.Flattened:
+		return &fsmpb.Command{Command: &fsmpb.Command_Flattened{Flattened: c}}
 	}
 	return wrapSnapshots(c)
 }
@@ -24,6 +28,13 @@ func wrapTree(c any) *fsmpb.Command {
 // drawTree makes commands on few snapshots, files and paths.
 func drawTree(t *rapid.T) any {
 	id := snapID(rapid.ByteRange(0, 6).Draw(t, "base"))
+	file := rapid.Uint64Range(firstNode, firstNode+4).Draw(t, "tree file")
+	switch rapid.IntRange(0, 5).Draw(t, "tree command") {
+	case 0:
+		return &fsmpb.Flatten{File: file, Cancel: rapid.IntRange(0, 3).Draw(t, "cancel") == 0}
+	case 1:
+		return &fsmpb.Flattened{File: file, Epoch: rapid.Uint64Range(1, 2).Draw(t, "flattened by"), Client: alice}
+	}
 	path := rapid.SampledFrom([]string{"/b", "/c", "/d", "/a/x"}).Draw(t, "tree path")
 	return &fsmpb.CloneNode{Snapshot: id, Path: path, Attributes: drawAttributes(t)}
 }

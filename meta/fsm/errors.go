@@ -43,6 +43,12 @@ var (
 	ErrCloned = errors.New("needed by clones, which have to be flattened or removed first")
 	// ErrTooDeep: a clone of a clone, and so on.
 	ErrTooDeep = errors.New("too many clones upon clones: flatten the volume first")
+	// ErrHasSnapshots: what a clone lacks its snapshots lack too.
+	ErrHasSnapshots = errors.New("snapshots of its own, which have to be deleted, and merged, first")
+	// ErrFlattening: no snapshot is taken of a file meanwhile: it would lack what is copied later.
+	ErrFlattening = errors.New("it is being flattened: no snapshot can be taken until that has ended, or is cancelled")
+	// ErrNotFlattening: the file was not to be flattened, or not any more.
+	ErrNotFlattening = errors.New("it is not being flattened (any more)")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.

@@ -61,6 +61,15 @@ func (tx *txn) fileNode(id uint64) (*fsmpb.Node, error) {
 	return n, nil
 }
 
+// namedNode returns the node of a file that has a name.
+func (tx *txn) namedNode(id uint64) (*fsmpb.Node, error) {
+	n, err := tx.fileNode(id)
+	if err == nil && n.FormerOf != 0 {
+		err = fmt.Errorf("file %d: %w", id, ErrNotFound)
+	}
+	return n, err
+}
+
 // held returns the file's node if the client holds the lease with the epoch.
 func (tx *txn) held(file, epoch uint64, client []byte) (*fsmpb.Node, error) {
 	n, err := tx.fileNode(file)

@@ -275,6 +275,10 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.folded(c.Folded)
 	case *fsmpb.Command_Clone:
 		return tx.clone(c.Clone)
+	case *fsmpb.Command_Flatten:
+		return tx.flatten(c.Flatten)
+	case *fsmpb.Command_Flattened:
+		return tx.flattened(c.Flattened)
 	}
 	return tx.applyTargets(&c)
 }

@@ -139,6 +139,8 @@ func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
 	}
 	last := n.Layers[len(n.Layers)-1]
 	switch {
+	case n.Flattening:
+		return nil, fmt.Errorf("%s: %w", tx.pathOf(f.File), ErrFlattening)
 	case n.SettledEpoch != n.Epoch:
 		return nil, fmt.Errorf("file %d: epoch %d, settled %d: %w", f.File, n.Epoch, n.SettledEpoch, ErrUnsettled)
 	case f.Snapshot.GetLayer() != last:

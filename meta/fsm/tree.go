@@ -108,9 +108,7 @@ func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 		tx.delete(tx.reservations, nodeKey(id))
 		tx.forgetSnapshots(id)
 	}
-	if len(n.Over) > 0 {
-		tx.delete(tx.over, overKey(n.Over, id))
-	}
+	tx.leaveBase(id, n)
 	tx.delete(tx.nodes, nodeKey(id))
 	tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))
 	delete(tx.policies, id)

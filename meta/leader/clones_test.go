@@ -5,9 +5,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"pstorage/meta/metapb"
 	"pstorage/meta/metatest"
@@ -111,5 +114,106 @@ func TestACloneReadsFromItsSnapshot(t *testing.T) {
 		}
 		a.stop()
 		b.stop()
+	})
+}
+
+// cloned makes a clone of /f, which a holder has open.
+func cloned(t *testing.T, c *metatest.Cluster, path string) (parent *holder, clone *metapb.FileInfo) {
+	t.Helper()
+	parent = newHolder(t, c, 'a', "/f")
+	taken(t, c, 1, "/f")
+	clone, err := c.Leader().Clone(context.Background(), &metapb.CloneRequest{Path: "/f", Snapshot: "s1", NewPath: path})
+	wantCode(t, err, codes.OK)
+	return parent, clone
+}
+
+func flatten(t *testing.T, c *metatest.Cluster, in *metapb.FlattenRequest, code codes.Code) *metapb.FileInfo {
+	t.Helper()
+	f, err := c.Leader().Flatten(context.Background(), in)
+	wantCode(t, err, code)
+	synctest.Wait()
+	return f
+}
+
+func (h *holder) wantOrder(t *testing.T, n int, cancel bool) {
+	t.Helper()
+	all := h.ordersSoFar()
+	if len(all) != n {
+		t.Fatalf("%d orders, want %d: %v", len(all), n, all)
+	}
+	if o := all[n-1]; !o.Flatten || o.Cancel != cancel || !slices.Equal(o.Files, []uint64{h.File}) || len(o.Request) != 0 {
+		t.Errorf("order %v, want cancel %v", o, cancel)
+	}
+}
+
+func TestAHolderIsToldToFlattenAndNotTo(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		a, clone := cloned(t, c, "/c")
+		before := len(a.ordersSoFar())
+		b := newHolderOf(t, c, 'b', "/c")
+		synctest.Wait()
+		for range 2 { // the second has nothing to say
+			if f := flatten(t, c, &metapb.FlattenRequest{Path: "/c"}, codes.OK); !f.Flattening || f.Id != clone.Id {
+				t.Errorf("%v", f)
+			}
+			b.wantOrder(t, 1, false)
+		}
+		_, err := c.Leader().Snapshot(context.Background(), wish(2, "/c"))
+		wantCode(t, err, codes.FailedPrecondition)
+		flatten(t, c, &metapb.FlattenRequest{Path: "/c", Cancel: true}, codes.OK)
+		b.wantOrder(t, 2, true)
+		flatten(t, c, &metapb.FlattenRequest{Path: "/c"}, codes.OK)
+		b.wantOrder(t, 3, false)
+		c.Lead() // who knows it from the state
+		c.Within(time.Second, "the next leader's order", func() bool { return len(b.ordersSoFar()) == 4 })
+		b.wantOrder(t, 4, false)
+		done := &metapb.FlattenedRequest{Client: b.ID, File: b.File, Epoch: b.Epoch}
+		for range 2 {
+			_, err := c.Leader().Flattened(context.Background(), done)
+			wantCode(t, err, codes.OK)
+		}
+		if f := flatten(t, c, &metapb.FlattenRequest{Path: "/c"}, codes.OK); f.Over != nil || f.Flattening {
+			t.Errorf("%v", f)
+		}
+		if len(a.ordersSoFar()) != before {
+			t.Errorf("orders to another: %v", a.ordersSoFar())
+		}
+		_, err = c.Leader().DeleteSnapshot(context.Background(), &metapb.DeleteSnapshotRequest{Id: clone.Over.Snapshot})
+		wantCode(t, err, codes.OK)
+		a.stop()
+		b.stop()
+	})
+}
+
+func TestAFileThatNobodyHasOpenIsNotFlattened(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		ctx := context.Background()
+		a, _ := cloned(t, c, "/c")
+		_, err := c.Leader().Flatten(ctx, &metapb.FlattenRequest{Path: "/c"})
+		wantCode(t, err, codes.FailedPrecondition)
+		if d := status.Convert(err).Details(); len(d) != 1 || !slices.Equal(d[0].(*metapb.NoHolder).Paths, []string{"/c"}) {
+			t.Errorf("%v, details %v", err, d)
+		}
+		f, err := c.Leader().Lookup(ctx, &metapb.LookupRequest{Path: "/c"})
+		if wantCode(t, err, codes.OK); f.Flattening {
+			t.Error("it was refused, and is to be flattened")
+		}
+		flatten(t, c, &metapb.FlattenRequest{Path: "/c", Cancel: true}, codes.OK)
+		flatten(t, c, &metapb.FlattenRequest{Path: "/none"}, codes.NotFound)
+		flatten(t, c, &metapb.FlattenRequest{Path: "/"}, codes.NotFound)
+		if f := flatten(t, c, &metapb.FlattenRequest{Path: "/f"}, codes.OK); f.Over != nil {
+			t.Errorf("%v", f)
+		}
+		v := c.Client('b', 1).Open("/c")
+		flatten(t, c, &metapb.FlattenRequest{Path: "/c"}, codes.OK)
+		_, err = c.Leader().Flattened(ctx, &metapb.FlattenedRequest{Client: v.ID, File: v.File, Epoch: v.Epoch})
+		wantCode(t, err, codes.Unavailable) // not settled
+		v.Settle()
+		for _, in := range []*metapb.FlattenedRequest{{}, {Client: a.ID, File: v.File, Epoch: v.Epoch}, {Client: v.ID, File: v.File, Epoch: v.Epoch + 1}} {
+			if _, err := c.Leader().Flattened(ctx, in); err == nil {
+				t.Errorf("%v is taken", in)
+			}
+		}
+		a.stop()
 	})
 }

@@ -97,7 +97,7 @@ func (h *holder) ordered(ctx context.Context, o *metapb.Order) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.orders = append(h.orders, o)
-	if !h.mute {
+	if !h.mute && !o.Flatten {
 		h.work.Go(func() { h.hold(ctx, o.Request) })
 	}
 }

@@ -3411,7 +3411,7 @@ func (x *FlattenRequest) GetCancel() bool {
 	return false
 }
 
-// Of the holder: every block that the snapshot has is in the file, durably.
+// Of the holder, of a file that it was told to flatten: every block that the snapshot has is in the file, durably. FAILED_PRECONDITION: it is another's, or was cancelled.
 type FlattenedRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -3554,7 +3554,8 @@ func (x *OrdersRequest) GetClient() *Client {
 
 // Order asks to hold back the writes of files: no more is admitted, those in flight are awaited, everything is flushed, nothing is left to be
 // reconciled; then Hold.
-// With flatten, it is about nothing but files that are to be flattened, or, with cancel, not any more.
+// With flatten, it is about nothing but files that are to be flattened, or, with cancel, not any more. The receiver may know that already, by FileInfo or an earlier
+// order, and the files may be flattened, or another's, by now. A cancellation that a stream missed is told by the next Renew (FileInfo.flattening).
 type Order struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       []byte                 `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"pstorage/meta/fsm"
+	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/metapb"
 )
 
@@ -78,18 +79,21 @@ func (e *Engine) answer(ctx context.Context, in *metapb.HoldRequest) (*metapb.Ho
 	return out, err
 }
 
-// Orders sends a client what it is to hold, now and later, until ctx ends, or the leader does.
+// Orders sends a client what it is to hold, and to flatten, now and later, until ctx ends, or the leader does.
 func (e *Engine) Orders(ctx context.Context, client *metapb.Client, send func(*metapb.Order) error) error {
 	s, err := e.enter(string(client.GetId()))
 	if err != nil {
 		return err
 	}
 	defer e.leave(string(client.GetId()), s)
-	sent := map[string]bool{}
+	sent, flattening := map[string]bool{}, map[uint64]bool{}
 	for {
-		var orders []*metapb.Order
+		var orders, more []*metapb.Order
 		orders, sent = e.orders(client.GetId(), sent)
-		for _, o := range orders {
+		if more, flattening, err = e.flattening(client.GetId(), flattening); err != nil {
+			return err
+		}
+		for _, o := range append(orders, more...) {
 			if err := send(o); err != nil {
 				return err
 			}
@@ -140,13 +144,53 @@ func (e *Engine) leave(client string, s *stream) {
 // wake has the streams of a request's holders look for orders. The caller holds mu.
 func (e *Engine) wake(r *request) {
 	for _, f := range r.command.Files {
-		for _, s := range e.streams[string(f.Client)] {
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
+		e.wakeOne(f.Client)
+	}
+}
+
+func (e *Engine) wakeOne(client []byte) {
+	for _, s := range e.streams[string(client)] {
+		select {
+		case s.wake <- struct{}{}:
+		default:
 		}
 	}
+}
+
+// Wake has a client's streams look for orders.
+func (e *Engine) Wake(client []byte) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.wakeOne(client)
+}
+
+// flattening returns orders that tell a client which of its files are to be flattened by now, and which are not any more; told is what the stream has told before.
+func (e *Engine) flattening(client []byte, told map[uint64]bool) (out []*metapb.Order, now map[uint64]bool, err error) {
+	begin, end := &metapb.Order{Flatten: true}, &metapb.Order{Flatten: true, Cancel: true}
+	now = map[uint64]bool{}
+	err = e.state.View(func(v *fsm.View) error {
+		v.Flattening(func(file uint64, n *fsmpb.Node) bool {
+			if !bytes.Equal(n.GetHolder().GetId(), client) {
+				return true
+			}
+			if now[file] = true; !told[file] {
+				begin.Files = append(begin.Files, file)
+			}
+			return true
+		})
+		return nil
+	})
+	for file := range told {
+		if !now[file] {
+			end.Files = append(end.Files, file)
+		}
+	}
+	for _, o := range []*metapb.Order{begin, end} {
+		if slices.Sort(o.Files); len(o.Files) > 0 {
+			out = append(out, o)
+		}
+	}
+	return out, now, err
 }
 
 // orders returns those of a client that were not sent, and the ids of all that are under way.

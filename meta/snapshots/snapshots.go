@@ -14,6 +14,9 @@
 //     applied then or never will be, as they are refused in another term. Where no barrier is reached there is no answer, and the holder asks again.
 //   - A file is in one request at a time.
 //
+// The streams of orders also tell a holder which of its files are to be flattened. That is read from the state each time a stream is woken, and all of it
+// anew for a new stream, so nothing of it is remembered here, and an order may tell what its receiver knows.
+//
 // Goroutines: one per request, which alone decides it; those of gRPC's handlers. Lock: Engine.mu, for the requests and the streams; nothing is awaited
 // under it, nor is the state read.
 package snapshots
