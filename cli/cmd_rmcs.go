@@ -17,7 +17,7 @@ import (
 	"pstorage/meta/metapb"
 )
 
-// pollEvery is how often rm-cs --wait asks how far it is.
+// pollEvery is how often what is waited for is asked how far it is.
 const pollEvery = time.Second
 
 // removeCS is what rm-cs was told.

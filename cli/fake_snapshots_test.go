@@ -46,11 +46,7 @@ func (f *fakeMeta) Snapshot(_ context.Context, r *metapb.SnapshotRequest, _ ...g
 		}
 	}
 	if len(free) > 0 {
-		s, err := status.New(codes.FailedPrecondition, "not open").WithDetails(&metapb.NoHolder{Paths: free})
-		if err != nil {
-			return nil, err
-		}
-		return nil, s.Err()
+		return nil, notOpenStatus(free...)
 	}
 	out := &metapb.SnapshotReply{}
 	for i, path := range r.Paths {
@@ -131,6 +127,27 @@ func (f *fakeMeta) Clone(ctx context.Context, r *metapb.CloneRequest, _ ...grpc.
 		found.Snapshot.Clones = append(found.Snapshot.Clones, r.NewPath)
 	}
 	return made, err
+}
+
+// Flatten marks a clone, if somebody has it open.
+func (f *fakeMeta) Flatten(_ context.Context, r *metapb.FlattenRequest, _ ...grpc.CallOption) (*metapb.FileInfo, error) {
+	file, err := f.find(r.Path)
+	if err != nil || file.Over == nil {
+		return file, err
+	}
+	if !r.Cancel && !f.holds(r.Path) {
+		return nil, notOpenStatus(r.Path)
+	}
+	file.Flattening = !r.Cancel
+	return file, nil
+}
+
+func notOpenStatus(paths ...string) error {
+	s, err := status.New(codes.FailedPrecondition, "not open").WithDetails(&metapb.NoHolder{Paths: paths})
+	if err != nil {
+		return err
+	}
+	return s.Err()
 }
 
 // letGo gives up what the command has opened.

@@ -32,6 +32,7 @@ type fakeMeta struct {
 	servers []*metapb.Server
 	removed []metapb.RemoveServersRequest_Action
 	snaps   fakeSnapshots
+	looked  func(*metapb.FileInfo) // called before each answer to Lookup
 }
 
 // RemoveServers drops what is not active at once, and the rest by the next Status.
@@ -91,7 +92,11 @@ func (f *fakeMeta) find(path string) (*metapb.FileInfo, error) {
 }
 
 func (f *fakeMeta) Lookup(_ context.Context, r *metapb.LookupRequest, _ ...grpc.CallOption) (*metapb.FileInfo, error) {
-	return f.find(r.Path)
+	file, err := f.find(r.Path)
+	if err == nil && f.looked != nil {
+		f.looked(file)
+	}
+	return file, err
 }
 
 func (f *fakeMeta) Remove(_ context.Context, r *metapb.RemoveRequest, _ ...grpc.CallOption) (*metapb.RemoveReply, error) {

@@ -85,12 +85,17 @@ func (a *app) askSnapshots(cmd *cobra.Command, meta metapb.MetaClient, request *
 			break
 		}
 	}
+	return notOpen(err), nil, err
+}
+
+// notOpen returns the files that an error says nobody has open.
+func notOpen(err error) (paths []string) {
 	for _, d := range status.Convert(err).Details() {
 		if n, ok := d.(*metapb.NoHolder); ok {
-			free = n.GetPaths()
+			paths = n.GetPaths()
 		}
 	}
-	return free, nil, err
+	return paths
 }
 
 // busy tells whether somebody else has the lease by now.
