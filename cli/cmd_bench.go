@@ -46,9 +46,9 @@ func (a *app) benchTargetCommand() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				ways := embedded.Ways([]string{benchVolume}, nil, server.ISCSI())
+				ways := embedded.Ways([]string{benchVolume}, nil, server.ISCSI(), tls)
 				for _, address := range server.NBD() {
-					ways = append(ways, nbdURI(address, benchVolume, tls))
+					ways = append(ways, embedded.NBD(address, benchVolume, tls))
 				}
 				return &running{ways: ways, close: func() error { return server.Close(context.Background()) }}, nil
 			})

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pstorage/blockstore"
+	"pstorage/cli/embedded"
 	"pstorage/meta/client"
 	"pstorage/target"
 	"pstorage/target/nbd"
@@ -56,7 +57,7 @@ registered on this host (pstorage iscsi), each on its own addresses. A volume is
 			})
 		},
 	}
-	nbd.add(cmd, "127.0.0.1:10809")
+	nbd.add(cmd, localNBD)
 	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` where every volume is an iSCSI target, HOST:PORT; several apart by commas; empty: none")
 	cmd.Flags().StringVarP(&state, "repository", "r", "", "`DIR` for the daemon's identity (default: targetd in the cluster's state folder)")
 	metricsFlag(cmd, &metrics)
@@ -104,7 +105,7 @@ func startTargets(ctx context.Context, h host, meta *client.Client, state string
 // frontEnds are the lines that say where the listeners are.
 func frontEnds(addresses, iscsi []string, tls nbd.TLS) (lines []string) {
 	for _, address := range addresses {
-		lines = append(lines, nbdURI(address, "", tls))
+		lines = append(lines, embedded.NBD(address, "", tls))
 	}
 	for _, address := range iscsi {
 		lines = append(lines, "iscsi://"+address)

@@ -17,7 +17,8 @@ type upFlags struct {
 	data, replicas, chunkSize string
 	servers                   int
 	volumes                   []string
-	mds, nbd, iscsi, metrics  string
+	mds, iscsi, metrics       string
+	nbd                       nbdFlags
 	lun                       []string
 }
 
@@ -43,7 +44,7 @@ way to each volume, then "ready"; SIGTERM or ctrl-C ends it, and the next start 
 	f.StringVar(&flags.replicas, "replicas", "", "copies of the data, `NORM[:MIN]` (default in a new folder: 3:2, or what the chunk servers allow)")
 	f.StringArrayVar(&flags.volumes, "volume", nil, "`NAME=SIZE` of a volume to make if it is not there; may be repeated (default in a new folder: demo=10G)")
 	f.StringVar(&flags.chunkSize, "chunk-size", "", "`SIZE` of the pieces of new volumes, 1M to 256M (default 64M)")
-	f.StringVar(&flags.nbd, "nbd", "127.0.0.1:10809", "`ADDR` for NBD, HOST:PORT or unix:PATH; empty: none")
+	flags.nbd.add(cmd, localNBD)
 	f.StringVar(&flags.iscsi, "iscsi", "127.0.0.1:3260", "`ADDR` for iSCSI, HOST:PORT; several apart by commas; empty: none")
 	f.StringSliceVar(&flags.lun, "lun", nil, "`KIND` of disk over iSCSI: "+kindsOfLUN+"; several apart by commas (default: blocks of 512 bytes)")
 	f.StringVar(&flags.mds, "mds", "127.0.0.1:2510", "`ADDR` of the metadata server: this port and the next; commands use them")
@@ -78,7 +79,7 @@ func (a *app) up(cmd *cobra.Command, flags upFlags) error {
 // upConfig checks all flags before anything is made.
 func (a *app) upConfig(flags upFlags) (config embedded.Config, err error) {
 	config = embedded.Config{
-		Dir: flags.data, Servers: flags.servers, MDS: flags.mds, NBD: flags.nbd, ISCSI: splitList(flags.iscsi),
+		Dir: flags.data, Servers: flags.servers, MDS: flags.mds, NBD: flags.nbd.addresses, ISCSI: splitList(flags.iscsi),
 		InsecureNetwork: a.insecure, DefaultVolumes: []embedded.Volume{firstVolume},
 	}
 	if config.Dir == "" {
@@ -111,7 +112,10 @@ func (a *app) upConfig(flags upFlags) (config embedded.Config, err error) {
 	if config.LikeLUN, err = parseLUN(flags.lun); err != nil {
 		return config, err
 	}
-	return config, a.checkAddresses(append([]string{flags.mds, flags.nbd, flags.metrics}, config.ISCSI...)...)
+	if config.NBDTLS, err = flags.nbd.check(a); err != nil {
+		return config, err
+	}
+	return config, a.checkAddresses(append([]string{flags.mds, flags.metrics}, config.ISCSI...)...)
 }
 
 // splitList takes what is between commas.

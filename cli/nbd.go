@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"pstorage/cli/daemon"
-	"pstorage/cli/embedded"
 	"pstorage/target/nbd"
 )
 
@@ -55,13 +54,4 @@ func (f *nbdFlags) check(a *app) (t nbd.TLS, err error) {
 		}
 	}
 	return t, nil
-}
-
-// nbdURI is what a client is given to reach a volume.
-func nbdURI(address, volume string, t nbd.TLS) string {
-	uri := embedded.NBD(address, volume)
-	if t.Mode == nbd.TLSRequire {
-		uri = strings.Replace(uri, "nbd", "nbds", 1)
-	}
-	return uri
 }

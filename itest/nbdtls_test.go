@@ -41,6 +41,10 @@ func TestEncryptionAsDocumented(t *testing.T) {
 	if out, err := exec.Command("nbdinfo", uri).CombinedOutput(); err != nil || !strings.Contains(string(out), "with TLS") {
 		t.Errorf("nbdinfo %s: %v\n%s", uri, err, out)
 	}
+	u := newUp(t, "--nbd-tls", "require", "--nbd-tls-certificates", dir)
+	if out, err := exec.Command("nbdinfo", u.NBD("demo")+"?tls-certificates="+dir).CombinedOutput(); err != nil || !strings.Contains(string(out), "with TLS") {
+		t.Errorf("nbdinfo %s: %v\n%s", u.NBD("demo"), err, out)
+	}
 	if out, err := exec.Command("nbdinfo", strings.Replace(p.Way("nbds://"), "nbds", "nbd", 1)).CombinedOutput(); err == nil {
 		t.Errorf("without TLS: %s", out)
 	}

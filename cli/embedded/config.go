@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"pstorage/target/iscsi"
+	"pstorage/target/nbd"
 )
 
 // ClusterName is that of clusters made here.
@@ -48,8 +49,9 @@ type Config struct {
 	// Host is this machine's identity: the iSCSI targets that are registered on it are served, besides a target for each volume at ISCSI. Empty: none are.
 	Host string
 
-	MDS, NBD        string    // addresses; an empty NBD is not served
-	ISCSI           []string  // addresses; none: not served
+	MDS             string    // address
+	NBD, ISCSI      []string  // addresses; none: not served
+	NBDTLS          nbd.TLS   // how NBD is encrypted
 	LikeLUN         iscsi.LUN // what the volumes are like over iSCSI
 	InsecureNetwork bool
 	Logger          *slog.Logger

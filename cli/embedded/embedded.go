@@ -146,7 +146,7 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	c.onClose(volumes.Close)
 	catalog := target.NewVolumes(volumes, c.meta)
 	c.targets, err = target.Start(ctx, target.Config{
-		Catalog: catalog, NBD: addresses(c.config.NBD), ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
+		Catalog: catalog, NBD: c.config.NBD, NBDTLS: c.config.NBDTLS, ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
 		Registered:   c.registered(identity, catalog),
 		Reservations: reservations.New(c.meta, catalog),
 		Logger:       c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
@@ -166,14 +166,6 @@ func (c *Cluster) registered(identity blockstore.Identity, catalog *target.Volum
 	r := &target.Registered{Host: c.config.Host, HostName: c.config.Host}
 	r.Follow(c.meta, identity, catalog)
 	return r
-}
-
-// addresses is a list of one, or of none if the address is empty.
-func addresses(address string) []string {
-	if address == "" {
-		return nil
-	}
-	return []string{address}
 }
 
 // Close ends everything, front ends first.

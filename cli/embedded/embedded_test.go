@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"pstorage/target/nbd"
 )
 
 func TestEveryVolumeHasOneLinePerWayIn(t *testing.T) {
-	got := Ways([]string{"a", "b c"}, []string{"127.0.0.1:10809", "unix:/run/nbd.sock"}, []string{"127.0.0.1:3260"})
+	got := Ways([]string{"a", "b c"}, []string{"127.0.0.1:10809", "unix:/run/nbd.sock"}, []string{"127.0.0.1:3260"}, nbd.TLS{Mode: nbd.TLSAllow})
 	want := []string{
 		"nbd://127.0.0.1:10809/a", "nbd+unix:///a?socket=%2Frun%2Fnbd.sock", "iscsi://127.0.0.1:3260/iqn.2014-04.com.pstorage:a/1",
 		"nbd://127.0.0.1:10809/b%20c", "nbd+unix:///b%20c?socket=%2Frun%2Fnbd.sock", "iscsi://127.0.0.1:3260/iqn.2014-04.com.pstorage:b c/1",
@@ -17,7 +19,11 @@ func TestEveryVolumeHasOneLinePerWayIn(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if lines := Ways([]string{"a"}, nil, nil); len(lines) != 0 {
+	secure := nbd.TLS{Mode: nbd.TLSRequire}
+	if one, other := NBD("127.0.0.1:10809", "a", secure), NBD("unix:/s", "a", secure); one != "nbds://127.0.0.1:10809/a" || other != "nbds+unix:///a?socket=%2Fs" {
+		t.Errorf("encrypted: %s, %s", one, other)
+	}
+	if lines := Ways([]string{"a"}, nil, nil, nbd.TLS{}); len(lines) != 0 {
 		t.Errorf("nothing is served, and %q was printed", lines)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"pstorage/meta/metapb"
 	"pstorage/target/iscsi"
+	"pstorage/target/nbd"
 )
 
 // Ways returns one line per volume and front end: what a client is given to reach it.
@@ -22,14 +23,14 @@ func (c *Cluster) Ways(ctx context.Context) ([]string, error) {
 			names = append(names, strings.TrimPrefix(file.GetPath(), "/"))
 		}
 	}
-	return Ways(names, c.targets.NBD(), c.targets.ISCSI()), nil
+	return Ways(names, c.targets.NBD(), c.targets.ISCSI(), c.config.NBDTLS), nil
 }
 
 // Ways makes the lines for volumes served at these addresses, HOST:PORT or unix:PATH.
-func Ways(names, nbd, targets []string) (lines []string) {
+func Ways(names, addresses, targets []string, t nbd.TLS) (lines []string) {
 	for _, name := range names {
-		for _, address := range nbd {
-			lines = append(lines, NBD(address, name))
+		for _, address := range addresses {
+			lines = append(lines, NBD(address, name, t))
 		}
 		for _, address := range targets {
 			lines = append(lines, fmt.Sprintf("iscsi://%s/%s%s/1", address, iscsi.DefaultPrefix, name))
@@ -39,9 +40,13 @@ func Ways(names, nbd, targets []string) (lines []string) {
 }
 
 // NBD is the URI of an export.
-func NBD(address, name string) string {
-	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return (&url.URL{Scheme: "nbd+unix", Path: "/" + name, RawQuery: url.Values{"socket": {path}}.Encode()}).String()
+func NBD(address, name string, t nbd.TLS) string {
+	scheme := "nbd"
+	if t.Mode == nbd.TLSRequire {
+		scheme = "nbds"
 	}
-	return (&url.URL{Scheme: "nbd", Host: address, Path: "/" + name}).String()
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return (&url.URL{Scheme: scheme + "+unix", Path: "/" + name, RawQuery: url.Values{"socket": {path}}.Encode()}).String()
+	}
+	return (&url.URL{Scheme: scheme, Host: address, Path: "/" + name}).String()
 }
