@@ -28,6 +28,8 @@ const (
 	buffers = 16
 	// extentsAt is how many extents are asked for at a time.
 	extentsAt = 1024
+	// extentsOf is the most bytes that are asked about at a time: an answer is not to take long.
+	extentsOf = 16 << 30
 )
 
 // piece is one request to a device, with a buffer of its own.
@@ -67,5 +69,5 @@ func (p *piece) wait() error {
 	return nil
 }
 
-// Changed describes where a snapshot may differ from its base, as block.Device.Extents describes where there are data: Allocated is what may differ.
+// Changed describes where a snapshot may differ from its base, like block.Device.Extents: Allocated is what may differ, Zero that it reads as zeros.
 type Changed func(ctx context.Context, offset, length int64, most int) ([]block.Extent, error)

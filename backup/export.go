@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 
 	"pstorage/backup/stream"
 	"pstorage/blockstore/block"
@@ -78,33 +79,28 @@ func (e *exporter) tell(ctx context.Context, w *stream.Writer, p part) (err erro
 // scan finds the parts of a range.
 func (e *exporter) scan(ctx context.Context, from, to int64) error {
 	if e.Changed == nil {
-		return e.describe(ctx, from, to)
+		return each(ctx, e.Device.Extents, from, to, func(x block.Extent) error {
+			if x.Zero {
+				return nil
+			}
+			return e.read(ctx, x.Offset, x.Offset+x.Length)
+		})
 	}
 	return each(ctx, e.Changed, from, to, func(x block.Extent) error {
-		if !x.Allocated {
-			return nil
-		}
-		return e.describe(ctx, x.Offset, x.Offset+x.Length)
-	})
-}
-
-// describe finds the parts of a range that is to be told of.
-func (e *exporter) describe(ctx context.Context, from, to int64) error {
-	return each(ctx, e.Device.Extents, from, to, func(x block.Extent) error {
 		switch {
-		case !x.Zero:
-			return e.read(ctx, x.Offset, x.Offset+x.Length)
-		case e.Changed != nil:
+		case !x.Allocated:
+			return nil
+		case x.Zero:
 			return e.send(ctx, part{offset: x.Offset, length: x.Length})
 		}
-		return nil
+		return e.read(ctx, x.Offset, x.Offset+x.Length)
 	})
 }
 
 // each asks for all extents of a range.
 func each(ctx context.Context, ask Changed, from, to int64, take func(block.Extent) error) error {
 	for from < to {
-		list, err := ask(ctx, from, to-from, extentsAt)
+		list, err := ask(ctx, from, min(to-from, extentsOf), extentsAt)
 		if err != nil {
 			return err
 		}
@@ -145,3 +141,22 @@ func (e *exporter) send(ctx context.Context, p part) error {
 		return context.Cause(ctx)
 	}
 }
+
+// FirstChange is the offset of the first byte that may have changed, of a snapshot of that size; -1: none has.
+func FirstChange(ctx context.Context, changed Changed, size int64) (int64, error) {
+	at := int64(-1)
+	err := each(ctx, changed, 0, size, func(x block.Extent) error {
+		if x.Allocated {
+			at = x.Offset
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		err = nil
+	}
+	return at, err
+}
+
+// errFound ends a search.
+var errFound = errors.New("found")

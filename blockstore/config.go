@@ -101,6 +101,8 @@ type OpenOptions struct {
 	ReadOnly bool
 	// WaitLimit is how long a request waits for replicas that cannot be reached before it fails with ErrUnavailable; 0: for ever.
 	WaitLimit time.Duration
+	// Incoming is the id of the snapshot whose import into the file is gone on with. Without it a file that is being imported into is not opened.
+	Incoming []byte
 
 	brief     bool      // taken over for a moment: to lose the lease is nothing to complain of
 	leftOut   rules.Set // by tests

@@ -20,7 +20,7 @@ const (
 	exitNotFound    = 3 // no such volume, snapshot, target or account
 	exitUnreachable = 4 // no metadata server answers, or the cluster cannot do it now
 	exitRefused     = 5 // not confirmed, in use, or there already
-	exitDamaged     = 6 // cs-check found damage
+	exitDamaged     = 6 // cs-check found damage, or an export is damaged or not whole
 	exitMarked      = 7 // cs-check --repair has left something for the cluster to replace
 )
 
@@ -31,7 +31,7 @@ const exitCodesHelp = `Exit codes:
   3  there is no such volume, snapshot, iSCSI target or account
   4  no metadata server answers, or the cluster cannot do it now: try again
   5  refused: not confirmed, in use, or there already
-  6  cs-check found damage
+  6  cs-check found damage, or an export is damaged or not whole
   7  cs-check --repair has done its part: start the chunk server, and the cluster does the rest`
 
 // codedError carries the exit code that goes with an error.

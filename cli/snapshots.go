@@ -103,14 +103,19 @@ func busy(err error) bool {
 	return status.Code(err) == codes.Unavailable || errors.Is(err, context.DeadlineExceeded)
 }
 
-// holdVolumes is app.hold of the real program. What it returns is to be closed, also beside an error; that leaves nothing for the next who opens them to
-// compare.
-func holdVolumes(ctx context.Context, a *app, meta metapb.MetaClient, paths []string) (io.Closer, error) {
+// newBlockClient returns a client for this command alone.
+func (a *app) newBlockClient(meta metapb.MetaClient) (*blockstore.Client, error) {
 	host, _, err := a.thisHost()
 	if err != nil {
 		return nil, err
 	}
-	client, err := blockstore.New(blockstore.Config{Meta: meta, Identity: blockstore.Identity{ID: uuid.New(), Incarnation: 1}, Host: host})
+	return blockstore.New(blockstore.Config{Meta: meta, Identity: blockstore.Identity{ID: uuid.New(), Incarnation: 1}, Host: host})
+}
+
+// holdVolumes is app.hold of the real program. What it returns is to be closed, also beside an error; that leaves nothing for the next who opens them to
+// compare.
+func holdVolumes(ctx context.Context, a *app, meta metapb.MetaClient, paths []string) (io.Closer, error) {
+	client, err := a.newBlockClient(meta)
 	if err != nil {
 		return nil, err
 	}

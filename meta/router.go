@@ -113,6 +113,10 @@ func (r *router) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRe
 	return route(ctx, r.server, in, (*leader.Leader).DeleteSnapshot)
 }
 
+func (r *router) SetIncoming(ctx context.Context, in *metapb.SetIncomingRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetIncoming)
+}
+
 func (r *router) ProtectSnapshot(ctx context.Context, in *metapb.ProtectSnapshotRequest) (*metapb.ProtectSnapshotReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).ProtectSnapshot)
 }

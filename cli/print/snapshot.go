@@ -24,17 +24,22 @@ type Snapshot struct {
 	Created     int64   `json:"created_unix"`
 	Size        uint64  `json:"size"` // of the volume, when it was taken
 	Protected   bool    `json:"protected"`
-	Current     bool    `json:"current"` // what the volume has now began with it
+	Current     bool    `json:"current"`               // what the volume has now began with it
+	Origin      string  `json:"origin_uuid,omitempty"` // the snapshot that was imported as this one
 	Target      string  `json:"target,omitempty"`
 	LUN         *uint32 `json:"lun,omitempty"`
 }
 
 // NewSnapshot makes the view of one.
 func NewSnapshot(s *metapb.Snapshot) Snapshot {
-	return Snapshot{
+	view := Snapshot{
 		UUID: uuidText(s.GetId()), Volume: strings.TrimPrefix(s.GetPath(), "/"), Name: s.GetName(), Description: s.GetDescription(),
 		Parent: uuidText(s.GetParent()), Created: s.GetCreatedUnix(), Size: s.GetSize(), Protected: s.GetProtected(), Current: s.GetCurrent(),
 	}
+	if len(s.GetOrigin()) > 0 {
+		view.Origin = uuidText(s.GetOrigin())
+	}
+	return view
 }
 
 // NewSnapshots makes the views of a listing.
@@ -77,6 +82,9 @@ func SnapshotText(w io.Writer, s Snapshot) error {
 	_, err := fmt.Fprintf(w, "Volume: %s\nName: %s\nUUID: %s\nCreated: %s UTC\nSize: %s\nParent: %s\nCurrent: %s\nProtected: %s\nDescription: %s\n",
 		s.Volume, orDash(s.Name), s.UUID, s.created(), size.Format(s.Size), parent, yesNo(s.Current, "yes", "no"), yesNo(s.Protected, "yes", "no"),
 		cmp.Or(s.Description, "None"))
+	if err == nil && s.Origin != "" {
+		_, err = fmt.Fprintf(w, "Imported: %s\n", s.Origin)
+	}
 	return err
 }
 

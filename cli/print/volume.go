@@ -12,24 +12,25 @@ import (
 
 // Volume is a file or directory of the cluster.
 type Volume struct {
-	Name       string `json:"name"`
-	Directory  bool   `json:"directory,omitempty"`
-	ID         uint64 `json:"id,omitempty"`
-	Size       uint64 `json:"size"`
-	Attributes        // effective ones
-	Chunks     uint64 `json:"chunks"`
-	Degraded   uint64 `json:"degraded_chunks"`
-	Blocked    uint64 `json:"blocked_chunks"`
-	Offline    uint64 `json:"offline_chunks"`
-	Losses     uint64 `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
-	Lost       uint64 `json:"lost_blocks,omitempty"`
-	Epoch      uint64 `json:"epoch"`
-	Holder     string `json:"holder,omitempty"`
-	HolderHost string `json:"holder_host,omitempty"`
-	Snapshots  uint64 `json:"snapshots,omitempty"` // those being deleted among them
-	Clean      bool   `json:"clean"`
-	Created    int64  `json:"created_unix,omitempty"`
-	Dates             // of verification
+	Name       string  `json:"name"`
+	Directory  bool    `json:"directory,omitempty"`
+	ID         uint64  `json:"id,omitempty"`
+	Size       uint64  `json:"size"`
+	Attributes         // effective ones
+	Chunks     uint64  `json:"chunks"`
+	Degraded   uint64  `json:"degraded_chunks"`
+	Blocked    uint64  `json:"blocked_chunks"`
+	Offline    uint64  `json:"offline_chunks"`
+	Losses     uint64  `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
+	Lost       uint64  `json:"lost_blocks,omitempty"`
+	Epoch      uint64  `json:"epoch"`
+	Holder     string  `json:"holder,omitempty"`
+	HolderHost string  `json:"holder_host,omitempty"`
+	Snapshots  uint64  `json:"snapshots,omitempty"` // those being deleted among them
+	Clean      bool    `json:"clean"`
+	Import     *Import `json:"import,omitempty"`
+	Created    int64   `json:"created_unix,omitempty"`
+	Dates              // of verification
 }
 
 // Attributes as set-attr takes them.
@@ -42,7 +43,7 @@ type Attributes struct {
 
 // NewVolume makes the view of one file.
 func NewVolume(f *metapb.FileInfo) Volume {
-	return Volume{
+	view := Volume{
 		Name: strings.TrimPrefix(f.GetPath(), "/"), Directory: f.GetDirectory(), ID: f.GetId(), Size: f.GetSize(),
 		Attributes: NewAttributes(f.GetEffective()),
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
@@ -51,6 +52,17 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Snapshots: uint64(max(len(f.GetLayers()), 1) - 1),
 		Dates:     Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
 	}
+	if i := f.GetIncoming(); i != nil {
+		view.Import = &Import{uuidText(i.GetSnapshot()), uuidText(i.GetBase()), i.GetUpto()}
+	}
+	return view
+}
+
+// Import is one into a volume that has not ended: nobody can use the volume.
+type Import struct {
+	Snapshot string `json:"snapshot_uuid"`
+	Base     string `json:"base_uuid"` // zeros: of a full import
+	Upto     uint64 `json:"upto"`      // what lies before is imported, and on stable storage
 }
 
 // NewVolumes makes the views of a listing.
@@ -80,6 +92,8 @@ func (v Volume) State() string {
 	switch {
 	case v.Directory:
 		return ""
+	case v.Import != nil:
+		return "importing"
 	case v.Offline > 0:
 		return "offline"
 	case v.Blocked > 0:
@@ -129,6 +143,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Snapshots > 0 {
 		fmt.Fprintf(&lines, "Snapshots: %d\n", v.Snapshots)
+	}
+	if v.Import != nil {
+		fmt.Fprintf(&lines, "Import: of %s, has not ended; the first %d bytes are there\n", v.Import.Snapshot, v.Import.Upto)
 	}
 	if v.Losses > 0 {
 		fmt.Fprintf(&lines, "Losses: %s\n", losses(v.Losses))

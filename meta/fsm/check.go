@@ -27,7 +27,7 @@ func (v *View) Check() error {
 			return err
 		}
 	}
-	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree} {
+	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree, v.checkIncoming} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -49,6 +49,12 @@ var (
 	ErrFlattening = errors.New("it is being flattened: no snapshot can be taken until that has ended, or is cancelled")
 	// ErrNotFlattening: the file was not to be flattened, or not any more.
 	ErrNotFlattening = errors.New("it is not being flattened (any more)")
+	// ErrImporting: a file may not be used before an import into it has ended.
+	ErrImporting = errors.New("an import into it has not ended")
+	// ErrNotImporting: no import of that snapshot into the file is under way, or none could begin.
+	ErrNotImporting = errors.New("no import of that is under way")
+	// ErrNoBase: the file is not what an increment is to be put on.
+	ErrNoBase = errors.New("it is not what the increment is to be put on")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.

@@ -20,6 +20,9 @@ func (tx *txn) grant(c *fsmpb.Grant) (*Granted, error) {
 	case n.Epoch != c.Epoch:
 		return nil, fmt.Errorf("file %d: epoch %d, expected %d: %w", c.File, n.Epoch, c.Epoch, ErrConflict)
 	}
+	if err := tx.mayImport(c.File, n, c.Incoming); err != nil {
+		return nil, err
+	}
 	n.Epoch++
 	n.Holder, n.Clean = c.Holder, false
 	tx.putNode(c.File, n)

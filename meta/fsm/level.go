@@ -27,14 +27,19 @@ const (
 	snapshotLevel = 3
 	// treeLevel: files are over snapshots (CloneNode, SwitchSnapshot, Flatten, Flattened, Emptied).
 	treeLevel = 4
+	// importLevel: files are imported into (SetIncoming; CreateNode.incoming, Grant.incoming, Snapshot.origin).
+	importLevel = 4
 )
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
 var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel,
-	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel}
+	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel}
 
 // LevelOf is the level that a cluster must have for the command.
 func LevelOf(c *fsmpb.Command) uint64 {
+	if imports(c) {
+		return importLevel
+	}
 	m := c.ProtoReflect()
 	if field := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); field != nil && newer[field.Number()] > 0 {
 		return newer[field.Number()]

@@ -156,6 +156,9 @@ func (tx *txn) growLun(c *fsmpb.GrowLun) (*fsmpb.Target, error) {
 	if c.Size < n.Size {
 		return nil, fmt.Errorf("target %s: LUN %d has %d bytes and cannot shrink to %d: %w", t.Name, c.Number, n.Size, c.Size, ErrInvalid)
 	}
+	if n.Incoming != nil {
+		return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, c.Number, ErrImporting)
+	}
 	n.Size = c.Size
 	tx.putNode(l.File, n)
 	return tx.putTarget(t), nil

@@ -279,6 +279,8 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.flatten(c.Flatten)
 	case *fsmpb.Command_Flattened:
 		return tx.flattened(c.Flattened)
+	case *fsmpb.Command_SetIncoming:
+		return tx.setIncoming(c.SetIncoming)
 	}
 	return tx.applyTargets(&c)
 }

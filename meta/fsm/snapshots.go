@@ -148,6 +148,9 @@ func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
 	case len(n.Layers) > MaxSnapshots || last == math.MaxUint32:
 		return nil, fmt.Errorf("%s has %d, no more than %d: %w", tx.pathOf(f.File), len(n.Layers)-1, MaxSnapshots, ErrTooMany)
 	}
+	if err := tx.mayImport(f.File, n, f.Snapshot.Origin); err != nil {
+		return nil, err
+	}
 	return n, tx.checkNames(f.File, f.Snapshot)
 }
 
@@ -196,6 +199,7 @@ func (tx *txn) take(f *fsmpb.TakeSnapshot, n *fsmpb.Node) *fsmpb.Snapshot {
 	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, tx.stand(f.File, n)
 	tx.putSnapshot(s)
 	n.Layers = append(n.Layers, s.Layer+1)
+	n.Incoming = nil // of that origin, if there was one: now it has ended
 	tx.putNode(f.File, n)
 	return s
 }

@@ -26,6 +26,7 @@ func (tx *txn) create(c *fsmpb.CreateNode) (*File, error) {
 	if !c.Directory {
 		n.Size, n.Layers, n.Clean = c.Size, []uint32{FirstLayer}, true
 		n.ChunkSize = tx.policyFrom(n.Own, parent).ChunkSize
+		n.Incoming = c.Incoming
 	}
 	id = tx.count(lastNodeKey)
 	tx.putNode(id, n)
@@ -41,7 +42,7 @@ func checkCreation(c *fsmpb.CreateNode) error {
 	if c.Size > MaxSize || c.Directory && c.Size != 0 {
 		return fmt.Errorf("%s: size %d: a file has at most %d bytes: %w", c.Path, c.Size, uint64(MaxSize), ErrInvalid)
 	}
-	return nil
+	return checkNewIncoming(c)
 }
 
 func (tx *txn) resize(c *fsmpb.Resize) (*File, error) {
@@ -56,6 +57,8 @@ func (tx *txn) resize(c *fsmpb.Resize) (*File, error) {
 		return nil, fmt.Errorf("%s has %d bytes and cannot shrink to %d: %w", c.Path, n.Size, c.Size, ErrInvalid)
 	case c.Size > MaxSize:
 		return nil, fmt.Errorf("%s: size %d: a file has at most %d bytes: %w", c.Path, c.Size, uint64(MaxSize), ErrInvalid)
+	case n.Incoming != nil:
+		return nil, fmt.Errorf("%s: %w", c.Path, ErrImporting)
 	}
 	n.Size = c.Size
 	tx.putNode(id, n)

@@ -38,10 +38,20 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 		out.Over = &metapb.Over{Snapshot: o.Id, File: o.File, Layer: o.Layer, Size: o.Size, Path: o.Path, Name: fsm.SnapshotLabel(o.Snapshot)}
 		out.Flattening = f.Node.Flattening
 	}
+	if i := f.Node.Incoming; i != nil {
+		out.Incoming = &metapb.Incoming{Snapshot: i.Snapshot, Base: i.Base, Size: i.Size, Upto: i.Upto}
+	}
 	if h := f.Node.Holder; h != nil {
 		out.Holder, out.HolderHost = clientName(h.Id), h.Host
 	}
 	return out
+}
+
+func incomingIn(i *metapb.Incoming) *fsmpb.Incoming {
+	if i == nil {
+		return nil
+	}
+	return &fsmpb.Incoming{Snapshot: i.Snapshot, Base: i.Base, Size: i.Size, Upto: i.Upto}
 }
 
 func clientName(id []byte) string {

@@ -81,7 +81,7 @@ func (l *Leader) grant(ctx context.Context, in *metapb.OpenRequest, judge func(*
 	}
 	defer func() { l.leases.endGrant(f.ID, err == nil) }()
 	return propose[*fsm.Granted](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_Grant{Grant: &fsmpb.Grant{File: f.ID, Epoch: f.Node.Epoch,
-		Holder: &fsmpb.Holder{Id: in.Client.Id, Incarnation: in.Client.Incarnation, Host: in.Client.Host}}}})
+		Holder: &fsmpb.Holder{Id: in.Client.Id, Incarnation: in.Client.Incarnation, Host: in.Client.Host}, Incoming: in.Incoming}}})
 }
 
 // ownLease tells whether the lease may be taken without waiting: nobody has it, or recovery, which yields, or the client itself, or an

@@ -16,7 +16,20 @@ const maxList = 50_000
 // Create makes a file or directory.
 func (l *Leader) Create(ctx context.Context, in *metapb.CreateRequest) (*metapb.FileInfo, error) {
 	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_Create{Create: &fsmpb.CreateNode{
-		Path: in.Path, Directory: in.Directory, Size: in.Size, Attributes: attributesIn(in.Attributes), Created: unixNow()}}})
+		Path: in.Path, Directory: in.Directory, Size: in.Size, Attributes: attributesIn(in.Attributes), Created: unixNow(), Incoming: incomingIn(in.Incoming)}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	return info(f, 0), nil
+}
+
+// SetIncoming closes a file to all but an import, or notes how far that has come.
+func (l *Leader) SetIncoming(ctx context.Context, in *metapb.SetIncomingRequest) (*metapb.FileInfo, error) {
+	if err := checkClient(in.Client); err != nil {
+		return nil, Status(err)
+	}
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_SetIncoming{SetIncoming: &fsmpb.SetIncoming{
+		File: in.File, Epoch: in.Epoch, Client: in.Client.Id, Incoming: incomingIn(in.Incoming)}}})
 	if err != nil {
 		return nil, Status(err)
 	}

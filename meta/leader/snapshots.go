@@ -57,7 +57,7 @@ func snapshotStatus(err error) error {
 
 func snapshotOut(v *fsm.View, s *fsmpb.Snapshot, path string, current []byte) *metapb.Snapshot {
 	return &metapb.Snapshot{Id: s.Id, File: s.File, Path: path, Layer: s.Layer, Parent: s.Parent, Name: s.Name, Description: s.Description,
-		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Current: bytes.Equal(s.Id, current), Clones: v.Clones(s)}
+		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Origin: s.Origin, Current: bytes.Equal(s.Id, current), Clones: v.Clones(s)}
 }
 
 // snapshotsOut describes the snapshots of one volume, oldest first.

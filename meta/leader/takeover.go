@@ -61,6 +61,7 @@ func (s *successor) judge(f *fsm.File) error {
 }
 
 func (s *successor) Open(ctx context.Context, in *metapb.OpenRequest, _ ...grpc.CallOption) (*metapb.OpenReply, error) {
+	in.Incoming = s.seen.Node.Incoming.GetSnapshot()
 	return s.l.open(ctx, in, s.judge)
 }
 

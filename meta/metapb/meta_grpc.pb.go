@@ -45,6 +45,7 @@ const (
 	Meta_SwitchSnapshot_FullMethodName  = "/pstorage.meta.v1.Meta/SwitchSnapshot"
 	Meta_Flatten_FullMethodName         = "/pstorage.meta.v1.Meta/Flatten"
 	Meta_Flattened_FullMethodName       = "/pstorage.meta.v1.Meta/Flattened"
+	Meta_SetIncoming_FullMethodName     = "/pstorage.meta.v1.Meta/SetIncoming"
 	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
 	Meta_Status_FullMethodName          = "/pstorage.meta.v1.Meta/Status"
@@ -97,6 +98,9 @@ type MetaClient interface {
 	SwitchSnapshot(ctx context.Context, in *SwitchSnapshotRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Flatten(ctx context.Context, in *FlattenRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Flattened(ctx context.Context, in *FlattenedRequest, opts ...grpc.CallOption) (*FlattenedReply, error)
+	// SetIncoming is for the holder of a file that is imported into: it closes the file to all others, or says how far the import has come. A snapshot with the
+	// origin ends it.
+	SetIncoming(ctx context.Context, in *SetIncomingRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
 	// Cluster.
@@ -350,6 +354,16 @@ func (c *metaClient) Flattened(ctx context.Context, in *FlattenedRequest, opts .
 	return out, nil
 }
 
+func (c *metaClient) SetIncoming(ctx context.Context, in *SetIncomingRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_SetIncoming_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Meta_ServiceDesc.Streams[0], Meta_Orders_FullMethodName, cOpts...)
@@ -499,6 +513,9 @@ type MetaServer interface {
 	SwitchSnapshot(context.Context, *SwitchSnapshotRequest) (*FileInfo, error)
 	Flatten(context.Context, *FlattenRequest) (*FileInfo, error)
 	Flattened(context.Context, *FlattenedRequest) (*FlattenedReply, error)
+	// SetIncoming is for the holder of a file that is imported into: it closes the file to all others, or says how far the import has come. A snapshot with the
+	// origin ends it.
+	SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
 	// Cluster.
@@ -590,6 +607,9 @@ func (UnimplementedMetaServer) Flatten(context.Context, *FlattenRequest) (*FileI
 }
 func (UnimplementedMetaServer) Flattened(context.Context, *FlattenedRequest) (*FlattenedReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Flattened not implemented")
+}
+func (UnimplementedMetaServer) SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetIncoming not implemented")
 }
 func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error {
 	return status.Error(codes.Unimplemented, "method Orders not implemented")
@@ -1056,6 +1076,24 @@ func _Meta_Flattened_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_SetIncoming_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetIncomingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SetIncoming(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SetIncoming_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SetIncoming(ctx, req.(*SetIncomingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Orders_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OrdersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1327,6 +1365,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Flattened",
 			Handler:    _Meta_Flattened_Handler,
+		},
+		{
+			MethodName: "SetIncoming",
+			Handler:    _Meta_SetIncoming_Handler,
 		},
 		{
 			MethodName: "Hold",

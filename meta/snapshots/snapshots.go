@@ -143,6 +143,9 @@ func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken
 	c = &fsmpb.TakeSnapshots{}
 	err = e.state.View(func(v *fsm.View) error {
 		var free []string
+		if len(in.Origin) > 0 && len(in.Paths) > 1 {
+			return fmt.Errorf("an origin for %d files: %w", len(in.Paths), fsm.ErrInvalid)
+		}
 		for i, path := range in.Paths {
 			f, err := v.Lookup(path)
 			if err != nil {
@@ -156,7 +159,7 @@ func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken
 			}
 			c.Files = append(c.Files, &fsmpb.TakeSnapshot{File: f.ID, Epoch: f.Node.Epoch, Client: f.Node.Holder.GetId(), Snapshot: &fsmpb.Snapshot{
 				Id: in.Ids[i], Layer: f.Node.Layers[len(f.Node.Layers)-1], Name: in.Name, Description: in.Description, Protected: in.Protected,
-				Created: time.Now().Unix()}})
+				Created: time.Now().Unix(), Origin: in.Origin}})
 		}
 		taken, err = v.CheckSnapshots(c)
 		if taken == nil && len(free) > 0 && (err == nil || errors.Is(err, fsm.ErrNotHolder) || errors.Is(err, fsm.ErrUnsettled)) {
