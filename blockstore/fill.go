@@ -9,6 +9,7 @@ import (
 
 	"pstorage/blockstore/block"
 	"pstorage/cs/chunk"
+	"pstorage/cs/wire"
 	"pstorage/meta/metapb"
 )
 
@@ -41,6 +42,14 @@ func (v *Volume) leaveUnder() {
 	if u := v.under.Swap(nil); u != nil {
 		v.c.leave(u)
 	}
+}
+
+// overFlag says in what changes blocks that absent ones show what chunk servers do not know.
+func (v *Volume) overFlag() uint8 {
+	if v.under.Load() != nil {
+		return wire.FlagOver
+	}
+	return 0
 }
 
 // mayShow tells whether what is under the volume may show in a piece's range.

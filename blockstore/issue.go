@@ -150,6 +150,9 @@ func (v *Volume) address(p *piece, c *call) {
 	c.p = p
 	c.Done = v
 	c.Flags = p.flags
+	if p.write {
+		c.Flags |= v.overFlag()
+	}
 	c.Chunk = chunk.ID{File: v.file, Index: p.ch.index}
 	c.Layer, c.Epoch, c.Version = v.layer.Load(), v.epoch, p.version
 }

@@ -17,7 +17,7 @@ const pollLinks = 100 * time.Millisecond
 func (c *Client) Open(ctx context.Context, path string, opt OpenOptions) (*Volume, error) {
 	opt.leftOut |= c.cfg.LeftOut
 	sent := c.now()
-	rep, err := c.meta.Open(ctx, &metapb.OpenRequest{Client: c.me, Path: path, Incoming: opt.Incoming})
+	rep, err := c.meta.Open(ctx, &metapb.OpenRequest{Client: c.me, Path: path, Incoming: opt.Incoming, Over: true})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -153,6 +153,7 @@ func (j *reconcile) copy(first, n uint32) bool {
 		return false
 	}
 	w = j.call(wire.OpAtomic, first, n)
+	w.Flags = j.v.overFlag()
 	w.Sums, w.Data = from.Codes, chunk.Pack(from.Codes, j.buffer)
 	for _, list := range [][]*vserver{j.insync, j.syncing} {
 		for _, vs := range list {

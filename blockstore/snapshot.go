@@ -61,7 +61,7 @@ type frozenChunk struct {
 
 // OpenSnapshot opens a snapshot of a file, by its name or UUID.
 func (c *Client) OpenSnapshot(ctx context.Context, path, nameOrUUID string) (*Snapshot, error) {
-	return c.openSnapshot(ctx, path, nameOrUUID, &metapb.OpenSnapshotRequest{Path: path, Name: nameOrUUID}, 0)
+	return c.openSnapshot(ctx, path, nameOrUUID, &metapb.OpenSnapshotRequest{Path: path, Name: nameOrUUID, Over: true}, 0)
 }
 
 // openSnapshot opens one that is so many below one that a user has opened.

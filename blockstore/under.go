@@ -50,7 +50,7 @@ func (c *Client) openUnder(ctx context.Context, file *metapb.FileInfo, depth int
 	}
 	p := c.use([16]byte(over.Snapshot))
 	if p == nil {
-		s, err := c.openSnapshot(ctx, over.Path, over.Name, &metapb.OpenSnapshotRequest{Id: over.Snapshot, Child: file.Id}, depth+1)
+		s, err := c.openSnapshot(ctx, over.Path, over.Name, &metapb.OpenSnapshotRequest{Id: over.Snapshot, Child: file.Id, Over: true}, depth+1)
 		if err != nil {
 			return nil, err
 		}

@@ -31,9 +31,8 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 		return about(id, ErrStaleVersion{Have: r.version})
 	}
 	if r.suspect != Sound {
-		below := make([]bool, r.blocks)
 		for i, l := range r.layers {
-			if err := s.absolveLayer(r, l, i == len(r.layers)-1, below, other); err != nil {
+			if err := s.absolveLayer(r, l, i == len(r.layers)-1, other); err != nil {
 				return about(id, err)
 			}
 		}
@@ -41,9 +40,8 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 	return about(id, s.admitted(r, version))
 }
 
-// absolveLayer makes every block of a layer match its sum. Nobody else uses the file: a suspect replica refuses all. below are the blocks that the layers
-// below have; those that this one has join them.
-func (s *Store) absolveLayer(r *replica, l *layer, top bool, below []bool, other func(layer, block uint32) []byte) error {
+// absolveLayer makes every block of a layer match its sum. Nobody else uses the file: a suspect replica refuses all.
+func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, block uint32) []byte) error {
 	r.mu.Lock()
 	had := len(l.table)
 	err := s.load(l)
@@ -51,7 +49,7 @@ func (s *Store) absolveLayer(r *replica, l *layer, top bool, below []bool, other
 		r.mu.Unlock()
 		return err
 	}
-	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), top: top, below: below, other: other}
+	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), top: top, other: other}
 	l.pins.Add(1) // the cache does not close the file meanwhile
 	r.mu.Unlock()
 	s.loaded(l, len(w.table)-had)
@@ -60,7 +58,6 @@ func (s *Store) absolveLayer(r *replica, l *layer, top bool, below []bool, other
 		if err := w.absolve(block); err != nil {
 			return err
 		}
-		below[block] = below[block] || w.code(block) != chunk.Absent
 	}
 	if w.changed {
 		if _, err := w.f.WriteAt(w.table, chunk.HeaderSize); err != nil {
@@ -91,7 +88,6 @@ type absolving struct {
 	f       disk.File
 	table   []byte
 	top     bool
-	below   []bool
 	other   func(layer, block uint32) []byte
 	changed bool
 	buf     [chunk.BlockSize]byte
@@ -124,17 +120,15 @@ func (w *absolving) absolve(block uint32) error {
 }
 
 // keep makes the best of a block of the top layer that was being written when the power failed: what is there, or, if it was the first write of it in
-// the layer, what is below (over.go).
+// the layer, what is below or under the file (over.go); if nothing is, that is zeros.
 func (w *absolving) keep(block uint32, off int64) error {
-	if w.below[block] {
-		hole, err := w.f.Hole(off, chunk.BlockSize)
-		if err != nil {
-			return fmt.Errorf("%w: block %d: %w", ErrIO, block, err)
-		}
-		if hole {
-			w.setCode(block, chunk.Absent)
-			return nil
-		}
+	hole, err := w.f.Hole(off, chunk.BlockSize)
+	if err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrIO, block, err)
+	}
+	if hole {
+		w.setCode(block, chunk.Absent)
+		return nil
 	}
 	w.setCode(block, chunk.BlockSum(w.r.id, block, w.buf[:]))
 	return nil

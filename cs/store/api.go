@@ -13,6 +13,7 @@ type Access struct {
 	Suspect bool   // reads of a suspect replica are answered, too: whoever reads verifies each block
 	Below   uint32 // of one layer alone: as many right below it are a part of it (they are gone here or there)
 	Frozen  bool   // reads of a layer that takes no writes any more: the version is compared, the epoch is not
+	Over    bool   // changes of a file that stands over another's snapshot: absent blocks may show what is not here
 	Former  bool   // reads of any replica, at any version: whoever reads takes only what has a sum that it knows
 }
 

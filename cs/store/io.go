@@ -70,6 +70,9 @@ func (r *replica) admitWrite(a Access, p span) error {
 	if l := r.top(); a.Layer == 0 || l != nil && a.Layer < l.num || !p.in(r.blocks) {
 		return ErrInvalid // a frozen layer, or beyond the end
 	}
+	if a.Over && !r.file.over.Load() {
+		r.file.over.Store(true)
+	}
 	return nil
 }
 

@@ -208,7 +208,7 @@ func (s *Store) clear(l *layer, first, n, code uint32) error {
 		old := l.code(first + i)
 		if chunk.HasData(old) {
 			had++
-			over = over || code != chunk.Absent && hides(lower, first+i)
+			over = over || code != chunk.Absent && l.hides(lower, first+i)
 		}
 		changed = changed || old != code
 	}

@@ -14,19 +14,22 @@ import "pstorage/cs/chunk"
 //
 // And data are punched only when the code that takes the place of theirs is durable.
 //
+// In a file that stands over a snapshot of another, which each change of it says (Access.Over), every absent block counts as one that something below has. When such a
+// store is opened, before the first change, nothing is known of that; nor need it be: where there is a hole, absent is right for every file.
+//
 // Each costs a sync, and is rare: writes of what was discarded since the snapshot, discards of what was written since. That a first write needs none costs a system
 // call to know.
 
 // prepareOver makes that so for n blocks that are to get data. The caller holds the replica's mu.
 func (s *Store) prepareOver(l *layer, first, n uint32) error {
 	lower := l.r.chain(l.num - 1)
-	if len(lower) == 0 {
+	if len(lower) == 0 && !l.r.file.over.Load() {
 		return nil
 	}
 	var holes, changed bool
 	for block := first; block < first+n; block++ {
 		code := l.code(block)
-		if chunk.HasData(code) || !hides(lower, block) {
+		if chunk.HasData(code) || !l.hides(lower, block) {
 			continue
 		}
 		off := chunk.DataOffset(l.r.blocks, block)
@@ -69,8 +72,11 @@ func (s *Store) syncOver(l *layer) error {
 	return nil
 }
 
-// hides tells whether a layer above may hide the block: one of these has it, or is not in memory.
-func hides(lower []*layer, block uint32) bool {
+// hides tells whether the layer may hide the block: one of those below it has it, or is not in memory, or there is something under the file.
+func (l *layer) hides(lower []*layer, block uint32) bool {
+	if l.r.file.over.Load() {
+		return true
+	}
 	for _, l := range lower {
 		if l.table == nil || l.code(block) != chunk.Absent {
 			return true

@@ -5,10 +5,51 @@ import (
 	"errors"
 	"testing"
 
+	"pstorage/cs/chunk"
 	"pstorage/cs/disk"
 )
 
 const sector = 512
+
+// What shows under a file is not lost by a write over it either. Here, it is what the test knows.
+func TestAnUnflushedWriteLosesNothingUnderAClone(t *testing.T) {
+	bothWays(t, testAnUnflushedWriteLosesNothingUnderAClone)
+}
+
+func testAnUnflushedWriteLosesNothingUnderAClone(t *testing.T) {
+	none := make([]byte, bs)
+	for seed := range uint64(200) {
+		c := newCutOff(t, seed, pattern(1, bs))
+		c.at.Over, c.under = true, pattern(2, bs)
+		fresh, kept := pattern(seed+3, bs), pattern(seed+1000, bs)
+		for layer := range uint32(2) {
+			c.at.Layer = 2 + layer
+			first := 8 + 8*layer
+			c.zero(first + 1)
+			c.write(first+2, kept)
+			c.write(first+4, kept)
+			c.zero(first + 5)
+			c.flush()
+			for _, block := range []uint32{0, 1, 3} {
+				c.write(first+block, fresh)
+			}
+			c.zero(first + 2)
+			c.write(first+2, fresh)
+			c.zero(first + 4)
+			c.power()
+			c.wantOneOf("a first write", first, c.under, fresh)
+			c.wantOneOf("a write of what was zeroed and flushed", first+1, none, fresh)
+			c.wantOneOf("a write of what was written, flushed and zeroed", first+2, kept, none, fresh)
+			shown := c.wantOneOf("another first write", first+3, c.under, fresh)
+			c.wantOneOf("zeroes", first+4, kept, none)
+			c.wantOneOf("zeroes that were flushed", first+5, none)
+			c.write(first+3, kept)
+			c.power()
+			c.wantOneOf("a write after a loss", first+3, shown, kept)
+		}
+		must(t, c.s.Close())
+	}
+}
 
 // cutOff is a replica of two layers, the lower flushed, whose machine loses power.
 type cutOff struct {
@@ -16,6 +57,8 @@ type cutOff struct {
 	m  *disk.Mem
 	s  *Store
 	at Access
+
+	under []byte // what absent blocks show
 }
 
 func newCutOff(t *testing.T, seed uint64, lower []byte) *cutOff {
@@ -59,6 +102,11 @@ func (c *cutOff) wantOneOf(what string, block uint32, values ...[]byte) []byte {
 	c.t.Helper()
 	got, err := readAll(c.s, idA, c.at, block*bs, bs)
 	must(c.t, err)
+	codes := make([]uint32, 1)
+	must(c.t, c.s.Table(idA, c.at, block*bs, bs, codes, false))
+	if codes[0] == chunk.Absent && c.under != nil {
+		got = c.under
+	}
 	for at := 0; at < bs; at += sector {
 		found := false
 		for _, v := range values {

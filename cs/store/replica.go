@@ -14,6 +14,7 @@ type file struct {
 	left  rules.Set                // out, by tests
 	epoch atomic.Uint64            // what is durable
 	gone  atomic.Pointer[LayerSet] // durably; nil: none
+	over  atomic.Bool              // a change has said that it stands over another's snapshot
 	ctl   sync.Mutex               // one change of the epoch at a time
 
 	flush  batcher

@@ -141,7 +141,7 @@ func (r *request) fits(payload int) bool {
 func (w *work) apply(sc *serverConn, r *request, payload []byte, rep *reply, nowait bool) (err error) {
 	e := sc.srv.cfg.Engine
 	a := store.Access{Epoch: r.epoch, Version: r.version, Layer: r.layer, Peer: r.flags&FlagPeer != 0, Suspect: r.flags&FlagSuspect != 0,
-		Former: r.flags&FlagFormer != 0, Frozen: r.flags&FlagFrozen != 0}
+		Former: r.flags&FlagFormer != 0, Frozen: r.flags&FlagFrozen != 0, Over: r.flags&FlagOver != 0}
 	if r.op == OpReadLayer || r.op == OpTableLayer {
 		a.Epoch, a.Below = 0, uint32(min(r.epoch, uint64(r.layer)))
 	}

@@ -137,6 +137,9 @@ const (
 	FlagFormer
 	// FlagFrozen (reads and tables of a client that has no lease): of a layer that takes no writes any more (R10). The version is checked, the epoch is not.
 	FlagFrozen
+	// FlagOver (what changes blocks): the file stands over a snapshot of another. A block that is absent in all layers may show what the server does not know, and
+	// which no loss of power must hide.
+	FlagOver
 )
 
 // Status of a reply. aux0 and aux1 tell more: of StaleEpoch and StaleVersion what the server has, of Corrupt and Lost
