@@ -61,6 +61,18 @@ func New(bytes int64, seed uint64) *Volume {
 	return v
 }
 
+// Clone models a volume that begins as this one is now. Nothing is in flight. What either is written after is in no place the same.
+func (v *Volume) Clone(seed uint64) *Volume {
+	c := New(int64(len(v.now))*Sector, seed)
+	copy(c.now, v.now)
+	copy(c.next, v.next)
+	c.write = v.write + cloned*uint32(seed)
+	return c
+}
+
+// cloned is more writes than a volume gets.
+const cloned = 1 << 24
+
 // fill makes one sector's content.
 func fill(sector []byte, index int64, write uint32) {
 	if write == zero {

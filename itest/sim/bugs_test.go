@@ -61,7 +61,8 @@ var covered = map[rules.Set]string{
 }
 
 // more are situations in which nothing may be found, besides those of planted bugs.
-var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp, "snapshots": busyShots}
+var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp, "snapshots": busyShots,
+	"clones": cutClone, "clones are flattened": flattenedClone}
 
 func TestEachRuleIsPlantedOrCovered(t *testing.T) {
 	count := map[rules.Set]int{}

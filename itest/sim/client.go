@@ -27,6 +27,7 @@ type volume struct {
 	number int
 	path   string
 	size   int64
+	clone  bool // made of a snapshot
 }
 
 // clientHost is a machine on which client processes follow one another.

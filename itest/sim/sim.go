@@ -8,7 +8,7 @@
 //
 // Parts: network.go, conn.go carry bytes (Raft, gRPC and the data path all use the same network); mds.go, chunkserver.go, client.go are the processes;
 // faults.go breaks things at random, scripts (stage_test.go) on purpose; history.go and losses.go judge what clients saw, snapshots.go takes
-// and reads snapshots, verify.go what is left on the disks.
+// and reads snapshots, clones.go makes clones of them, verify.go what is left on the disks.
 //
 // Invariants of the simulator itself:
 //   - A process that was killed is cut off at once, and its disk takes nothing more; whatever its goroutines still do, nobody can see.
@@ -50,6 +50,8 @@ type Options struct {
 	Abandoned bool
 	// Snapshots are taken while clients write.
 	Snapshots bool
+	// Clones are made of them.
+	Clones bool
 	// Script is run instead of random clients and faults. It leaves everything healed.
 	Script func(*Sim)
 }
@@ -188,6 +190,9 @@ func (s *Sim) workload() {
 	}
 	if s.options.Snapshots {
 		clients.Go(s.takeSnapshots)
+	}
+	if s.options.Clones {
+		clients.Go(s.makeClones)
 	}
 	go s.watch()
 	s.breakThings()

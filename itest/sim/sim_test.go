@@ -65,6 +65,14 @@ func TestSnapshotsHoldThroughFaults(t *testing.T) {
 	}
 }
 
+func TestClonesHoldThroughFaults(t *testing.T) {
+	for _, faults := range [][]Fault{nil, slices.Concat(ServerFaults, PowerFaults, NetworkFaults, MetaFaults, ClientFaults)} {
+		for _, seed := range seeds(t, 3) {
+			report(t, seed, Run(t, Options{Seed: seed, Faults: faults, Snapshots: true, Clones: true}))
+		}
+	}
+}
+
 // TestWhatClientsLeaveIsTakenOver has no client come back: recovery alone has to make the replicas equal, and rebuild what is missing (R7).
 func TestWhatClientsLeaveIsTakenOver(t *testing.T) {
 	faults := slices.Concat(ServerFaults, PowerFaults, NetworkFaults, MetaFaults, ClientFaults) // nobody reads what rots

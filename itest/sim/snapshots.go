@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"pstorage/blockstore"
@@ -31,6 +32,7 @@ type shot struct {
 	name      string
 	call, ret int64              // clock
 	seen      map[int64][]uint64 // values, by the first sector of a block
+	size      atomic.Int64       // known once it has been read
 }
 
 // takeSnapshots takes and reads snapshots until the workload ends.
@@ -41,7 +43,11 @@ func (s *Sim) takeSnapshots() {
 		if s.stopping() {
 			return
 		}
-		sn, err := s.takeSnapshot(s.chooseVolume(r))
+		v := s.chooseVolume(r)
+		if v.clone && v.number%2 == 0 { // it may be flattened
+			continue
+		}
+		sn, err := s.takeSnapshot(v)
 		if err == nil && r.IntN(2) == 0 {
 			err = s.readSnapshot(sn, "")
 		}
@@ -97,6 +103,7 @@ func (s *Sim) readSnapshot(sn *shot, near string) error {
 	if err != nil {
 		return err
 	}
+	sn.size.Store(dev.Size())
 	for c := range dev.Size() / chunkSize {
 		for _, b := range hot {
 			if err := s.readShot(sn, dev, c*chunkSectors+b*blockSectors); err != nil {

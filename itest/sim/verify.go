@@ -71,7 +71,7 @@ func (s *Sim) verify() error {
 	}
 	s.compareReplicas()
 	s.checkState()
-	for _, v := range s.allVolumes() {
+	for _, v := range slices.Backward(s.allVolumes()) { // clones go before what they are over
 		if _, err := admin.Remove(ctx, &metapb.RemoveRequest{Path: v.path}); err != nil {
 			return err
 		}
