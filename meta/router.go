@@ -129,6 +129,10 @@ func (r *router) Clone(ctx context.Context, in *metapb.CloneRequest) (*metapb.Fi
 	return route(ctx, r.server, in, (*leader.Leader).Clone)
 }
 
+func (r *router) SwitchSnapshot(ctx context.Context, in *metapb.SwitchSnapshotRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SwitchSnapshot)
+}
+
 func (r *router) Flatten(ctx context.Context, in *metapb.FlattenRequest) (*metapb.FileInfo, error) {
 	return route(ctx, r.server, in, (*leader.Leader).Flatten)
 }

@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -148,7 +149,7 @@ func (v *Volumes) clusterID(ctx context.Context) (uuid.UUID, error) {
 
 // newInfo makes the description of a volume. Its number is derived from the cluster's and the file's, which are never reused.
 func newInfo(cluster uuid.UUID, name string, f *metapb.FileInfo) block.VolumeInfo {
-	id := uuid.NewSHA1(cluster, binary.BigEndian.AppendUint64(nil, f.Id))
+	id := uuid.NewSHA1(cluster, binary.BigEndian.AppendUint64(nil, cmp.Or(f.Identity, f.Id)))
 	return block.VolumeInfo{Name: name, Size: int64(f.Size), ID: id}
 }
 

@@ -136,7 +136,7 @@ func (e *Engine) scan() {
 	e.queued = 0
 	err := e.leader.View(func(v *fsm.View) error {
 		v.AllSnapshots(func(s *fsmpb.Snapshot) bool {
-			if !s.Deleting {
+			if v.Needed(s) {
 				return true
 			}
 			e.queued++

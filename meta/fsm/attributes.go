@@ -78,12 +78,16 @@ func (tx *txn) policyFrom(own *fsmpb.Attributes, parent uint64) Policy {
 	return Policy{Norm: a.Norm, Min: a.Min, Domain: a.FailureDomain, ChunkSize: a.ChunkSize, Tier: a.Tier}
 }
 
-// policy returns what holds for a node that exists. A file's chunk size is what it was made with.
+// policy returns what holds for a node that exists; for a former, what holds for the file that has its name. A file's chunk size is what it was made with.
 func (tx *txn) policy(id uint64, n *fsmpb.Node) Policy {
 	if p, ok := tx.policies[id]; ok {
 		return p
 	}
-	p := tx.policyFrom(n.Own, n.Parent)
+	own := n.Own
+	if named := tx.node(n.FormerOf); n.FormerOf != 0 && named != nil {
+		own = named.Own
+	}
+	p := tx.policyFrom(own, n.Parent)
 	if n.ChunkSize != 0 {
 		p.ChunkSize = n.ChunkSize
 	}
@@ -123,10 +127,10 @@ func (tx *txn) setAttributes(c *fsmpb.SetAttributes) (*File, error) {
 	return tx.file(id, n), nil
 }
 
-// filesUnder returns the files of a subtree, in order.
+// filesUnder returns the files of a subtree, formers among them, in order.
 func (tx *txn) filesUnder(id uint64, n *fsmpb.Node) (files []uint64) {
 	if !n.Directory {
-		return []uint64{id}
+		return tx.statesOf(id)
 	}
 	for _, key := range keysWith(tx.names, nodeKey(id)) {
 		child := number(tx.names.Get(key))

@@ -17,6 +17,10 @@ func wrapTree(c any) *fsmpb.Command {
 	switch c := c.(type) {
 	case *fsmpb.CloneNode:
 		return &fsmpb.Command{Command: &fsmpb.Command_Clone{Clone: c}}
+	case *fsmpb.SwitchSnapshot:
+		return &fsmpb.Command{Command: &fsmpb.Command_SwitchSnapshot{SwitchSnapshot: c}}
+	case *fsmpb.Emptied:
+		return &fsmpb.Command{Command: &fsmpb.Command_Emptied{Emptied: c}}
 	case *fsmpb.Flatten:
 		return &fsmpb.Command{Command: &fsmpb.Command_Flatten{Flatten: c}}
 	case *fsmpb.Flattened:
@@ -29,7 +33,11 @@ func wrapTree(c any) *fsmpb.Command {
 func drawTree(t *rapid.T) any {
 	id := snapID(rapid.ByteRange(0, 6).Draw(t, "base"))
 	file := rapid.Uint64Range(firstNode, firstNode+4).Draw(t, "tree file")
-	switch rapid.IntRange(0, 5).Draw(t, "tree command") {
+	switch rapid.IntRange(0, 7).Draw(t, "tree command") {
+	case 2, 3:
+		return &fsmpb.SwitchSnapshot{Id: id, File: file, Epoch: rapid.Uint64Range(0, 2).Draw(t, "switched at")}
+	case 4:
+		return &fsmpb.Emptied{File: file}
 	case 0:
 		return &fsmpb.Flatten{File: file, Cancel: rapid.IntRange(0, 3).Draw(t, "cancel") == 0}
 	case 1:

@@ -22,8 +22,12 @@ func (tx *txn) flatten(c *fsmpb.Flatten) (*File, error) {
 // checkFlatten returns the node of a file that can be flattened. It has no snapshots: theirs are layers that lack the same blocks, and would go on lacking them.
 func (tx *txn) checkFlatten(file uint64, cancel bool) (*fsmpb.Node, error) {
 	n, err := tx.namedNode(file)
-	if err == nil && len(n.Over) > 0 && len(n.Layers) > 1 && !cancel {
+	switch {
+	case err != nil || len(n.Over) == 0 || cancel:
+	case len(n.Layers) > 1:
 		err = fmt.Errorf("%s has %d: %w", tx.pathOf(file), len(n.Layers)-1, ErrHasSnapshots)
+	case n.Incoming != nil: // which ends with a snapshot
+		err = fmt.Errorf("%s: %w", tx.pathOf(file), ErrImporting)
 	}
 	return n, err
 }
@@ -45,6 +49,7 @@ func (tx *txn) flattened(c *fsmpb.Flattened) (*File, error) {
 	tx.leaveBase(c.File, n)
 	n.Over, n.Flattening = nil, false
 	tx.putNode(c.File, n)
+	tx.tidy(c.File)
 	return tx.file(c.File, n), nil
 }
 

@@ -99,3 +99,28 @@ func TestAFileOverNothingNeedsNoFlattening(t *testing.T) {
 	b.refused(t, &fsmpb.Flatten{File: 999}, ErrNotFound)
 	b.refused(t, &fsmpb.Flatten{File: Root}, ErrNotFound)
 }
+
+// An import ends with a snapshot, and of what is being flattened none is taken.
+func TestFlatteningAndImportsWaitForEachOther(t *testing.T) {
+	b, _ := snapped(t)
+	c, d := b.clone(t, 1, "/c"), b.clone(t, 1, "/d")
+	b.open(t, c)
+	b.open(t, d)
+	increment := func(f *File) *fsmpb.SetIncoming {
+		return &fsmpb.SetIncoming{File: f.ID, Epoch: 1, Client: alice, Incoming: &fsmpb.Incoming{Snapshot: snapID(8), Base: snapID(1), Size: 1 << 30}}
+	}
+	must[*File](t, b, &fsmpb.Flatten{File: c.ID})
+	b.refused(t, increment(c), ErrFlattening)
+	must[*File](t, b, increment(d))
+	b.refused(t, &fsmpb.Flatten{File: d.ID}, ErrImporting)
+	b.check(t)
+}
+
+// What an import that was not ended has left goes, with the rest of what the volume had.
+func TestSwitchingEndsAnImport(t *testing.T) {
+	b, f := snapped(t)
+	must[*File](t, b, &fsmpb.SetIncoming{File: f.ID, Epoch: 1, Client: alice, Incoming: &fsmpb.Incoming{Snapshot: snapID(8), Base: snapID(2), Size: 2 << 30}})
+	if now := b.switchTo(t, f, 2); now.Node.Incoming != nil || b.look(t, f.ID).Node.Incoming != nil {
+		t.Errorf("%v, formerly %v", now.Node, b.look(t, f.ID).Node)
+	}
+}

@@ -49,6 +49,11 @@
 // Clones: a file may be over a snapshot, which shows where it has nothing itself. The snapshot's layer does not go while a file is over it, nor is a snapshot deleted, or
 // its volume removed, that another volume is over. Both have chunks of one size; no more than MaxOver lie upon one another.
 //
+// States: a volume that is switched to one of its snapshots goes on in a new file over that. The file that had the name before is a former, kept as long as it has a snapshot
+// that is seen or that a file is over; it is clean, and nobody's for ever, and nothing shows its last layer. Its snapshots are the volume's: names are unique among them all, a
+// parent is what users see the file's snapshot as begun with, and one that is deleted while another state of the volume is over it is only hidden. What holds for the file with
+// the name (attributes, removal, its LUN) holds for its formers.
+//
 // Each command either changes nothing and returns an error, or is done as a whole. A batch of entries is one transaction. The database
 // is not synced: it is made anew from snapshot and log when the process starts, and what is durable is those.
 //

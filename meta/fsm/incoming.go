@@ -80,6 +80,8 @@ func (tx *txn) setIncoming(c *fsmpb.SetIncoming) (*File, error) {
 func (tx *txn) beginIncoming(c *fsmpb.SetIncoming, n *fsmpb.Node) error {
 	path := tx.pathOf(c.File)
 	switch {
+	case n.Flattening:
+		return fmt.Errorf("%s: %w", path, ErrFlattening)
 	case len(c.Incoming.Base) == 0 || c.Incoming.Upto != 0:
 		return fmt.Errorf("%s: snapshot %s: %w", path, snapshotName(c.Incoming.Snapshot), ErrNotImporting)
 	case !bytes.Equal(tx.equals(c.File, n), c.Incoming.Base):

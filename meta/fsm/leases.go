@@ -17,6 +17,8 @@ func (tx *txn) grant(c *fsmpb.Grant) (*Granted, error) {
 		return nil, err
 	case len(c.Holder.GetId()) != ClientIDSize:
 		return nil, fmt.Errorf("client %x: %w", c.Holder.GetId(), ErrInvalid)
+	case n.FormerOf != 0:
+		return nil, fmt.Errorf("file %d: another has its name by now: %w", c.File, ErrConflict)
 	case n.Epoch != c.Epoch:
 		return nil, fmt.Errorf("file %d: epoch %d, expected %d: %w", c.File, n.Epoch, c.Epoch, ErrConflict)
 	}

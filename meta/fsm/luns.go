@@ -136,7 +136,7 @@ func (tx *txn) removeLun(c *fsmpb.RemoveLun) (*fsmpb.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	tx.forgetNode(l.File, n)
+	tx.forgetVolume(l.File, n)
 	t.Luns = slices.DeleteFunc(t.Luns, func(o *fsmpb.Lun) bool { return o.Number == c.Number })
 	return tx.putTarget(t), nil
 }

@@ -275,6 +275,10 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.folded(c.Folded)
 	case *fsmpb.Command_Clone:
 		return tx.clone(c.Clone)
+	case *fsmpb.Command_SwitchSnapshot:
+		return tx.switchTo(c.SwitchSnapshot)
+	case *fsmpb.Command_Emptied:
+		return tx.emptied(c.Emptied)
 	case *fsmpb.Command_Flatten:
 		return tx.flatten(c.Flatten)
 	case *fsmpb.Command_Flattened:

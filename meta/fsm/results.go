@@ -1,6 +1,10 @@
 package fsm
 
-import "pstorage/meta/fsm/fsmpb"
+import (
+	"cmp"
+
+	"pstorage/meta/fsm/fsmpb"
+)
 
 // File is a file or directory and what holds for it.
 type File struct {
@@ -10,6 +14,8 @@ type File struct {
 	Policy Policy
 	Counts Counts
 	Over   *Over // nil: the file is over no snapshot
+	// Snapshots is how many its volume has, those being deleted among them.
+	Snapshots int
 }
 
 // Over is the snapshot that shows where a file has nothing itself, with the path of its file.
@@ -17,6 +23,9 @@ type Over struct {
 	*fsmpb.Snapshot
 	Path string
 }
+
+// Identity is what users know the volume by: that stays the same when another file gets the name.
+func (f *File) Identity() uint64 { return cmp.Or(f.Node.Identity, f.ID) }
 
 // Settled tells whether rebuilds of the file's chunks may begin (R7): the client that held the lease last has fenced and reconciled.
 // Whether it is still alive does not matter; the next one fences and reconciles again.

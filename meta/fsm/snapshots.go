@@ -145,8 +145,9 @@ func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
 		return nil, fmt.Errorf("file %d: epoch %d, settled %d: %w", f.File, n.Epoch, n.SettledEpoch, ErrUnsettled)
 	case f.Snapshot.GetLayer() != last:
 		return nil, fmt.Errorf("file %d: layer %d, expected %d: %w", f.File, last, f.Snapshot.GetLayer(), ErrConflict)
-	case len(n.Layers) > MaxSnapshots || last == math.MaxUint32:
-		return nil, fmt.Errorf("%s has %d, no more than %d: %w", tx.pathOf(f.File), len(n.Layers)-1, MaxSnapshots, ErrTooMany)
+	}
+	if have := tx.countSnapshots(f.File, n); have >= MaxSnapshots || last == math.MaxUint32 {
+		return nil, fmt.Errorf("%s has %d, no more than %d: %w", tx.pathOf(f.File), have, MaxSnapshots, ErrTooMany)
 	}
 	if err := tx.mayImport(f.File, n, f.Snapshot.Origin); err != nil {
 		return nil, err
@@ -227,6 +228,7 @@ func (tx *txn) deleteSnapshot(c *fsmpb.DeleteSnapshot) (*fsmpb.Snapshot, error) 
 	}
 	s.Deleting = true
 	tx.putSnapshot(s)
+	tx.tidy(tx.volumeOf(s.File))
 	return s, nil
 }
 
@@ -253,9 +255,15 @@ func (tx *txn) folded(c *fsmpb.Folded) (*File, error) {
 	if tx.needed(s) {
 		return nil, fmt.Errorf("layer %d of file %d: files are over it: %w", c.Layer, c.File, ErrInUse)
 	}
-	n.Layers = slices.DeleteFunc(n.Layers, func(l uint32) bool { return l == c.Layer })
-	tx.putNode(c.File, n)
+	at := slices.Index(n.Layers, c.Layer)
+	n.Layers = slices.Delete(n.Layers, at, at+1)
 	tx.dropSnapshot(s)
+	if n.FormerOf == 0 {
+		tx.putNode(c.File, n)
+	} else {
+		n.Emptying = n.Emptying || at == len(n.Layers)-1 // what the layer had is in the last now
+		tx.putFormer(c.File, n)
+	}
 	return tx.file(c.File, n), nil
 }
 

@@ -55,6 +55,28 @@ func (v *View) Needed(s *fsmpb.Snapshot) bool { return v.needed(s) }
 // VolumeOf returns the file that has the name of a file's volume: itself, unless it is kept for its snapshots alone.
 func (v *View) VolumeOf(file uint64) uint64 { return v.volumeOf(file) }
 
+// Emptying calls yield for every former whose last layer is yet to be emptied, until it returns false.
+func (v *View) Emptying(yield func(file uint64, n *fsmpb.Node) bool) {
+	c := v.formers.Cursor()
+	for k, emptying := c.First(); k != nil; k, emptying = c.Next() {
+		if len(emptying) == 0 {
+			continue
+		}
+		if file := number(k[8:]); !yield(file, v.node(file)) {
+			return
+		}
+	}
+}
+
+// CheckSwitch tells whether the command would be refused now.
+func (v *View) CheckSwitch(c *fsmpb.SwitchSnapshot) error {
+	if err := v.checkLevel(&fsmpb.Command{Command: &fsmpb.Command_SwitchSnapshot{SwitchSnapshot: c}}); err != nil {
+		return err
+	}
+	_, _, err := v.checkSwitch(c)
+	return err
+}
+
 // Clones returns the paths of the volumes over a snapshot that are others than its own.
 func (v *View) Clones(s *fsmpb.Snapshot) []string { return v.clonesOf(s) }
 
@@ -141,7 +163,6 @@ func (v *View) checkLayers(file uint64, n *fsmpb.Node, all []*fsmpb.Snapshot) er
 		return fmt.Errorf("file %d: layers %v, %d snapshots: %w", file, n.Layers, len(all), ErrCorrupt)
 	}
 	parent := seenAs(v.base(n))
-	names := map[string]bool{"": true}
 	for i, s := range all {
 		if s.File != file || s.Layer != n.Layers[i] || s.Layer >= n.Layers[i+1] || s.Size > n.Size {
 			return fmt.Errorf("file %d: layers %v, snapshot %s has layer %d of file %d: %w", file, n.Layers, snapshotName(s.Id), s.Layer, s.File, ErrCorrupt)
@@ -152,10 +173,10 @@ func (v *View) checkLayers(file uint64, n *fsmpb.Node, all []*fsmpb.Snapshot) er
 			}
 			continue
 		}
-		if !bytes.Equal(s.Parent, parent) || s.Name != "" && names[s.Name] {
-			return fmt.Errorf("snapshot %s comes after %x, and says after %x, name %q: %w", snapshotName(s.Id), parent, s.Parent, s.Name, ErrCorrupt)
+		if !bytes.Equal(s.Parent, parent) {
+			return fmt.Errorf("snapshot %s comes after %x, and says after %x: %w", snapshotName(s.Id), parent, s.Parent, ErrCorrupt)
 		}
-		parent, names[s.Name] = s.Id, true
+		parent = s.Id
 	}
 	return nil
 }

@@ -211,7 +211,7 @@ func (tx *txn) deleteTarget(c *fsmpb.DeleteTarget) error {
 		}
 	}
 	for i, l := range t.Luns {
-		tx.forgetNode(l.File, nodes[i])
+		tx.forgetVolume(l.File, nodes[i])
 	}
 	tx.forgetFolder(targetFolder(t.Name))
 	tx.delete(tx.targets, []byte(t.Name))

@@ -100,11 +100,11 @@ func (tx *txn) remove(c *fsmpb.RemoveNode) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	gone := tx.file(id, n)
-	tx.forgetNode(id, n)
+	tx.forgetVolume(id, n)
 	return gone, nil
 }
 
-// forgetNode forgets a file, with what is reserved of it and its snapshots, or an empty directory.
+// forgetNode forgets one file, with what is reserved of it and its snapshots, or an empty directory.
 func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 	if !n.Directory {
 		tx.discardChunks(id)
@@ -113,7 +113,11 @@ func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 	}
 	tx.leaveBase(id, n)
 	tx.delete(tx.nodes, nodeKey(id))
-	tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))
+	if n.FormerOf != 0 {
+		tx.delete(tx.formers, formerKey(n.FormerOf, id))
+	} else {
+		tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))
+	}
 	delete(tx.policies, id)
 }
 

@@ -12,7 +12,8 @@ import (
 type View struct{ *txn }
 
 func (tx *txn) file(id uint64, n *fsmpb.Node) *File {
-	f := &File{ID: id, Path: tx.pathOf(id), Node: n, Policy: tx.policy(id, n), Counts: tx.fileCounts(id)}
+	f := &File{ID: id, Path: tx.pathOf(id), Node: n, Policy: tx.policy(id, n), Counts: tx.fileCounts(id),
+		Snapshots: tx.countSnapshots(id, n)}
 	if s := tx.base(n); s != nil {
 		f.Over = &Over{s, tx.pathOf(s.File)}
 	}
@@ -175,7 +176,7 @@ func (v *View) Config() map[string]string {
 // Totals counts files, their bytes, and chunks.
 func (v *View) Totals() (files, bytes uint64, n Counts) {
 	v.Files(func(_ uint64, node *fsmpb.Node) bool {
-		if !node.Directory {
+		if !node.Directory && node.FormerOf == 0 {
 			files, bytes = files+1, bytes+node.Size
 		}
 		return true

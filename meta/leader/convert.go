@@ -31,7 +31,7 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 		Losses: f.Node.Losses, LostBlocks: f.Node.LostBlocks,
 	}
 	if !f.Node.Directory {
-		out.Id = f.ID
+		out.Id, out.Identity, out.Snapshots = f.ID, f.Identity(), uint64(f.Snapshots)
 		out.Own.ChunkSize = f.Node.ChunkSize
 	}
 	if o := f.Over; o != nil {

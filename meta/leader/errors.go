@@ -75,6 +75,7 @@ var statusCodes = []struct {
 	{fsm.ErrImporting, codes.FailedPrecondition},
 	{fsm.ErrNotImporting, codes.FailedPrecondition},
 	{fsm.ErrNoBase, codes.FailedPrecondition},
+	{fsm.ErrUnclean, codes.FailedPrecondition},
 	{fsm.ErrUnsettled, codes.Unavailable},
 	{snapshots.ErrBusy, codes.Unavailable},
 	{snapshots.ErrChanged, codes.Unavailable},

@@ -326,6 +326,8 @@ type FileInfo struct {
 	Over             *Over                  `protobuf:"bytes,19,opt,name=over,proto3" json:"over,omitempty"`                                                  // of a clone: what shows where the file has nothing itself
 	Flattening       bool                   `protobuf:"varint,20,opt,name=flattening,proto3" json:"flattening,omitempty"`                                     // the holder copies what the file lacks
 	Incoming         *Incoming              `protobuf:"bytes,22,opt,name=incoming,proto3" json:"incoming,omitempty"`                                          // an import into the file has not ended: nobody else opens it
+	Identity         uint64                 `protobuf:"varint,27,opt,name=identity,proto3" json:"identity,omitempty"`                                         // what users know the volume by: stays the same when it is switched to a snapshot
+	Snapshots        uint64                 `protobuf:"varint,28,opt,name=snapshots,proto3" json:"snapshots,omitempty"`                                       // of the volume, those being deleted among them
 	Losses           uint64                 `protobuf:"varint,17,opt,name=losses,proto3" json:"losses,omitempty"`                                             // how often a chunk has lost what was not flushed, with the power of all its replicas in sync
 	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
 	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
@@ -502,6 +504,20 @@ func (x *FileInfo) GetIncoming() *Incoming {
 		return x.Incoming
 	}
 	return nil
+}
+
+func (x *FileInfo) GetIdentity() uint64 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
+}
+
+func (x *FileInfo) GetSnapshots() uint64 {
+	if x != nil {
+		return x.Snapshots
+	}
+	return 0
 }
 
 func (x *FileInfo) GetLosses() uint64 {
@@ -3492,9 +3508,11 @@ func (x *CloneRequest) GetAttributes() *Attributes {
 	return nil
 }
 
+// file: the volume's, as the caller knows it; if another has its name by now, nothing is done.
 type SwitchSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3534,6 +3552,13 @@ func (x *SwitchSnapshotRequest) GetId() []byte {
 		return x.Id
 	}
 	return nil
+}
+
+func (x *SwitchSnapshotRequest) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
 }
 
 type FlattenRequest struct {
@@ -7432,7 +7457,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\x84\x06\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xbe\x06\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -7459,7 +7484,9 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\n" +
 	"flattening\x18\x14 \x01(\bR\n" +
 	"flattening\x126\n" +
-	"\bincoming\x18\x16 \x01(\v2\x1a.pstorage.meta.v1.IncomingR\bincoming\x12\x16\n" +
+	"\bincoming\x18\x16 \x01(\v2\x1a.pstorage.meta.v1.IncomingR\bincoming\x12\x1a\n" +
+	"\bidentity\x18\x1b \x01(\x04R\bidentity\x12\x1c\n" +
+	"\tsnapshots\x18\x1c \x01(\x04R\tsnapshots\x12\x16\n" +
 	"\x06losses\x18\x11 \x01(\x04R\x06losses\x12#\n" +
 	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
 	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x88\x01\n" +
@@ -7694,9 +7721,10 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\bnew_path\x18\x03 \x01(\tR\anewPath\x12<\n" +
 	"\n" +
 	"attributes\x18\x04 \x01(\v2\x1c.pstorage.meta.v1.AttributesR\n" +
-	"attributes\"'\n" +
+	"attributes\";\n" +
 	"\x15SwitchSnapshotRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\"<\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\"<\n" +
 	"\x0eFlattenRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"n\n" +

@@ -2726,7 +2726,7 @@ type SwitchSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Created       int64                  `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2775,9 +2775,9 @@ func (x *SwitchSnapshot) GetEpoch() uint64 {
 	return 0
 }
 
-func (x *SwitchSnapshot) GetCreated() int64 {
+func (x *SwitchSnapshot) GetFile() uint64 {
 	if x != nil {
-		return x.Created
+		return x.File
 	}
 	return 0
 }
@@ -3894,6 +3894,7 @@ type Node struct {
 	FormerOf      uint64                 `protobuf:"varint,18,opt,name=former_of,json=formerOf,proto3" json:"former_of,omitempty"` // of a file that has no name and is kept for its snapshots: the file that has its name now
 	Emptying      bool                   `protobuf:"varint,19,opt,name=emptying,proto3" json:"emptying,omitempty"`                 // of such a file: its last layer is yet to be emptied
 	Incoming      *Incoming              `protobuf:"bytes,20,opt,name=incoming,proto3" json:"incoming,omitempty"`                  // an import into the file has not ended
+	Identity      uint64                 `protobuf:"varint,27,opt,name=identity,proto3" json:"identity,omitempty"`                 // the first file that had the name, by which users know the volume; 0: itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4066,6 +4067,13 @@ func (x *Node) GetIncoming() *Incoming {
 		return x.Incoming
 	}
 	return nil
+}
+
+func (x *Node) GetIdentity() uint64 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
 }
 
 type Server struct {
@@ -5085,11 +5093,11 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x03 \x01(\v2 .pstorage.meta.fsm.v1.AttributesR\n" +
 	"attributes\x12\x18\n" +
-	"\acreated\x18\x04 \x01(\x03R\acreated\"P\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\"J\n" +
 	"\x0eSwitchSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\acreated\x18\x03 \x01(\x03R\acreated\"5\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04file\x18\x03 \x01(\x04R\x04file\"5\n" +
 	"\aFlatten\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"M\n" +
@@ -5166,7 +5174,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\x04R\x05level\"\xea\x04\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\x86\x05\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -5192,7 +5200,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"flattening\x12\x1b\n" +
 	"\tformer_of\x18\x12 \x01(\x04R\bformerOf\x12\x1a\n" +
 	"\bemptying\x18\x13 \x01(\bR\bemptying\x12:\n" +
-	"\bincoming\x18\x14 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\"\xea\x01\n" +
+	"\bincoming\x18\x14 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\x12\x1a\n" +
+	"\bidentity\x18\x1b \x01(\x04R\bidentity\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
