@@ -15,9 +15,9 @@
 //     makes equal (atomic.go says in which order its calls are made, and why).
 //   - A server that answered a write is dirty until it has answered a flush sent later (R9).
 //   - A flush succeeds only if no write that it covers may have been lost with the power of all replicas (R9loss; losses.go says how that is known).
-//   - A layer begins with no write under way, with every write of those before on stable storage wherever it is, and with no replicas to be made equal: from when the
-//     holder tells the metadata servers that this is so until they answer, nothing changes data (R11; hold.go). A call has the layer that is the volume's
-//     when it is issued, and as no write is under way when that changes, none is sent again in a later one.
+//   - A layer begins with no write under way and with no replicas to be made equal: from when the holder tells the metadata servers that this is so until they
+//     answer, nothing changes data (R11; hold.go). A call has the layer that is the volume's when it is issued, and as no write is under way when that changes,
+//     none is sent again in a later one. The metadata servers are told that a snapshot is flushed by a flush that began after that.
 //   - Of a clone, a block that is absent in all layers of its file shows what the snapshot under it does, at the moment when a chunk server says that it is absent: the piece holds its
 //     range until both are read. No chunk server of a clone's is sent a part of a block to write or to zero, nor is a chunk taken for empty where what is under it may show.
 //   - What is under a clone is given up when the metadata servers have said that they have forgotten it, and asked for that only when all it shows is in the clone's own

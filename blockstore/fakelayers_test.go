@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -148,9 +149,11 @@ func (k *cluster) unchanged(layer uint32, was map[uint32]map[uint32][]byte) erro
 type fakeOrders struct {
 	streams map[*fakeStream]bool
 	pending map[string]*fakeRequest
-	holds   int    // Hold was called
-	lose    int    // so many replies to Hold get lost
-	deaf    bool   // Hold is not answered
+	holds   int  // Hold was called
+	lose    int  // so many replies to Hold get lost
+	deaf    bool // Hold is not answered
+	early   bool // what is snapshotted is to be flushed before
+	taken   []*fakeRequest
 	frozen  func() // called when a snapshot has just been taken
 }
 
@@ -158,6 +161,7 @@ type fakeRequest struct {
 	taken   bool
 	layer   uint32 // that the snapshot shows
 	decided chan struct{}
+	shown   chan struct{} // it is flushed
 }
 
 const fakePatience = 4 * time.Second
@@ -202,7 +206,7 @@ func (m *fakeMeta) Orders(ctx context.Context, in *metapb.OrdersRequest, _ ...gr
 }
 
 func (m *fakeMeta) order(id string) *metapb.Order {
-	return &metapb.Order{Request: []byte(id), Files: []uint64{m.info.Id}}
+	return &metapb.Order{Request: []byte(id), Files: []uint64{m.info.Id}, Late: !m.orders.early}
 }
 
 // newLeader ends all streams, and forgets who has said that it holds.
@@ -219,7 +223,7 @@ func (m *fakeMeta) newLeader() {
 func (m *fakeMeta) request(id string) *fakeRequest {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := &fakeRequest{decided: make(chan struct{})}
+	r := &fakeRequest{decided: make(chan struct{}), shown: make(chan struct{})}
 	if m.orders.pending == nil {
 		m.orders.pending = map[string]*fakeRequest{}
 	}
@@ -244,6 +248,7 @@ func (m *fakeMeta) decide(id string, taken bool) {
 	if r.taken = taken; taken {
 		r.layer = m.info.Layers[len(m.info.Layers)-1]
 		m.info.Layers = append(append([]uint32(nil), m.info.Layers...), r.layer+1)
+		m.orders.taken = append(m.orders.taken, r)
 	}
 	close(r.decided)
 }
@@ -264,6 +269,9 @@ func (m *fakeMeta) Hold(ctx context.Context, in *metapb.HoldRequest, _ ...grpc.C
 	}
 	r := m.orders.pending[string(in.Request)]
 	m.decide(string(in.Request), true)
+	if !in.Late {
+		m.show(m.info.Layers[len(m.info.Layers)-1])
+	}
 	then := m.orders.frozen
 	lost := m.orders.lose > 0
 	m.orders.lose--
@@ -278,12 +286,39 @@ func (m *fakeMeta) Hold(ctx context.Context, in *metapb.HoldRequest, _ ...grpc.C
 	return rep, nil
 }
 
-// take takes a snapshot and returns the layer that it shows.
+// show has the snapshots below a layer be read.
+func (m *fakeMeta) show(layer uint32) {
+	m.orders.taken = slices.DeleteFunc(m.orders.taken, func(r *fakeRequest) bool {
+		if r.layer < layer {
+			close(r.shown)
+		}
+		return r.layer < layer
+	})
+}
+
+func (m *fakeMeta) SnapshotFlushed(_ context.Context, in *metapb.SnapshotFlushedRequest, _ ...grpc.CallOption) (*metapb.SnapshotFlushedReply, error) {
+	if err := m.lock(in.Client); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	if err := m.isHolder(in.Client, in.Epoch); err != nil {
+		return nil, err
+	}
+	m.show(in.Layer)
+	return &metapb.SnapshotFlushedReply{}, nil
+}
+
+// take takes a snapshot and returns the layer that it shows, when it can be read.
 func (m *fakeMeta) take(id string) (layer uint32, err error) {
 	r := m.request(id)
 	<-r.decided
 	if !r.taken {
 		return 0, fmt.Errorf("the snapshot %q is not taken", id)
 	}
-	return r.layer, nil
+	select {
+	case <-r.shown:
+		return r.layer, nil
+	case <-time.After(time.Minute):
+		return 0, fmt.Errorf("the snapshot %q is not flushed", id)
+	}
 }

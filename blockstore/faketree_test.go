@@ -224,6 +224,10 @@ func (f *fakeTree) Hold(ctx context.Context, in *metapb.HoldRequest, _ ...grpc.C
 	return f.numbered(in.File).Hold(ctx, in)
 }
 
+func (f *fakeTree) SnapshotFlushed(ctx context.Context, in *metapb.SnapshotFlushedRequest, _ ...grpc.CallOption) (*metapb.SnapshotFlushedReply, error) {
+	return f.numbered(in.File).SnapshotFlushed(ctx, in)
+}
+
 func (f *fakeTree) Status(context.Context, *metapb.StatusRequest, ...grpc.CallOption) (*metapb.StatusReply, error) {
 	return &metapb.StatusReply{ClusterId: []byte("0123456789abcdef")}, nil
 }

@@ -18,7 +18,7 @@ import (
 // Limits of a hold until the metadata servers are told of it: afterwards only they can end it.
 const (
 	settleLimit = 3 * time.Second // until the volume is such that it can be held; writes go on
-	stillLimit  = 4 * time.Second // with writes held back, until nothing is in flight and all is flushed
+	stillLimit  = 4 * time.Second // with writes held back, until nothing is in flight
 	holdTimeout = 10 * time.Second
 )
 
@@ -131,19 +131,32 @@ func (g *gate) await(ctx context.Context) error {
 	return nil
 }
 
-// holdFor does what a request for a snapshot asks of this volume's holder, and has writes go on in the layer that the metadata servers then say.
-func (v *Volume) holdFor(request []byte) (taken bool, err error) {
+// holdFor does what a request for a snapshot asks of this volume's holder, and has writes go on in the layer that the metadata servers then say. What the
+// snapshot holds is flushed afterwards, where they know of that (late), or else before.
+func (v *Volume) holdFor(request []byte, late bool) (taken bool, err error) {
+	before := v.layer.Load()
+	if taken, err = v.pauseFor(request, late); err != nil {
+		return false, err
+	}
+	if layer := v.layer.Load(); late && layer > before {
+		return taken, v.vouch(layer)
+	}
+	return taken, nil
+}
+
+// pauseFor holds writes back until the metadata servers have answered.
+func (v *Volume) pauseFor(request []byte, late bool) (taken bool, err error) {
 	ctx, cancel := context.WithTimeout(v.ctx, settleLimit)
 	defer cancel()
-	if err := v.settleForHold(ctx); err != nil {
+	if err := v.settleForHold(ctx, late); err != nil {
 		return false, err
 	}
 	v.gate.close(v.c.now())
 	defer v.letGo()
-	if err := v.becomeStill(); err != nil {
+	if err := v.becomeStill(late); err != nil {
 		return false, err
 	}
-	rep, err := v.askHold(request)
+	rep, err := v.askHold(request, late)
 	if err != nil {
 		return false, err
 	}
@@ -151,8 +164,8 @@ func (v *Volume) holdFor(request []byte) (taken bool, err error) {
 	return rep.Taken, nil
 }
 
-// settleForHold waits, while writes go on, until R5 is done and nothing is to be made equal, and flushes: the pause is to be that of the rest.
-func (v *Volume) settleForHold(ctx context.Context) error {
+// settleForHold waits, while writes go on, until R5 is done and nothing is to be made equal, and flushes, unless that comes later: the pause is to be that of the rest.
+func (v *Volume) settleForHold(ctx context.Context, late bool) error {
 	for !v.settled.Load() || v.unequal() {
 		if err := v.mayHold(ctx); err != nil {
 			return err
@@ -160,11 +173,14 @@ func (v *Volume) settleForHold(ctx context.Context) error {
 		v.poke()
 		v.sleep(pollLinks)
 	}
+	if late {
+		return nil
+	}
 	return v.flushAll(ctx)
 }
 
-// becomeStill brings the volume to where nothing is in flight, no replica differs from another, and everything is on stable storage.
-func (v *Volume) becomeStill() error {
+// becomeStill brings the volume to where nothing is in flight, no replica differs from another, and, unless that comes later, everything is on stable storage.
+func (v *Volume) becomeStill(late bool) error {
 	ctx, cancel := context.WithTimeout(v.ctx, stillLimit)
 	defer cancel()
 	if !v.opt.leftOut.Has(rules.R11wait) {
@@ -178,7 +194,40 @@ func (v *Volume) becomeStill() error {
 		}
 		v.sleep(firstBackoff)
 	}
+	if late {
+		return v.mayHold(ctx)
+	}
 	return v.flushAll(ctx)
+}
+
+// vouch flushes what was written in the layers below this one, then tells the metadata servers, who show the snapshots that they belong to (R11flush), or,
+// where something was lost meanwhile, give them up (R11loss). It ends without that only with the lease, or the volume, and with these the snapshots.
+func (v *Volume) vouch(layer uint32) error {
+	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
+		err := v.flushAll(v.ctx)
+		if err == nil {
+			err = v.tellFlushed(layer)
+		}
+		switch code := status.Code(err); {
+		case err == nil:
+			return nil
+		case v.ctx.Err() != nil || v.closed.Load():
+			return errVolumeClosed
+		case v.lease.lost.Load():
+			return block.ErrLostLease
+		case code == codes.FailedPrecondition, code == codes.NotFound:
+			return err
+		}
+		v.warner.warn(v.log, "a snapshot is not flushed yet", "error", err)
+		v.sleep(backoff)
+	}
+}
+
+func (v *Volume) tellFlushed(layer uint32) error {
+	ctx, cancel := context.WithTimeout(v.ctx, holdTimeout)
+	defer cancel()
+	_, err := v.c.meta.SnapshotFlushed(ctx, &metapb.SnapshotFlushedRequest{Client: v.c.me, File: v.file, Epoch: v.epoch, Layer: layer})
+	return err
 }
 
 func (v *Volume) mayHold(ctx context.Context) error {
@@ -220,10 +269,10 @@ func (v *Volume) flushAll(ctx context.Context) error {
 
 // askHold tells the metadata servers that the volume is still, again and again until one says what has become of the request. Nothing but that, or the loss
 // of the lease, ends the hold: they may have taken the snapshot.
-func (v *Volume) askHold(request []byte) (*metapb.HoldReply, error) {
+func (v *Volume) askHold(request []byte, late bool) (*metapb.HoldReply, error) {
 	for backoff := firstBackoff; ; backoff = min(2*backoff, lastBackoff) {
 		ctx, cancel := context.WithTimeout(v.ctx, holdTimeout)
-		rep, err := v.c.meta.Hold(ctx, &metapb.HoldRequest{Client: v.c.me, Request: request, File: v.file, Epoch: v.epoch})
+		rep, err := v.c.meta.Hold(ctx, &metapb.HoldRequest{Client: v.c.me, Request: request, File: v.file, Epoch: v.epoch, Late: late})
 		cancel()
 		switch code := status.Code(err); {
 		case v.ctx.Err() != nil:

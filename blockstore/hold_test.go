@@ -1,6 +1,7 @@
 package blockstore
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,18 @@ func slowWrites(s *fakeServer, wait time.Duration) {
 	s.set(func() {
 		s.delay = func(w *wire.Call) time.Duration {
 			if w.Op == wire.OpWrite {
+				return wait
+			}
+			return 0
+		}
+	})
+}
+
+// slowFlushes has one server take its time with flushes.
+func slowFlushes(s *fakeServer, wait time.Duration) {
+	s.set(func() {
+		s.delay = func(w *wire.Call) time.Duration {
+			if w.Op == wire.OpFlush {
 				return wait
 			}
 			return 0
@@ -70,6 +83,67 @@ func powerLostAfterSnapshot(t *testing.T, without rules.Set) error {
 		s.kill(true)
 	}
 	return k.unchanged(layer, was)
+}
+
+// Writes go on when a snapshot is taken, though nothing of it can be flushed yet; it is shown when that is done.
+func TestWritesGoOnBeforeASnapshotIsFlushed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(3, testSize, 3, 2)
+		v := k.open(t, OpenOptions{})
+		defer func() { k.end(v) }()
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		slowFlushes(k.servers[1], 3*time.Second)
+		r := k.meta.request("snapshot")
+		<-r.decided
+		if err := write(v, 0, 2); err != nil || !r.taken {
+			t.Fatalf("taken: %v, %v", r.taken, err)
+		}
+		time.Sleep(time.Second)
+		select {
+		case <-r.shown:
+			t.Error("it is shown before it is flushed")
+		default:
+		}
+		<-r.shown
+		was, err := k.frozen(r.layer)
+		if err != nil || !bytes.Equal(was[0][0], blocktest.Bytes(1, block.Size)) {
+			t.Errorf("the snapshot has something else: %v", err)
+		}
+		for _, s := range k.servers {
+			s.kill(true)
+		}
+		if err := k.unchanged(r.layer, was); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Leaders of before take no snapshot that is not flushed.
+func TestASnapshotIsFlushedFirstForALeaderOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(3, testSize, 3, 2)
+		k.meta.orders.early = true
+		v := k.open(t, OpenOptions{})
+		defer func() { k.end(v) }()
+		if err := write(v, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		slowFlushes(k.servers[1], time.Second)
+		r := k.meta.request("snapshot")
+		time.Sleep(time.Second / 2)
+		select {
+		case <-r.decided:
+			t.Error("it is taken before it is flushed")
+		default:
+		}
+		if <-r.decided; !r.taken {
+			t.Error("it is not taken")
+		}
+	})
 }
 
 // Whatever becomes of a request for a snapshot, writes go on, or fail, in the end.

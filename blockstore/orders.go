@@ -24,6 +24,7 @@ type ordered struct {
 	file    uint64
 	flatten bool // it is about flattening
 	cancel  bool // which is to end
+	late    bool // the snapshot may be flushed when it is taken
 }
 
 // takeOrders keeps a stream open to whoever leads the metadata servers, and does what comes: it is there while the client has volumes.
@@ -51,7 +52,7 @@ func (c *Client) listen(ctx context.Context) error {
 			return err
 		}
 		for _, file := range o.Files {
-			c.obey(ordered{string(o.Request), file, o.Flatten, o.Cancel})
+			c.obey(ordered{string(o.Request), file, o.Flatten, o.Cancel, o.Late})
 		}
 	}
 }
@@ -84,7 +85,7 @@ func (c *Client) carryOut(o ordered) {
 		v.startFlatten()
 		return
 	}
-	switch taken, err := v.holdFor([]byte(o.request)); {
+	switch taken, err := v.holdFor([]byte(o.request), o.late); {
 	case err != nil:
 		v.log.Warn("not held for a snapshot", "error", err)
 	default:

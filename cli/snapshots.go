@@ -20,8 +20,7 @@ import (
 const (
 	// holdTries is how often volumes are opened that nobody has open; others may open and close them meanwhile.
 	holdTries = 4
-	// flushTries is how often it is asked for while what was written before is still being flushed: that goes on when an attempt, of five seconds, is given
-	// up, and is far less the next time.
+	// flushTries is how often it is asked for, five seconds each, while holders are not ready, or what was written before is being flushed.
 	flushTries = 12
 	// holdOpenTime bounds the opening of one: somebody else may have it by now.
 	holdOpenTime = 10 * time.Second

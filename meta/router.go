@@ -153,6 +153,10 @@ func (r *router) Hold(ctx context.Context, in *metapb.HoldRequest) (*metapb.Hold
 	return route(ctx, r.server, in, (*leader.Leader).Hold)
 }
 
+func (r *router) SnapshotFlushed(ctx context.Context, in *metapb.SnapshotFlushedRequest) (*metapb.SnapshotFlushedReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SnapshotFlushed)
+}
+
 func (r *router) Status(ctx context.Context, in *metapb.StatusRequest) (*metapb.StatusReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).Status)
 }

@@ -27,11 +27,17 @@ func writeLong(t fataler, s *Store, a Access, off uint32, data []byte) {
 
 func newLayerOp() crashOp {
 	return crashOp{name: "new layer", after: func(h *history) {
-		was := map[chunk.ID][crashBlocks][]byte{}
+		was, sure := map[chunk.ID][crashBlocks][]byte{}, map[chunk.ID][crashBlocks][]byte{}
 		for id, c := range h.chunks {
-			was[id] = c.acked
+			flushed := c.acked
+			for b := range flushed {
+				if !c.synced[b] {
+					flushed[b] = nil
+				}
+			}
+			was[id], sure[id] = c.acked, flushed
 		}
-		h.frozen[h.layer] = was
+		h.unflushed[h.layer], h.frozen[h.layer] = was, sure
 		h.layer++
 	}}
 }
@@ -52,6 +58,7 @@ func foldOps(ids []chunk.ID, rnd *rand.Rand) (ops []crashOp) {
 		all = append(all, h.layer)
 		i := pick % uint32(len(all)-1)
 		delete(h.frozen, all[i])
+		delete(h.unflushed, all[i])
 		return s.MarkGone(7, all[i], all[i+1])
 	}})
 	if rnd.IntN(2) == 0 {

@@ -21,6 +21,7 @@ var larger = []replication.Bounds{
 	{Holders: 1, Former: 1, Leases: 1, Writes: 1, Crashes: 2, Power: 1, Rebuilds: 2, Drops: 1},
 	{Holders: 2, Leases: 1, Writes: 1, Power: 2, Failures: 1, Crashes: 1, Drops: -1},
 	{Holders: 2, Leases: 1, Writes: 1, Power: 1, Rebuilds: 1, Drops: 1, Snapshots: true},
+	{Holders: 2, Leases: 2, Writes: 2, Power: 1, Drops: 1, Snapshots: true},
 	{Holders: 2, Leases: 1, Writes: 1, Rebuilds: 1, Sweeps: 2, Crashes: 1, Drops: 1},
 	{Holders: 2, Leases: 1, Writes: 2, Takeovers: 1, Crashes: 1, Power: 1, Drops: 1},
 	{Holders: 2, Leases: 2, Writes: 1, Takeovers: 1, Rebuilds: 1, Drops: 1},

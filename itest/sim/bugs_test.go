@@ -48,7 +48,8 @@ var bugs = []planted{
 	{rules.R10lost, "a block is given up while a server is away that may have a good copy", awaited},
 	{rules.Atomic, "an atomic write is done block by block", halfDone},
 	{rules.R11wait, "a snapshot is taken while writes are in flight", unsettledShot},
-	{rules.R11flush, "a snapshot is taken of what is not on stable storage", unflushedShot},
+	{rules.R11flush, "a snapshot is read before it is on stable storage", unflushedShot},
+	{rules.R11loss, "a snapshot is read although something of it was lost", lostShot},
 	{rules.R12, "a replica is removed before the metadata servers have forgotten it", superfluous},
 }
 

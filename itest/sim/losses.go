@@ -222,6 +222,7 @@ func (l *losses) path(file uint64) string {
 
 // look looks at the metadata servers' state, and puts into the history what may have been lost since the last time.
 func (s *Sim) look() {
+	s.seeShots()
 	since := s.losses.look(s.mds, s.history.tick())
 	s.mayLose(s.losses.over(), since)
 }

@@ -87,3 +87,32 @@ func busyShots(s *stage) {
 		s.until("the snapshot is read", func() bool { return s.readSnapshot(sn, "") == nil })
 	}
 }
+
+// lostShot: all replicas lose power when a snapshot has been taken and is yet to be flushed; the holder lives on.
+func lostShot(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, few...))
+	m := s.members(v, 0)
+	s.hold(a, m...) // the flush
+	var sn *shot
+	var err error
+	done := make(chan struct{})
+	go func() {
+		sn, err = s.takeSnapshot(v)
+		close(done)
+	}()
+	time.Sleep(time.Second)
+	for _, c := range m {
+		s.kill(c, true)
+	}
+	s.letGo(a, m...)
+	for _, c := range m {
+		s.need(c.back())
+	}
+	if <-done; err == nil {
+		s.until("the snapshot is read", func() bool { return s.readSnapshot(sn, "") == nil })
+	}
+	a.does(a.flush)
+	a.closes()
+}

@@ -95,10 +95,11 @@ type Sim struct {
 	// diskFaults: disks have failed or been full, so requests may fail.
 	diskFaults atomic.Bool
 
-	mu      sync.Mutex
-	volumes []*volume
-	shots   []*shot
-	found   []string
+	mu       sync.Mutex
+	volumes  []*volume
+	shots    []*shot
+	shooting sync.Map // *shot: being taken
+	found    []string
 
 	shotNumber, shotReads int
 }

@@ -9,6 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"pstorage/blockstore"
 	"pstorage/blockstore/block"
 	"pstorage/blockstore/blocktest"
@@ -28,11 +31,13 @@ const (
 
 // shot is a snapshot that was taken.
 type shot struct {
-	v         *volume
-	name      string
-	call, ret int64              // clock
-	seen      map[int64][]uint64 // values, by the first sector of a block
-	size      atomic.Int64       // known once it has been read
+	v    *volume
+	name string
+	id   []byte
+	call int64              // clock
+	ret  atomic.Int64       // when it was known to be taken; not yet shown perhaps
+	seen map[int64][]uint64 // values, by the first sector of a block
+	size atomic.Int64       // known once it has been read
 }
 
 // takeSnapshots takes and reads snapshots until the workload ends.
@@ -68,21 +73,38 @@ func (s *Sim) takeSnapshot(v *volume) (*shot, error) {
 	s.shotNumber++
 	n := s.shotNumber
 	s.mu.Unlock()
-	sn := &shot{v: v, name: fmt.Sprintf("s%d", n), seen: map[int64][]uint64{}}
+	sn := &shot{v: v, name: fmt.Sprintf("s%d", n), id: append(make([]byte, 15), byte(n)), seen: map[int64][]uint64{}}
 	ctx, cancel := context.WithTimeout(context.Background(), shotTimeout)
 	defer cancel()
 	s.trace.logf("snapper", "takes %s of volume %d", sn.name, v.number)
 	sn.call = s.history.tick()
-	_, err = m.Snapshot(ctx, &metapb.SnapshotRequest{Paths: []string{v.path}, Ids: [][]byte{append(make([]byte, 15), byte(n))}, Name: sn.name})
+	s.shooting.Store(sn, nil)
+	defer s.shooting.Delete(sn)
+	for flushing := true; flushing; {
+		_, err = m.Snapshot(ctx, &metapb.SnapshotRequest{Paths: []string{v.path}, Ids: [][]byte{sn.id}, Name: sn.name})
+		flushing = status.Code(err) == codes.Aborted
+	}
 	if err != nil {
 		return nil, err
 	}
-	sn.ret = s.history.tick()
+	s.seeShots()
 	s.trace.logf("snapper", "has %s", sn.name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shots = append(s.shots, sn)
 	return sn, nil
+}
+
+// seeShots takes note of snapshots that have been taken. What loses power afterwards may make them be given up, but not show less (R11loss).
+func (s *Sim) seeShots() {
+	s.view(func(v *fsm.View) {
+		s.shooting.Range(func(key, _ any) bool {
+			if sn := key.(*shot); sn.ret.Load() == 0 && v.Took(sn.id) {
+				sn.ret.Store(s.history.tick())
+			}
+			return true
+		})
+	})
 }
 
 // readSnapshot reads all blocks in use from a snapshot, as a client on a machine, and compares them with what was read before.
@@ -157,7 +179,7 @@ func (s *Sim) readSnapshots() {
 func (h *history) shot(sn *shot, first int64, ids []uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.ops = append(h.ops, &op{kind: frozen, client: -2, volume: sn.v.number, first: first, count: blockSectors, ids: ids, call: sn.call, ret: sn.ret})
+	h.ops = append(h.ops, &op{kind: frozen, client: -2, volume: sn.v.number, first: first, count: blockSectors, ids: ids, call: sn.call, ret: sn.ret.Load()})
 }
 
 // compareLayers compares the codes of a chunk's replicas as seen from each layer of its file. What a frozen layer hides nobody reads: its data may have rotted.

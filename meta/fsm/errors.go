@@ -35,6 +35,8 @@ var (
 	ErrRevision = errors.New("changed meanwhile by somebody else")
 	// ErrUnknownSnapshot: no snapshot has the id, or the one that has is being deleted.
 	ErrUnknownSnapshot = errors.New("no such snapshot")
+	// ErrPending: a snapshot is not on stable storage yet.
+	ErrPending = errors.New("it is being flushed, and can be used when that is done")
 	// ErrProtected: a snapshot may not be deleted.
 	ErrProtected = errors.New("protected against being deleted")
 	// ErrTooMany: the file has as many snapshots as a file may have.

@@ -28,6 +28,7 @@ func (tx *txn) grant(c *fsmpb.Grant) (*Granted, error) {
 	n.Epoch++
 	n.Holder, n.Clean = c.Holder, false
 	tx.putNode(c.File, n)
+	tx.giveUpPending(c.File)
 	var ended []Outcome
 	if !tx.left.Has(rules.R7lease) {
 		ended = tx.endRebuilds(c.File, n)
@@ -107,5 +108,6 @@ func (tx *txn) closeFile(c *fsmpb.CloseFile) (*File, error) {
 	}
 	n.Holder, n.Clean = nil, c.Clean && n.SettledEpoch == n.Epoch
 	tx.putNode(c.File, n)
+	tx.giveUpPending(c.File)
 	return tx.file(c.File, n), nil
 }

@@ -25,7 +25,7 @@ const (
 	lostBlocksLevel = 2
 	// snapshotLevel: files have snapshots (TakeSnapshots, DeleteSnapshot, Folded, ProtectSnapshot).
 	snapshotLevel = 3
-	// treeLevel: files are over snapshots (CloneNode, SwitchSnapshot, Flatten, Flattened, Emptied).
+	// treeLevel: files are over snapshots (CloneNode, SwitchSnapshot, Flatten, Flattened, Emptied), which may be pending (SnapshotFlushed, GiveUpSnapshots, TakeSnapshot.pending).
 	treeLevel = 4
 	// importLevel: files are imported into (SetIncoming; CreateNode.incoming, Grant.incoming, Snapshot.origin).
 	importLevel = 4
@@ -33,12 +33,15 @@ const (
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
 var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel,
-	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel}
+	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel, 63: treeLevel, 64: treeLevel}
 
 // LevelOf is the level that a cluster must have for the command.
 func LevelOf(c *fsmpb.Command) uint64 {
 	if imports(c) {
 		return importLevel
+	}
+	if slices.ContainsFunc(c.GetTakeSnapshots().GetFiles(), (*fsmpb.TakeSnapshot).GetPending) {
+		return treeLevel
 	}
 	m := c.ProtoReflect()
 	if field := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); field != nil && newer[field.Number()] > 0 {
@@ -58,6 +61,9 @@ func (v *View) Level() uint64 { return v.level() }
 func (tx *txn) level() uint64 { return max(FirstLevel, number(tx.cluster.Get(levelKey))) }
 
 func memberLevel(m *fsmpb.Member) uint64 { return max(FirstLevel, m.Level) }
+
+// KnowsPending tells whether snapshots may be pending: all members know such.
+func (v *View) KnowsPending() bool { return v.level() >= treeLevel }
 
 // CommonLevel is the highest level that all members know.
 func (v *View) CommonLevel() uint64 { return v.commonLevel() }

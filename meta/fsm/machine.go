@@ -267,6 +267,10 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return nil, tx.dropServer(c.DropServer)
 	case *fsmpb.Command_TakeSnapshots:
 		return tx.takeSnapshots(c.TakeSnapshots)
+	case *fsmpb.Command_SnapshotFlushed:
+		return nil, tx.snapshotFlushed(c.SnapshotFlushed)
+	case *fsmpb.Command_GiveUpSnapshots:
+		return nil, tx.giveUpSnapshots(c.GiveUpSnapshots)
 	case *fsmpb.Command_DeleteSnapshot:
 		return tx.deleteSnapshot(c.DeleteSnapshot)
 	case *fsmpb.Command_ProtectSnapshot:

@@ -63,16 +63,19 @@ func seen(all []*fsmpb.Snapshot) (out []*fsmpb.Snapshot) {
 	return out
 }
 
-// liveSnapshot returns a snapshot that is not being deleted.
+// liveSnapshot returns a snapshot that is not being deleted, and not pending.
 func (tx *txn) liveSnapshot(id []byte) (*fsmpb.Snapshot, error) {
 	s := tx.snapshot(id)
-	if s == nil || s.Deleting {
+	switch {
+	case s == nil || s.Deleting:
 		return nil, fmt.Errorf("snapshot %s: %w", snapshotName(id), ErrUnknownSnapshot)
+	case s.Pending:
+		return nil, fmt.Errorf("snapshot %s: %w", snapshotName(id), ErrPending)
 	}
 	return s, nil
 }
 
-// takeSnapshots gives each file a new layer, or none of them. The leader has had word from the holders that nothing is in flight, and all is flushed (R11); that
+// takeSnapshots gives each file a new layer, or none of them. The leader has had word from the holders that nothing is in flight (R11wait); that
 // they are still the holders, settled, and that no layer was added meanwhile, is judged here.
 func (tx *txn) takeSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 	if out, err := tx.takenBefore(c); out != nil || err != nil {
@@ -117,7 +120,10 @@ func (tx *txn) takenBefore(c *fsmpb.TakeSnapshots) (*Taken, error) {
 			continue
 		}
 		n, err := tx.fileNode(s.File)
-		if err != nil || s.File != f.File || s.Deleting {
+		if err == nil && s.Deleting {
+			return nil, fmt.Errorf("snapshot %s was given up, or deleted: %w", snapshotName(s.Id), ErrUnknownSnapshot)
+		}
+		if err != nil || s.File != f.File {
 			return nil, fmt.Errorf("snapshot %s: %w", snapshotName(s.Id), ErrExists)
 		}
 		out.Snapshots, out.Files = append(out.Snapshots, s), append(out.Files, tx.file(s.File, n))
@@ -198,6 +204,7 @@ func (tx *txn) named(file uint64, name string) *fsmpb.Snapshot {
 func (tx *txn) take(f *fsmpb.TakeSnapshot, n *fsmpb.Node) *fsmpb.Snapshot {
 	s := proto.CloneOf(f.Snapshot)
 	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, tx.stand(f.File, n)
+	s.Pending, s.Losses = f.Pending, n.Losses
 	tx.putSnapshot(s)
 	n.Layers = append(n.Layers, s.Layer+1)
 	n.Incoming = nil // of that origin, if there was one: now it has ended
@@ -220,15 +227,7 @@ func (tx *txn) deleteSnapshot(c *fsmpb.DeleteSnapshot) (*fsmpb.Snapshot, error) 
 	if err := tx.cloned(s); err != nil {
 		return nil, err
 	}
-	for _, child := range tx.volumeSnapshots(tx.volumeOf(s.File)) {
-		if bytes.Equal(child.Parent, s.Id) && tx.needed(child) {
-			child.Parent = s.Parent
-			tx.putSnapshot(child)
-		}
-	}
-	s.Deleting = true
-	tx.putSnapshot(s)
-	tx.tidy(tx.volumeOf(s.File))
+	tx.hide(s)
 	return s, nil
 }
 

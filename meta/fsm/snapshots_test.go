@@ -21,6 +21,10 @@ func wrapSnapshots(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_TakeSnapshots{TakeSnapshots: c}}
 	case *fsmpb.DeleteSnapshot:
 		return &fsmpb.Command{Command: &fsmpb.Command_DeleteSnapshot{DeleteSnapshot: c}}
+	case *fsmpb.SnapshotFlushed:
+		return &fsmpb.Command{Command: &fsmpb.Command_SnapshotFlushed{SnapshotFlushed: c}}
+	case *fsmpb.GiveUpSnapshots:
+		return &fsmpb.Command{Command: &fsmpb.Command_GiveUpSnapshots{GiveUpSnapshots: c}}
 	case *fsmpb.ProtectSnapshot:
 		return &fsmpb.Command{Command: &fsmpb.Command_ProtectSnapshot{ProtectSnapshot: c}}
 	case *fsmpb.Folded:
@@ -47,7 +51,7 @@ func drawSnapshots(t *rapid.T) any {
 	id := snapID(rapid.ByteRange(0, 6).Draw(t, "snapshot"))
 	file := rapid.Uint64Range(firstNode, firstNode+2).Draw(t, "snapshot of")
 	layer := rapid.Uint32Range(1, 4).Draw(t, "layer")
-	switch rapid.IntRange(0, 6).Draw(t, "snapshot command") {
+	switch rapid.IntRange(0, 8).Draw(t, "snapshot command") {
 	case 0:
 		return &fsmpb.DeleteSnapshot{Id: id}
 	case 1:
@@ -55,7 +59,15 @@ func drawSnapshots(t *rapid.T) any {
 	case 2, 3:
 		return &fsmpb.Folded{File: file, Layer: layer}
 	}
-	s := take(file, rapid.Uint64Range(1, 2).Draw(t, "held"), layer, id[0])
+	held := rapid.Uint64Range(1, 2).Draw(t, "held")
+	switch rapid.IntRange(0, 5).Draw(t, "flushed") {
+	case 0:
+		return &fsmpb.SnapshotFlushed{File: file, Epoch: held, Client: alice, Layer: layer}
+	case 1:
+		return &fsmpb.GiveUpSnapshots{Ids: [][]byte{id}}
+	}
+	s := take(file, held, layer, id[0])
+	s.Pending = rapid.Bool().Draw(t, "pending")
 	s.Snapshot.Name = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "name")
 	return takes(s)
 }
@@ -173,7 +185,7 @@ func TestSnapshotsAskedForTwiceAreTakenOnce(t *testing.T) {
 		t.Errorf("layers %v", got)
 	}
 	must[*fsmpb.Snapshot](t, b, &fsmpb.DeleteSnapshot{Id: snapID(1)})
-	b.refused(t, c, ErrExists)
+	b.refused(t, c, ErrUnknownSnapshot)
 }
 
 func TestADeletedSnapshotIsNotSeenAndGoesWithItsLayer(t *testing.T) {

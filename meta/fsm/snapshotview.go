@@ -34,7 +34,7 @@ func snapshotName(id []byte) string {
 	return shorten(hex.EncodeToString(id))
 }
 
-// Snapshot returns a snapshot that is not being deleted.
+// Snapshot returns a snapshot that can be read.
 func (v *View) Snapshot(id []byte) (*fsmpb.Snapshot, error) { return v.liveSnapshot(id) }
 
 // BaseOf returns the snapshot with the id if the file is over it, even if it is being deleted.
@@ -90,7 +90,7 @@ func (v *View) Current(file uint64) []byte {
 	return v.stand(volume, n)
 }
 
-// NamedSnapshot returns a snapshot of a file's volume by its name, or by its UUID's text; not one that is being deleted.
+// NamedSnapshot returns a snapshot of a file's volume that can be read, by its name, or by its UUID's text.
 func (v *View) NamedSnapshot(file uint64, name string) (*fsmpb.Snapshot, error) {
 	s := v.named(file, name)
 	if id, ok := ParseSnapshotID(name); ok {
@@ -98,8 +98,11 @@ func (v *View) NamedSnapshot(file uint64, name string) (*fsmpb.Snapshot, error) 
 			s = nil
 		}
 	}
-	if s == nil || name == "" {
+	switch {
+	case s == nil || name == "":
 		return nil, fmt.Errorf("%s@%s: %w", v.pathOf(file), shorten(name), ErrUnknownSnapshot)
+	case s.Pending:
+		return nil, fmt.Errorf("%s@%s: %w", v.pathOf(file), shorten(name), ErrPending)
 	}
 	return s, nil
 }
@@ -116,9 +119,9 @@ func (v *View) CheckSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 	return nil, err
 }
 
-// Snapshots returns the snapshots of a file's volume that are not being deleted, oldest first.
+// Snapshots returns the snapshots of a file's volume that can be read, oldest first.
 func (v *View) Snapshots(file uint64) []*fsmpb.Snapshot {
-	return seen(v.volumeSnapshots(v.volumeOf(file)))
+	return shown(v.volumeSnapshots(v.volumeOf(file)))
 }
 
 // AllSnapshots calls yield for every snapshot, those being deleted among them, by file, oldest first, until it returns false.

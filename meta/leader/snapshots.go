@@ -93,6 +93,17 @@ func (l *Leader) Hold(ctx context.Context, in *metapb.HoldRequest) (*metapb.Hold
 	return out, nil
 }
 
+// SnapshotFlushed notes that a holder has flushed what a snapshot holds.
+func (l *Leader) SnapshotFlushed(ctx context.Context, in *metapb.SnapshotFlushedRequest) (*metapb.SnapshotFlushedReply, error) {
+	if err := checkClient(in.Client); err != nil {
+		return nil, Status(err)
+	}
+	if err := l.snapshots.Flushed(ctx, in); err != nil {
+		return nil, Status(err)
+	}
+	return &metapb.SnapshotFlushedReply{}, nil
+}
+
 // Orders tells a client what it is to hold.
 func (l *Leader) Orders(in *metapb.OrdersRequest, stream grpc.ServerStreamingServer[metapb.Order]) error {
 	if err := checkClient(in.Client); err != nil {

@@ -31,6 +31,7 @@ type holder struct {
 
 	mu      sync.Mutex
 	mute    bool // it does not hold
+	late    bool // it flushes when the snapshot is taken, if that may be
 	orders  []*metapb.Order
 	replies []*metapb.HoldReply // definite ones
 	lost    int                 // answers that the lease is another's
@@ -98,18 +99,18 @@ func (h *holder) ordered(ctx context.Context, o *metapb.Order) {
 	defer h.mu.Unlock()
 	h.orders = append(h.orders, o)
 	if !h.mute && !o.Flatten {
-		h.work.Go(func() { h.hold(ctx, o.Request) })
+		h.work.Go(func() { h.hold(ctx, o.Request, h.late && o.Late) })
 	}
 }
 
 // hold asks until there is a definite answer.
-func (h *holder) hold(ctx context.Context, request []byte) {
+func (h *holder) hold(ctx context.Context, request []byte, late bool) {
 	for ; ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
 		l := h.c.Leader()
 		if l == nil {
 			continue
 		}
-		r, err := l.Hold(ctx, &metapb.HoldRequest{Client: h.ID, Request: request, File: h.File, Epoch: h.Epoch})
+		r, err := l.Hold(ctx, &metapb.HoldRequest{Client: h.ID, Request: request, File: h.File, Epoch: h.Epoch, Late: late})
 		h.mu.Lock()
 		switch status.Code(err) {
 		case codes.OK:
@@ -203,7 +204,7 @@ func TestSnapshotsAreTakenWhenAllHold(t *testing.T) {
 		}
 		c.Never(time.Second, "one of two holds, and the snapshot is taken", func() bool { return len(snapshotsOf(t, c, "/f"))+len(a.answered()) > 0 })
 		b.silence(false)
-		b.hold(context.Background(), b.ordersSoFar()[0].Request)
+		b.hold(context.Background(), b.ordersSoFar()[0].Request, false)
 		req.wants(t, codes.OK)
 		a.wantAnswer(t, true, 1, 2)
 		b.wantAnswer(t, true, 1, 2)
@@ -233,7 +234,7 @@ func TestARequestThatAHolderDoesNotHoldForIsGivenUp(t *testing.T) {
 			t.Errorf("after %v: %v", took, req.err)
 		}
 		a.wantAnswer(t, false, 1)
-		b.hold(context.Background(), b.ordersSoFar()[0].Request) // it comes late
+		b.hold(context.Background(), b.ordersSoFar()[0].Request, false) // it comes late
 		b.wantAnswer(t, false, 1)
 		b.silence(false)
 		ask(c, wish(1, "/f", "/g")).wants(t, codes.OK)
@@ -245,6 +246,75 @@ func TestARequestThatAHolderDoesNotHoldForIsGivenUp(t *testing.T) {
 	})
 }
 
+// flushed says of all below a layer that it is flushed.
+func (h *holder) flushed(layer uint32) error {
+	_, err := h.c.Leader().SnapshotFlushed(context.Background(), &metapb.SnapshotFlushedRequest{Client: h.ID, File: h.File, Epoch: h.Epoch, Layer: layer})
+	return err
+}
+
+// R11flush: holders go on at once, and the snapshots are shown when all have flushed.
+func TestSnapshotsAreShownWhenAllAreFlushed(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		a, b := newHolder(t, c, 'a', "/f"), newHolder(t, c, 'b', "/g")
+		a.late, b.late = true, true
+		time.Sleep(time.Second)
+		req := ask(c, wish(1, "/f", "/g"))
+		a.wantAnswer(t, true, 1, 2)
+		b.wantAnswer(t, true, 1, 2)
+		await(t, a.flushed(2))
+		c.Never(time.Second, "it is shown, or the request answered, before all are flushed", func() bool {
+			return len(snapshotsOf(t, c, "/g")) > 0 || req.isDone()
+		})
+		req.wants(t, codes.Aborted) // asked for again, it goes on
+		req = ask(c, wish(1, "/f", "/g"))
+		await(t, b.flushed(2))
+		req.wants(t, codes.OK)
+		if n := len(snapshotsOf(t, c, "/f")) + len(snapshotsOf(t, c, "/g")); n != 2 {
+			t.Errorf("%d snapshots", n)
+		}
+		a.stop()
+		b.stop()
+	})
+}
+
+// Of snapshots taken together all are given up if one is.
+func TestSnapshotsAreGivenUpTogether(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		a, b := newHolder(t, c, 'a', "/f"), newHolder(t, c, 'b', "/g")
+		a.late, b.late = true, true
+		time.Sleep(time.Second)
+		req := ask(c, wish(1, "/f", "/g"))
+		a.wantAnswer(t, true, 1, 2)
+		await(t, a.flushed(2))
+		b.wantAnswer(t, true, 1, 2)
+		b.stop()
+		_, err := c.Leader().CloseFile(context.Background(), &metapb.CloseFileRequest{Client: b.ID, File: b.File, Epoch: b.Epoch, Clean: true})
+		await(t, err)
+		req.wants(t, codes.FailedPrecondition)
+		if n := len(snapshotsOf(t, c, "/f")) + len(snapshotsOf(t, c, "/g")); n != 0 {
+			t.Errorf("%d snapshots", n)
+		}
+		wantCode(t, b.flushed(2), codes.FailedPrecondition)
+		a.stop()
+	})
+}
+
+func (a *asked) isDone() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func await(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What a holder says of an earlier request says nothing of whether it holds now.
 func TestAHoldCountsForItsOwnRequestOnly(t *testing.T) {
 	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
@@ -253,7 +323,7 @@ func TestAHoldCountsForItsOwnRequestOnly(t *testing.T) {
 		ask(c, wish(1, "/f")).wants(t, codes.Aborted)
 		old := a.ordersSoFar()[0].Request
 		req := ask(c, wish(1, "/f"))
-		a.hold(context.Background(), old)
+		a.hold(context.Background(), old, false)
 		a.wantAnswer(t, false, 1)
 		for _, in := range []*metapb.HoldRequest{
 			{Client: a.ID, Request: a.ordersSoFar()[1].Request, File: a.File, Epoch: a.Epoch + 1},
@@ -356,7 +426,7 @@ func TestAFileIsInOneRequestAtATime(t *testing.T) {
 		first := ask(c, wish(1, "/f"))
 		ask(c, wish(2, "/f")).wants(t, codes.Unavailable)
 		joined := ask(c, wish(1, "/f"))
-		a.hold(context.Background(), a.ordersSoFar()[0].Request)
+		a.hold(context.Background(), a.ordersSoFar()[0].Request, false)
 		first.wants(t, codes.OK)
 		joined.wants(t, codes.OK)
 		if all := snapshotsOf(t, c, "/f"); len(all) != 1 || len(a.ordersSoFar()) != 1 {
@@ -372,7 +442,7 @@ func TestALeaseThatEndsMeanwhileEndsTheRequest(t *testing.T) {
 		b.silence(true)
 		req := ask(c, wish(1, "/f", "/g"))
 		c.Client('a', 2).Open("/f") // its process was restarted
-		b.hold(context.Background(), b.ordersSoFar()[0].Request)
+		b.hold(context.Background(), b.ordersSoFar()[0].Request, false)
 		req.wants(t, codes.Unavailable) // it may be tried again at once
 		b.wantAnswer(t, false, 1)
 		c.Within(time.Second, "the former holder hears that it holds no more", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.lost == 1 })
@@ -433,7 +503,7 @@ func TestACommitInDoubtIsAnsweredFromWhatBecameOfIt(t *testing.T) {
 				req.wants(t, codes.Unavailable)
 				c.Lose = nil
 				then.happens(c)
-				a.hold(context.Background(), in.Request)
+				a.hold(context.Background(), in.Request, false)
 				layers := []uint32{1, 2}[:1]
 				if then.taken {
 					layers = []uint32{1, 2}

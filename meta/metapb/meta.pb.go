@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62, 0}
 }
 
 type RemoveServersRequest_Action int32
@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76, 0}
 }
 
 type NotLeader struct {
@@ -3755,7 +3755,7 @@ func (x *OrdersRequest) GetClient() *Client {
 }
 
 // Order asks to hold back the writes of files: no more is admitted, those in flight are awaited, everything is flushed, nothing is left to be
-// reconciled; then Hold.
+// reconciled; then Hold. With late in the order, the holder may say so in Hold and flush afterwards, when writes go on; then SnapshotFlushed.
 // With flatten, it is about nothing but files that are to be flattened, or, with cancel, not any more. The receiver may know that already, by FileInfo or an earlier
 // order, and the files may be flattened, or another's, by now. A cancellation that a stream missed is told by the next Renew (FileInfo.flattening).
 type Order struct {
@@ -3764,6 +3764,7 @@ type Order struct {
 	Files         []uint64               `protobuf:"varint,2,rep,packed,name=files,proto3" json:"files,omitempty"`
 	Flatten       bool                   `protobuf:"varint,3,opt,name=flatten,proto3" json:"flatten,omitempty"`
 	Cancel        bool                   `protobuf:"varint,4,opt,name=cancel,proto3" json:"cancel,omitempty"`
+	Late          bool                   `protobuf:"varint,5,opt,name=late,proto3" json:"late,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3826,12 +3827,20 @@ func (x *Order) GetCancel() bool {
 	return false
 }
 
+func (x *Order) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
 type HoldRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
 	Request       []byte                 `protobuf:"bytes,2,opt,name=request,proto3" json:"request,omitempty"`
 	File          uint64                 `protobuf:"varint,3,opt,name=file,proto3" json:"file,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Late          bool                   `protobuf:"varint,5,opt,name=late,proto3" json:"late,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3894,6 +3903,13 @@ func (x *HoldRequest) GetEpoch() uint64 {
 	return 0
 }
 
+func (x *HoldRequest) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
 // The holder goes on in the last of the layers, whether the snapshot was taken or not. Without a reply it asks again, and holds on.
 type HoldReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3947,6 +3963,111 @@ func (x *HoldReply) GetLayers() []uint32 {
 	return nil
 }
 
+// All that was written in layers below this one is on stable storage.
+type SnapshotFlushedRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	File          uint64                 `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Layer         uint32                 `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFlushedRequest) Reset() {
+	*x = SnapshotFlushedRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFlushedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFlushedRequest) ProtoMessage() {}
+
+func (x *SnapshotFlushedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFlushedRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotFlushedRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *SnapshotFlushedRequest) GetClient() *Client {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *SnapshotFlushedRequest) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *SnapshotFlushedRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SnapshotFlushedRequest) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+type SnapshotFlushedReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFlushedReply) Reset() {
+	*x = SnapshotFlushedReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFlushedReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFlushedReply) ProtoMessage() {}
+
+func (x *SnapshotFlushedReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFlushedReply.ProtoReflect.Descriptor instead.
+func (*SnapshotFlushedReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3955,7 +4076,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4088,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4101,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 type StatusReply struct {
@@ -4011,7 +4132,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4023,7 +4144,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4036,7 +4157,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -4198,7 +4319,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4331,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4344,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Recovery) GetQueued() uint64 {
@@ -4312,7 +4433,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4324,7 +4445,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4337,7 +4458,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -4410,7 +4531,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4422,7 +4543,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4435,7 +4556,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -4481,7 +4602,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4493,7 +4614,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4506,7 +4627,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 type MembersReply struct {
@@ -4521,7 +4642,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4533,7 +4654,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4546,7 +4667,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -4593,7 +4714,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4605,7 +4726,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4618,7 +4739,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -4682,7 +4803,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4694,7 +4815,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4707,7 +4828,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -4756,7 +4877,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4768,7 +4889,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4781,7 +4902,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -4865,7 +4986,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4877,7 +4998,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4890,7 +5011,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -4924,7 +5045,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4936,7 +5057,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4949,7 +5070,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -4974,7 +5095,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4986,7 +5107,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4999,7 +5120,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 type SetConfigRequest struct {
@@ -5011,7 +5132,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5023,7 +5144,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5036,7 +5157,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -5055,7 +5176,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5067,7 +5188,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5080,7 +5201,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -5102,7 +5223,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5114,7 +5235,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5127,7 +5248,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -5169,7 +5290,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5181,7 +5302,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5194,7 +5315,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -5230,7 +5351,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5242,7 +5363,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5255,7 +5376,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -5281,7 +5402,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5293,7 +5414,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5306,7 +5427,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -5329,7 +5450,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5341,7 +5462,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5354,7 +5475,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -5410,7 +5531,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5422,7 +5543,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5435,7 +5556,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -5569,7 +5690,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5581,7 +5702,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5594,7 +5715,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Register) GetId() uint32 {
@@ -5656,7 +5777,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5668,7 +5789,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5681,7 +5802,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -5712,7 +5833,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5724,7 +5845,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5737,7 +5858,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -5803,7 +5924,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5815,7 +5936,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5828,7 +5949,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -5933,7 +6054,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5945,7 +6066,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5958,7 +6079,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -5986,7 +6107,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5998,7 +6119,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6011,7 +6132,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -6049,7 +6170,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6061,7 +6182,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6074,7 +6195,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -6125,7 +6246,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6137,7 +6258,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6150,7 +6271,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -6210,7 +6331,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6222,7 +6343,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6235,7 +6356,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -6292,7 +6413,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6304,7 +6425,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6317,7 +6438,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -6371,7 +6492,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6383,7 +6504,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6396,7 +6517,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Command) GetId() uint64 {
@@ -6591,7 +6712,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6603,7 +6724,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6616,7 +6737,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -6641,7 +6762,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6653,7 +6774,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6666,7 +6787,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -6727,7 +6848,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6739,7 +6860,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6752,7 +6873,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -6771,7 +6892,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6783,7 +6904,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6796,7 +6917,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -6815,7 +6936,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6827,7 +6948,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6840,7 +6961,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -6866,7 +6987,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6878,7 +6999,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6891,7 +7012,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -6945,7 +7066,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6957,7 +7078,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6970,7 +7091,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -6989,7 +7110,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7001,7 +7122,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7014,7 +7135,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -7036,7 +7157,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7048,7 +7169,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7061,7 +7182,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -7091,7 +7212,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7103,7 +7224,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7116,7 +7237,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -7156,7 +7277,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7168,7 +7289,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7181,7 +7302,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -7235,7 +7356,7 @@ type Fold struct {
 
 func (x *Fold) Reset() {
 	*x = Fold{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7247,7 +7368,7 @@ func (x *Fold) String() string {
 func (*Fold) ProtoMessage() {}
 
 func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7260,7 +7381,7 @@ func (x *Fold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fold.ProtoReflect.Descriptor instead.
 func (*Fold) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Fold) GetFile() uint64 {
@@ -7313,7 +7434,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7325,7 +7446,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7338,7 +7459,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *Result) GetId() uint64 {
@@ -7394,7 +7515,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7406,7 +7527,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7419,7 +7540,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -7734,20 +7855,28 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x10\n" +
 	"\x0eFlattenedReply\"A\n" +
 	"\rOrdersRequest\x120\n" +
-	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\"i\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\"}\n" +
 	"\x05Order\x12\x18\n" +
 	"\arequest\x18\x01 \x01(\fR\arequest\x12\x14\n" +
 	"\x05files\x18\x02 \x03(\x04R\x05files\x12\x18\n" +
 	"\aflatten\x18\x03 \x01(\bR\aflatten\x12\x16\n" +
-	"\x06cancel\x18\x04 \x01(\bR\x06cancel\"\x83\x01\n" +
+	"\x06cancel\x18\x04 \x01(\bR\x06cancel\x12\x12\n" +
+	"\x04late\x18\x05 \x01(\bR\x04late\"\x97\x01\n" +
 	"\vHoldRequest\x120\n" +
 	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x18\n" +
 	"\arequest\x18\x02 \x01(\fR\arequest\x12\x12\n" +
 	"\x04file\x18\x03 \x01(\x04R\x04file\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"9\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x12\n" +
+	"\x04late\x18\x05 \x01(\bR\x04late\"9\n" +
 	"\tHoldReply\x12\x14\n" +
 	"\x05taken\x18\x01 \x01(\bR\x05taken\x12\x16\n" +
-	"\x06layers\x18\x02 \x03(\rR\x06layers\"\x0f\n" +
+	"\x06layers\x18\x02 \x03(\rR\x06layers\"\x8a\x01\n" +
+	"\x16SnapshotFlushedRequest\x120\n" +
+	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05layer\x18\x04 \x01(\rR\x05layer\"\x16\n" +
+	"\x14SnapshotFlushedReply\"\x0f\n" +
 	"\rStatusRequest\"\xe5\x05\n" +
 	"\vStatusReply\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1d\n" +
@@ -8045,7 +8174,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\x97\x15\n" +
+	"movedBytes2\xfc\x15\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -8072,7 +8201,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\tFlattened\x12\".pstorage.meta.v1.FlattenedRequest\x1a .pstorage.meta.v1.FlattenedReply\x12O\n" +
 	"\vSetIncoming\x12$.pstorage.meta.v1.SetIncomingRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12D\n" +
 	"\x06Orders\x12\x1f.pstorage.meta.v1.OrdersRequest\x1a\x17.pstorage.meta.v1.Order0\x01\x12B\n" +
-	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12H\n" +
+	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12c\n" +
+	"\x0fSnapshotFlushed\x12(.pstorage.meta.v1.SnapshotFlushedRequest\x1a&.pstorage.meta.v1.SnapshotFlushedReply\x12H\n" +
 	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12Q\n" +
 	"\tSetConfig\x12\".pstorage.meta.v1.SetConfigRequest\x1a .pstorage.meta.v1.SetConfigReply\x12Z\n" +
 	"\fCreateServer\x12%.pstorage.meta.v1.CreateServerRequest\x1a#.pstorage.meta.v1.CreateServerReply\x12K\n" +
@@ -8098,7 +8228,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 106)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 108)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -8160,55 +8290,57 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*Order)(nil),                    // 57: pstorage.meta.v1.Order
 	(*HoldRequest)(nil),              // 58: pstorage.meta.v1.HoldRequest
 	(*HoldReply)(nil),                // 59: pstorage.meta.v1.HoldReply
-	(*StatusRequest)(nil),            // 60: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),              // 61: pstorage.meta.v1.StatusReply
-	(*Recovery)(nil),                 // 62: pstorage.meta.v1.Recovery
-	(*Mds)(nil),                      // 63: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),                  // 64: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),           // 65: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),             // 66: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),           // 67: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),             // 68: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),        // 69: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),          // 70: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),         // 71: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),           // 72: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),         // 73: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 74: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 75: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 76: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 77: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 78: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 79: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 80: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 81: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 82: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 83: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 84: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 85: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 86: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 87: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 88: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 89: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 90: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 91: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 92: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 93: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 94: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 95: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 96: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 97: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 98: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 99: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 100: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 101: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 102: pstorage.meta.v1.Mend
-	(*Fold)(nil),                     // 103: pstorage.meta.v1.Fold
-	(*Result)(nil),                   // 104: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 105: pstorage.meta.v1.Progress
-	nil,                              // 106: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 107: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 108: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*SnapshotFlushedRequest)(nil),   // 60: pstorage.meta.v1.SnapshotFlushedRequest
+	(*SnapshotFlushedReply)(nil),     // 61: pstorage.meta.v1.SnapshotFlushedReply
+	(*StatusRequest)(nil),            // 62: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 63: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 64: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 65: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 66: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 67: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 68: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 69: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 70: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 71: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 72: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 73: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 74: pstorage.meta.v1.RemoveMdsReply
+	(*SetConfigRequest)(nil),         // 75: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 76: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 77: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 78: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 79: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 80: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 81: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 82: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 83: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 84: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 85: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 86: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 87: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 88: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 89: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 90: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 91: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 92: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 93: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 94: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 95: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 96: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 97: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 98: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 99: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 100: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 101: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 102: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 103: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 104: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 105: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 106: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 107: pstorage.meta.v1.Progress
+	nil,                              // 108: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 109: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 110: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
@@ -8250,130 +8382,133 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	17,  // 36: pstorage.meta.v1.FlattenedRequest.client:type_name -> pstorage.meta.v1.Client
 	17,  // 37: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
 	17,  // 38: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
-	20,  // 39: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	63,  // 40: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	106, // 41: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	21,  // 42: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	62,  // 43: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
-	1,   // 44: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	64,  // 45: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	64,  // 46: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	107, // 47: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	108, // 48: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	2,   // 49: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	79,  // 50: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
-	0,   // 51: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	81,  // 52: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	82,  // 53: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	84,  // 54: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	104, // 55: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	105, // 56: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	87,  // 57: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	85,  // 58: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	83,  // 59: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	21,  // 60: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	86,  // 61: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	89,  // 62: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	91,  // 63: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	90,  // 64: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 65: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 66: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 67: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	94,  // 68: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	95,  // 69: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	96,  // 70: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	97,  // 71: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	100, // 72: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	98,  // 73: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	99,  // 74: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	101, // 75: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	102, // 76: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	103, // 77: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
-	93,  // 78: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	90,  // 79: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 80: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 81: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 82: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 83: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 84: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 85: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 86: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	90,  // 87: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	9,   // 88: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	10,  // 89: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	12,  // 90: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	14,  // 91: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	15,  // 92: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	16,  // 93: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	18,  // 94: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	23,  // 95: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	25,  // 96: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	27,  // 97: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	30,  // 98: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	32,  // 99: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	34,  // 100: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	36,  // 101: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
-	40,  // 102: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
-	43,  // 103: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
-	45,  // 104: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
-	47,  // 105: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
-	49,  // 106: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
-	51,  // 107: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
-	52,  // 108: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
-	53,  // 109: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
-	54,  // 110: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
-	8,   // 111: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
-	56,  // 112: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
-	58,  // 113: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
-	60,  // 114: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	73,  // 115: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	75,  // 116: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	65,  // 117: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	67,  // 118: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	69,  // 119: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	71,  // 120: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	77,  // 121: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	80,  // 122: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	5,   // 123: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	11,  // 124: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	13,  // 125: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	5,   // 126: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 127: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 128: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	19,  // 129: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	24,  // 130: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	26,  // 131: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	28,  // 132: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	31,  // 133: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	33,  // 134: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	35,  // 135: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	37,  // 136: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	42,  // 137: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
-	44,  // 138: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
-	46,  // 139: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
-	48,  // 140: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
-	50,  // 141: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
-	5,   // 142: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 143: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 144: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
-	55,  // 145: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
-	5,   // 146: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
-	57,  // 147: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
-	59,  // 148: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
-	61,  // 149: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	74,  // 150: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	76,  // 151: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	66,  // 152: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	68,  // 153: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	70,  // 154: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	72,  // 155: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	78,  // 156: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	88,  // 157: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	123, // [123:158] is the sub-list for method output_type
-	88,  // [88:123] is the sub-list for method input_type
-	88,  // [88:88] is the sub-list for extension type_name
-	88,  // [88:88] is the sub-list for extension extendee
-	0,   // [0:88] is the sub-list for field type_name
+	17,  // 39: pstorage.meta.v1.SnapshotFlushedRequest.client:type_name -> pstorage.meta.v1.Client
+	20,  // 40: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	65,  // 41: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	108, // 42: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	21,  // 43: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	64,  // 44: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	1,   // 45: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	66,  // 46: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	66,  // 47: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	109, // 48: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	110, // 49: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,   // 50: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	81,  // 51: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,   // 52: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	83,  // 53: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	84,  // 54: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	86,  // 55: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	106, // 56: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	107, // 57: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	89,  // 58: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	87,  // 59: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	85,  // 60: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	21,  // 61: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	88,  // 62: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	91,  // 63: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	93,  // 64: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	92,  // 65: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 66: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 67: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	94,  // 68: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	96,  // 69: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	97,  // 70: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	98,  // 71: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	99,  // 72: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	102, // 73: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	100, // 74: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	101, // 75: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	103, // 76: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	104, // 77: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	105, // 78: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	95,  // 79: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	92,  // 80: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 81: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 82: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 83: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 84: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 85: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 86: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 87: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	92,  // 88: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	9,   // 89: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	10,  // 90: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	12,  // 91: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	14,  // 92: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	15,  // 93: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	16,  // 94: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	18,  // 95: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	23,  // 96: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	25,  // 97: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	27,  // 98: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	30,  // 99: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	32,  // 100: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	34,  // 101: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	36,  // 102: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
+	40,  // 103: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
+	43,  // 104: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	45,  // 105: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	47,  // 106: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
+	49,  // 107: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	51,  // 108: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
+	52,  // 109: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
+	53,  // 110: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
+	54,  // 111: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
+	8,   // 112: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
+	56,  // 113: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	58,  // 114: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	60,  // 115: pstorage.meta.v1.Meta.SnapshotFlushed:input_type -> pstorage.meta.v1.SnapshotFlushedRequest
+	62,  // 116: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	75,  // 117: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	77,  // 118: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	67,  // 119: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	69,  // 120: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	71,  // 121: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	73,  // 122: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	79,  // 123: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	82,  // 124: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,   // 125: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	11,  // 126: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	13,  // 127: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,   // 128: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 129: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 130: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	19,  // 131: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	24,  // 132: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	26,  // 133: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	28,  // 134: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	31,  // 135: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	33,  // 136: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	35,  // 137: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	37,  // 138: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
+	42,  // 139: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	44,  // 140: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	46,  // 141: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	48,  // 142: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
+	50,  // 143: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	5,   // 144: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 145: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 146: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
+	55,  // 147: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
+	5,   // 148: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
+	57,  // 149: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	59,  // 150: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	61,  // 151: pstorage.meta.v1.Meta.SnapshotFlushed:output_type -> pstorage.meta.v1.SnapshotFlushedReply
+	63,  // 152: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	76,  // 153: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	78,  // 154: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	68,  // 155: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	70,  // 156: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	72,  // 157: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	74,  // 158: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	80,  // 159: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	90,  // 160: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	125, // [125:161] is the sub-list for method output_type
+	89,  // [89:125] is the sub-list for method input_type
+	89,  // [89:89] is the sub-list for extension type_name
+	89,  // [89:89] is the sub-list for extension extendee
+	0,   // [0:89] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -8381,7 +8516,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[77].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[79].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -8390,11 +8525,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[85].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[87].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[88].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[90].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -8413,7 +8548,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   106,
+			NumMessages:   108,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

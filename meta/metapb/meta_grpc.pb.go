@@ -48,6 +48,7 @@ const (
 	Meta_SetIncoming_FullMethodName     = "/pstorage.meta.v1.Meta/SetIncoming"
 	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
+	Meta_SnapshotFlushed_FullMethodName = "/pstorage.meta.v1.Meta/SnapshotFlushed"
 	Meta_Status_FullMethodName          = "/pstorage.meta.v1.Meta/Status"
 	Meta_SetConfig_FullMethodName       = "/pstorage.meta.v1.Meta/SetConfig"
 	Meta_CreateServer_FullMethodName    = "/pstorage.meta.v1.Meta/CreateServer"
@@ -103,6 +104,7 @@ type MetaClient interface {
 	SetIncoming(ctx context.Context, in *SetIncomingRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
+	SnapshotFlushed(ctx context.Context, in *SnapshotFlushedRequest, opts ...grpc.CallOption) (*SnapshotFlushedReply, error)
 	// Cluster.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error)
@@ -393,6 +395,16 @@ func (c *metaClient) Hold(ctx context.Context, in *HoldRequest, opts ...grpc.Cal
 	return out, nil
 }
 
+func (c *metaClient) SnapshotFlushed(ctx context.Context, in *SnapshotFlushedRequest, opts ...grpc.CallOption) (*SnapshotFlushedReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SnapshotFlushedReply)
+	err := c.cc.Invoke(ctx, Meta_SnapshotFlushed_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatusReply)
@@ -518,6 +530,7 @@ type MetaServer interface {
 	SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
+	SnapshotFlushed(context.Context, *SnapshotFlushedRequest) (*SnapshotFlushedReply, error)
 	// Cluster.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error)
@@ -616,6 +629,9 @@ func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer
 }
 func (UnimplementedMetaServer) Hold(context.Context, *HoldRequest) (*HoldReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Hold not implemented")
+}
+func (UnimplementedMetaServer) SnapshotFlushed(context.Context, *SnapshotFlushedRequest) (*SnapshotFlushedReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method SnapshotFlushed not implemented")
 }
 func (UnimplementedMetaServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
@@ -1123,6 +1139,24 @@ func _Meta_Hold_Handler(srv interface{}, ctx context.Context, dec func(interface
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_SnapshotFlushed_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SnapshotFlushedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SnapshotFlushed(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SnapshotFlushed_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SnapshotFlushed(ctx, req.(*SnapshotFlushedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)
 	if err := dec(in); err != nil {
@@ -1373,6 +1407,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Hold",
 			Handler:    _Meta_Hold_Handler,
+		},
+		{
+			MethodName: "SnapshotFlushed",
+			Handler:    _Meta_SnapshotFlushed_Handler,
 		},
 		{
 			MethodName: "Status",

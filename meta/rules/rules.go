@@ -44,13 +44,14 @@ const (
 	R12                         // a replica is removed only once the metadata have forgotten it
 	Atomic                      // an atomic write is on record as a whole before any of its blocks changes
 	R11wait                     // nothing is in flight when a file gets a new layer
-	R11flush                    // everything is on stable storage then
+	R11flush                    // a snapshot is read only when it is on stable storage
+	R11loss                     // and given up if something of it may have been lost before
 	end
 )
 
 var names = [...]string{"R1", "R1leader", "R2version", "R2session", "R2resend", "R3", "R4commit", "R4acks", "R4lastgood", "R5fence",
 	"R5perchunk", "R5reconcile", "R5open", "R6suspect", "R6stale", "R6confirm", "R6prefer", "R7prepare", "R7raise", "R7fresh", "R7lease",
-	"R7open", "R8", "R9", "R9loss", "R10", "R10lost", "R12", "Atomic", "R11wait", "R11flush"}
+	"R7open", "R8", "R9", "R9loss", "R10", "R10lost", "R12", "Atomic", "R11wait", "R11flush", "R11loss"}
 
 // Has tells whether a rule is left out.
 func (s Set) Has(rule Set) bool { return s&rule != 0 }

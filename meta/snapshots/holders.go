@@ -46,6 +46,7 @@ func (e *Engine) hold(in *metapb.HoldRequest) (*request, int) {
 		}
 		if !r.held[i] {
 			r.held[i] = true
+			f.Pending = in.Late
 			if r.missing--; r.missing == 0 {
 				close(r.complete)
 			}
@@ -71,8 +72,7 @@ func (e *Engine) answer(ctx context.Context, in *metapb.HoldRequest) (*metapb.Ho
 		}
 		out.Layers = f.Node.Layers
 		if len(in.Request) == fsm.SnapshotIDSize+nonceSize {
-			s, err := v.Snapshot(in.Request[:fsm.SnapshotIDSize]) // of the first file: all were taken, or none
-			out.Taken = err == nil && s != nil
+			out.Taken = v.Took(in.Request[:fsm.SnapshotIDSize]) // of the first file: all were taken, or none
 		}
 		return nil
 	})
@@ -199,7 +199,7 @@ func (e *Engine) orders(client []byte, sent map[string]bool) (out []*metapb.Orde
 	defer e.mu.Unlock()
 	all = map[string]bool{}
 	for _, r := range e.requests {
-		o := &metapb.Order{Request: []byte(r.id)}
+		o := &metapb.Order{Request: []byte(r.id), Late: r.late}
 		for _, f := range r.command.Files {
 			if bytes.Equal(f.Client, client) {
 				o.Files = append(o.Files, f.File)

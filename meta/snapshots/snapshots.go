@@ -1,5 +1,5 @@
 // Package snapshots takes snapshots of files, for the leading metadata server: it has the holders of the files hold their writes back, and
-// when all do, commits one entry (R11).
+// when all do, commits one entry; they flush afterwards (R11).
 //
 // # DESIGN
 //
@@ -8,11 +8,12 @@
 //
 // Invariants:
 //   - An entry is proposed only when each holder has said Hold for this very request. A holder that has said so admits no writes before it has an answer (or
-//     another has the lease, which the entry's epoch shows), so nothing is in flight and all is flushed when the entry commits.
+//     another has the lease, which the entry's epoch shows), so nothing is in flight when the entry commits.
 //   - An answer to Hold is definite: after "taken" the snapshot is there; after "not taken" it never comes of this request. A request that was
 //     not committed is answered from the state after a barrier in this term: entries of the request that an earlier leader has proposed are either
 //     applied then or never will be, as they are refused in another term. Where no barrier is reached there is no answer, and the holder asks again.
 //   - A file is in one request at a time.
+//   - Take returns when all that it has taken can be read, which is when their holders have flushed it (R11flush), or is given up: then none stays.
 //
 // The streams of orders also tell a holder which of its files are to be flattened. That is read from the state each time a stream is woken, and all of it
 // anew for a new stream, so nothing of it is remembered here, and an order may tell what its receiver knows.
@@ -59,6 +60,10 @@ var (
 	ErrGivenUp = errors.New("no snapshot was taken")
 	// ErrChanged: the files are not as they were when the request began.
 	ErrChanged = errors.New("files have changed hands meanwhile")
+	// ErrFlushing: all is taken, and not yet flushed. Take again with the same ids waits for it.
+	ErrFlushing = errors.New("the snapshot is taken, and is shown when it is on stable storage: volumes are still being flushed")
+	// ErrLost: what was taken cannot be had any more.
+	ErrLost = errors.New("no snapshot was taken: before it was on stable storage, a volume changed hands, or lost power; take another")
 	// ErrEnded: this server does not lead any more.
 	ErrEnded = errors.New("this metadata server does not lead any more")
 )
@@ -91,12 +96,14 @@ type Engine struct {
 	requests map[string]*request
 	busy     map[uint64]bool // files in requests
 	streams  map[string][]*stream
-	count    int // of streams
+	count    int           // of streams
+	flushed  chan struct{} // closed, and replaced, with each word of a holder's that snapshots are flushed
 }
 
 // New returns an engine that works until alive ends.
 func New(alive context.Context, state State, log *slog.Logger) *Engine {
-	return &Engine{state: state, alive: alive, log: log, metrics: newMetrics(), requests: map[string]*request{}, busy: map[uint64]bool{}, streams: map[string][]*stream{}}
+	return &Engine{state: state, alive: alive, log: log, metrics: newMetrics(), requests: map[string]*request{}, busy: map[uint64]bool{}, streams: map[string][]*stream{},
+		flushed: make(chan struct{})}
 }
 
 // Wait returns when nothing of the engine is under way any more; alive must have ended.
@@ -105,8 +112,9 @@ func (e *Engine) Wait() { e.work.Wait() }
 // request is one under way. What is not marked is set once, before others see it.
 type request struct {
 	id      string
-	command *fsmpb.TakeSnapshots
+	command *fsmpb.TakeSnapshots // pending, of each file: Engine.mu, until the request is complete
 	paths   []string
+	late    bool // holders may flush afterwards
 
 	held     []bool // by file; Engine.mu
 	missing  int    // of them; Engine.mu
@@ -122,11 +130,20 @@ func (e *Engine) Take(ctx context.Context, in *metapb.SnapshotRequest) (*fsm.Tak
 	if len(in.Paths) == 0 || len(in.Paths) > MaxFiles || len(in.Ids) != len(in.Paths) {
 		return nil, fmt.Errorf("%d files and %d ids, 1 to %d: %w", len(in.Paths), len(in.Ids), MaxFiles, fsm.ErrInvalid)
 	}
-	c, taken, err := e.plan(in)
-	if taken != nil || err != nil {
-		return taken, err
+	c, taken, late, err := e.plan(in)
+	if err != nil {
+		return nil, err
 	}
-	r, err := e.begin(c, in.Paths)
+	if taken == nil {
+		if taken, err = e.take(ctx, c, in.Paths, late); err != nil {
+			return nil, err
+		}
+	}
+	return taken, e.awaitFlushed(ctx, taken)
+}
+
+func (e *Engine) take(ctx context.Context, c *fsmpb.TakeSnapshots, paths []string, late bool) (*fsm.Taken, error) {
+	r, err := e.begin(c, paths, late)
 	if err != nil {
 		return nil, err
 	}
@@ -139,13 +156,14 @@ func (e *Engine) Take(ctx context.Context, in *metapb.SnapshotRequest) (*fsm.Tak
 }
 
 // plan makes the command, for the holders and layers of now, or returns what was taken before.
-func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken *fsm.Taken, err error) {
+func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken *fsm.Taken, late bool, err error) {
 	c = &fsmpb.TakeSnapshots{}
 	err = e.state.View(func(v *fsm.View) error {
 		var free []string
 		if len(in.Origin) > 0 && len(in.Paths) > 1 {
 			return fmt.Errorf("an origin for %d files: %w", len(in.Paths), fsm.ErrInvalid)
 		}
+		late = v.KnowsPending()
 		for i, path := range in.Paths {
 			f, err := v.Lookup(path)
 			if err != nil {
@@ -167,11 +185,11 @@ func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken
 		}
 		return err
 	})
-	return c, taken, err
+	return c, taken, late, err
 }
 
 // begin starts a request and sends its orders; or joins the one that is under way for the same ids.
-func (e *Engine) begin(c *fsmpb.TakeSnapshots, paths []string) (*request, error) {
+func (e *Engine) begin(c *fsmpb.TakeSnapshots, paths []string, late bool) (*request, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.alive.Err() != nil {
@@ -190,7 +208,7 @@ func (e *Engine) begin(c *fsmpb.TakeSnapshots, paths []string) (*request, error)
 	if len(e.requests) >= maxRequests {
 		return nil, fmt.Errorf("%d requests: %w", len(e.requests), ErrBusy)
 	}
-	r := &request{id: string(c.Files[0].Snapshot.Id) + nonce(), command: c, paths: paths, held: make([]bool, len(c.Files)), missing: len(c.Files),
+	r := &request{id: string(c.Files[0].Snapshot.Id) + nonce(), command: c, paths: paths, late: late, held: make([]bool, len(c.Files)), missing: len(c.Files),
 		complete: make(chan struct{}), decided: make(chan struct{})}
 	e.requests[r.id] = r
 	for _, f := range c.Files {

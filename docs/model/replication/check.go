@@ -11,6 +11,7 @@ const (
 	sourceLost
 	lossHidden
 	givenUpEarly
+	snapshotLess
 )
 
 var faults = [...]string{
@@ -20,6 +21,7 @@ var faults = [...]string{
 	sourceLost:     "what was acknowledged is not in the replica that became the source",
 	lossHidden:     "a flush succeeds although a write that it covers is lost",
 	givenUpEarly:   "a block is given up although a server has a good copy of it",
+	snapshotLess:   "a snapshot is shown that lacks what was acknowledged before it was taken",
 	damageRebuilt:  "a replica that was rebuilt holds the damaged block still",
 }
 
@@ -36,7 +38,7 @@ func (m *Model) Violation(s *State) string {
 		if !s.insync.has(j) || !v.up || v.suspect != sound {
 			continue
 		}
-		if s.top == 1 && v.value[0] != s.frozen && v.value[0] != lost {
+		if s.shown && v.value[0] != s.frozen && v.value[0] != lost {
 			return fmt.Sprintf("the snapshot holds %d on server %d, and was taken of %d", v.value[0], j, s.frozen)
 		}
 		if first >= 0 && v.value != s.servers[first].value {

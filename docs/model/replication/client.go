@@ -28,6 +28,7 @@ func (t *turn) client(i int) {
 		t.write(i)
 		t.read(i)
 		t.snapshot(i)
+		t.show(i)
 	}
 	if c.phase == ready || c.phase == raising {
 		t.flush(i)

@@ -90,7 +90,9 @@ func (p *packer) state(s *State) {
 	for i := range s.epochs[1:] {
 		p.num(&s.epochs[1+i], bitsEpoch)
 	}
-	p.num(&s.fault, 3)
+	p.flag(&s.shown)
+	p.flag(&s.spoilt)
+	p.num(&s.fault, 4)
 	p.used(&s.used)
 }
 
@@ -129,6 +131,7 @@ func (p *packer) client(c *client) {
 	p.num(&c.layer, 1)
 	p.num(&c.write, bitsID)
 	p.num(&c.target, bitsID)
+	p.num(&c.snap, 2)
 	p.flag(&c.compare)
 	p.flag(&c.recovery)
 	p.flag(&c.flushing)

@@ -22,6 +22,9 @@ func (t *turn) flush(i int) {
 	}
 	lost := f.coverLost
 	f.flushing, f.target, f.covers, f.coverLost = false, 0, 0, false
+	if f.snap == beingFlushed {
+		f.snap = flushed
+	}
 	if lost && !t.off(R9loss) {
 		t.then(n, "%c's flush fails: what it covers may be lost", letter(i))
 		return
@@ -38,7 +41,7 @@ func (t *turn) flush(i int) {
 // beginFlush leaves out flushes that could change nothing.
 func (t *turn) beginFlush(i int) {
 	c := t.s.clients[i]
-	wanted := t.s.floor != t.s.safe || c.acked != 0 || t.Snapshots && t.s.top == 0 && c.dirty != 0
+	wanted := t.s.floor != t.s.safe || c.acked != 0 || c.snap == unflushed
 	if c.phase != ready || !t.s.holds(i) || !wanted {
 		return
 	}
@@ -46,6 +49,9 @@ func (t *turn) beginFlush(i int) {
 	f := &n.clients[i]
 	f.flushing, f.round, f.target, f.dirty = true, c.dirty, n.floor, 0
 	f.covers, f.coverLost, f.acked, f.ackedLost = c.acked, c.ackedLost, 0, false
+	if c.snap == unflushed {
+		f.snap = beingFlushed
+	}
 	t.then(n, "%c flushes", letter(i))
 }
 
@@ -85,6 +91,7 @@ func (t *turn) flushOne(i, j int) {
 		return
 	case t.off(R9dirty):
 		f.flushing, f.round, f.target, f.covers, f.coverLost = false, 0, 0, 0, false
+		f.snap = min(f.snap, unflushed)
 		t.then(n, "%c's flush of server %d fails, and is forgotten", letter(i), uint8(j))
 	}
 	if n := *t.s; t.dropFor(&n, i, j) {

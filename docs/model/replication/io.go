@@ -134,20 +134,44 @@ func (t *turn) read(i int) {
 	}
 }
 
-// snapshot freezes layer 0: with nothing in flight, and flushed (R11wait, R11flush).
+// snapshot freezes layer 0: with nothing in flight (R11wait). Nobody reads it yet (R11flush).
 func (t *turn) snapshot(i int) {
 	c := t.s.clients[i]
 	quiet := c.write == 0 || t.off(R11wait)
-	flushed := c.dirty == 0 && !c.flushing || t.off(R11flush)
-	if !t.Snapshots || !t.s.holds(i) || t.s.top != 0 || !quiet || !flushed || c.version != t.s.version {
+	if !t.Snapshots || !t.s.holds(i) || t.s.top != 0 || !quiet || c.version != t.s.version {
 		return
 	}
 	n := *t.s
-	n.top, n.clients[i].layer = 1, 1
-	for j, v := range t.s.servers {
-		if t.s.insync.has(j) {
-			n.frozen = max(n.frozen, v.value[0])
-		}
+	n.top, n.clients[i].layer, n.clients[i].snap = 1, 1, unflushed
+	if n.frozen = n.floor; t.off(R11flush) {
+		n.show()
 	}
 	t.then(n, "%c takes a snapshot of %d", letter(i), n.frozen)
+}
+
+// show has the snapshot be read from now on: its taker still is the holder, has flushed it since, and no source has lost power meanwhile, and with
+// that maybe a part of it (R11loss). One that is not shown by its taker never is.
+func (t *turn) show(i int) {
+	if c := t.s.clients[i]; c.snap != flushed || !t.s.holds(i) || t.s.shown || t.s.spoilt && !t.off(R11loss) {
+		return
+	}
+	n := *t.s
+	n.show()
+	t.then(n, "%c has the snapshot of %d shown", letter(i), n.frozen)
+}
+
+// show: what the members have now is what the snapshot holds for ever. It has all that was acknowledged before it was taken.
+func (s *State) show() {
+	s.shown = true
+	for j, v := range s.servers {
+		if !s.insync.has(j) {
+			continue
+		}
+		if s.rank(v.value[0]) < s.rank(s.frozen) {
+			s.fault = snapshotLess
+		}
+		if s.frozen = v.value[0]; v.up && v.suspect == sound {
+			return
+		}
+	}
 }

@@ -81,6 +81,7 @@ func (t *turn) absolve(j int) {
 		}
 		if v.suspect == machineDied {
 			n.noteLoss(t.Losses)
+			n.spoilt = n.spoilt || n.top != 0 && !n.shown
 		}
 		v.bad, v.suspect, v.role = false, sound, member
 		v.synced = v.value

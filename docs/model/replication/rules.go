@@ -46,6 +46,7 @@ const (
 	R10lost
 	R11flush
 	R11wait
+	R11loss
 	R12forget
 	R12prepare
 	Jreplay
@@ -91,8 +92,9 @@ var about = [ruleCount]struct{ name, without string }{
 	R10fresh:    {"R10fresh", "a damaged block is replaced by another replica's copy although it was written meanwhile"},
 	R10former:   {"R10former", "a damaged block is replaced by what a former replica has, though that is not what it was"},
 	R10lost:     {"R10lost", "a damaged block is given up while a server is down that may have a good copy"},
-	R11flush:    {"R11flush", "a snapshot does not flush first"},
+	R11flush:    {"R11flush", "a snapshot is shown before it is flushed"},
 	R11wait:     {"R11wait", "a snapshot does not wait for writes in flight"},
+	R11loss:     {"R11loss", "a snapshot is shown although what it holds may have been lost before it was flushed"},
 	R12forget:   {"R12forget", "a surplus replica is removed first, and the MDS forgets it afterwards"},
 	R12prepare:  {"R12prepare", "a sweep goes on although the replica has been prepared anew meanwhile"},
 	Jreplay:     {"Jreplay", "a chunk server serves before it has replayed its journal"},

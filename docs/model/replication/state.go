@@ -85,6 +85,7 @@ type client struct {
 	flushing     bool
 	round        mask  // servers that the flush under way waits for
 	target       uint8 // what that flush covers
+	snap         uint8 // how far its snapshot is
 
 	// With Bounds.Losses: of the writes acknowledged to it, the last that no flush covers, and the last that the flush under way covers; and whether a
 	// loss of such is on record.
@@ -93,6 +94,14 @@ type client struct {
 }
 
 func (c *client) members() mask { return c.insync | c.sync }
+
+// How far a snapshot is with who has taken it.
+const (
+	noSnapshot = iota
+	unflushed
+	beingFlushed // by a flush that began since
+	flushed
+)
 
 // message is a write in flight. id 0: none.
 type message struct{ id, to, epoch, version, layer, from uint8 }
@@ -144,7 +153,9 @@ type State struct {
 	// What was promised.
 	floor  uint8 // the latest write acknowledged or read
 	safe   uint8 // the same at the last flush
-	frozen uint8 // what layer 0 held when the snapshot was taken
+	frozen uint8 // what layer 0 held when the snapshot was shown; before that, the floor when it was taken
+	shown  bool  // it may be read
+	spoilt bool  // a source has lost power since, before that
 	epochs [maxID + 1]uint8
 	fault  uint8
 

@@ -61,6 +61,8 @@ type Command struct {
 	//	*Command_Flattened
 	//	*Command_Emptied
 	//	*Command_SetIncoming
+	//	*Command_SnapshotFlushed
+	//	*Command_GiveUpSnapshots
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -392,6 +394,24 @@ func (x *Command) GetSetIncoming() *SetIncoming {
 	return nil
 }
 
+func (x *Command) GetSnapshotFlushed() *SnapshotFlushed {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SnapshotFlushed); ok {
+			return x.SnapshotFlushed
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetGiveUpSnapshots() *GiveUpSnapshots {
+	if x != nil {
+		if x, ok := x.Command.(*Command_GiveUpSnapshots); ok {
+			return x.GiveUpSnapshots
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -624,6 +644,14 @@ type Command_SetIncoming struct {
 	SetIncoming *SetIncoming `protobuf:"bytes,55,opt,name=set_incoming,json=setIncoming,proto3,oneof"`
 }
 
+type Command_SnapshotFlushed struct {
+	SnapshotFlushed *SnapshotFlushed `protobuf:"bytes,63,opt,name=snapshot_flushed,json=snapshotFlushed,proto3,oneof"`
+}
+
+type Command_GiveUpSnapshots struct {
+	GiveUpSnapshots *GiveUpSnapshots `protobuf:"bytes,64,opt,name=give_up_snapshots,json=giveUpSnapshots,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -731,6 +759,10 @@ func (*Command_Flattened) isCommand_Command() {}
 func (*Command_Emptied) isCommand_Command() {}
 
 func (*Command_SetIncoming) isCommand_Command() {}
+
+func (*Command_SnapshotFlushed) isCommand_Command() {}
+
+func (*Command_GiveUpSnapshots) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -2432,12 +2464,14 @@ func (x *TakeSnapshots) GetFiles() []*TakeSnapshot {
 	return nil
 }
 
+// pending: it is not flushed yet, and not shown before SnapshotFlushed.
 type TakeSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	Client        []byte                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
 	Snapshot      *Snapshot              `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Pending       bool                   `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2500,6 +2534,128 @@ func (x *TakeSnapshot) GetSnapshot() *Snapshot {
 	return nil
 }
 
+func (x *TakeSnapshot) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+// SnapshotFlushed: what the file's pending snapshots below the layer hold is on stable storage: of its holder. They are shown, but those of which something was
+// lost meanwhile.
+type SnapshotFlushed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          uint64                 `protobuf:"varint,1,opt,name=file,proto3" json:"file,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Client        []byte                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
+	Layer         uint32                 `protobuf:"varint,4,opt,name=layer,proto3" json:"layer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotFlushed) Reset() {
+	*x = SnapshotFlushed{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotFlushed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotFlushed) ProtoMessage() {}
+
+func (x *SnapshotFlushed) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotFlushed.ProtoReflect.Descriptor instead.
+func (*SnapshotFlushed) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SnapshotFlushed) GetFile() uint64 {
+	if x != nil {
+		return x.File
+	}
+	return 0
+}
+
+func (x *SnapshotFlushed) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *SnapshotFlushed) GetClient() []byte {
+	if x != nil {
+		return x.Client
+	}
+	return nil
+}
+
+func (x *SnapshotFlushed) GetLayer() uint32 {
+	if x != nil {
+		return x.Layer
+	}
+	return 0
+}
+
+// GiveUpSnapshots: others that were to be taken at the same moment are not there.
+type GiveUpSnapshots struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           [][]byte               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUpSnapshots) Reset() {
+	*x = GiveUpSnapshots{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpSnapshots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpSnapshots) ProtoMessage() {}
+
+func (x *GiveUpSnapshots) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpSnapshots.ProtoReflect.Descriptor instead.
+func (*GiveUpSnapshots) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GiveUpSnapshots) GetIds() [][]byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
 // DeleteSnapshot: the snapshot is not to be seen any more; its layer is merged into the next.
 type DeleteSnapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2510,7 +2666,7 @@ type DeleteSnapshot struct {
 
 func (x *DeleteSnapshot) Reset() {
 	*x = DeleteSnapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2678,7 @@ func (x *DeleteSnapshot) String() string {
 func (*DeleteSnapshot) ProtoMessage() {}
 
 func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[29]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2691,7 @@ func (x *DeleteSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshot.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{29}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteSnapshot) GetId() []byte {
@@ -2556,7 +2712,7 @@ type Folded struct {
 
 func (x *Folded) Reset() {
 	*x = Folded{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2568,7 +2724,7 @@ func (x *Folded) String() string {
 func (*Folded) ProtoMessage() {}
 
 func (x *Folded) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[30]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2581,7 +2737,7 @@ func (x *Folded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Folded.ProtoReflect.Descriptor instead.
 func (*Folded) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{30}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Folded) GetFile() uint64 {
@@ -2609,7 +2765,7 @@ type ProtectSnapshot struct {
 
 func (x *ProtectSnapshot) Reset() {
 	*x = ProtectSnapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2777,7 @@ func (x *ProtectSnapshot) String() string {
 func (*ProtectSnapshot) ProtoMessage() {}
 
 func (x *ProtectSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[31]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2790,7 @@ func (x *ProtectSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshot.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{31}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProtectSnapshot) GetId() []byte {
@@ -2664,7 +2820,7 @@ type CloneNode struct {
 
 func (x *CloneNode) Reset() {
 	*x = CloneNode{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2832,7 @@ func (x *CloneNode) String() string {
 func (*CloneNode) ProtoMessage() {}
 
 func (x *CloneNode) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[32]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2845,7 @@ func (x *CloneNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneNode.ProtoReflect.Descriptor instead.
 func (*CloneNode) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{32}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CloneNode) GetSnapshot() []byte {
@@ -2733,7 +2889,7 @@ type SwitchSnapshot struct {
 
 func (x *SwitchSnapshot) Reset() {
 	*x = SwitchSnapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2901,7 @@ func (x *SwitchSnapshot) String() string {
 func (*SwitchSnapshot) ProtoMessage() {}
 
 func (x *SwitchSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[33]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2914,7 @@ func (x *SwitchSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchSnapshot.ProtoReflect.Descriptor instead.
 func (*SwitchSnapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{33}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SwitchSnapshot) GetId() []byte {
@@ -2793,7 +2949,7 @@ type Flatten struct {
 
 func (x *Flatten) Reset() {
 	*x = Flatten{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2961,7 @@ func (x *Flatten) String() string {
 func (*Flatten) ProtoMessage() {}
 
 func (x *Flatten) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[34]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2974,7 @@ func (x *Flatten) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flatten.ProtoReflect.Descriptor instead.
 func (*Flatten) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{34}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Flatten) GetFile() uint64 {
@@ -2847,7 +3003,7 @@ type Flattened struct {
 
 func (x *Flattened) Reset() {
 	*x = Flattened{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2859,7 +3015,7 @@ func (x *Flattened) String() string {
 func (*Flattened) ProtoMessage() {}
 
 func (x *Flattened) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[35]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2872,7 +3028,7 @@ func (x *Flattened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Flattened.ProtoReflect.Descriptor instead.
 func (*Flattened) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{35}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Flattened) GetFile() uint64 {
@@ -2906,7 +3062,7 @@ type Emptied struct {
 
 func (x *Emptied) Reset() {
 	*x = Emptied{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3074,7 @@ func (x *Emptied) String() string {
 func (*Emptied) ProtoMessage() {}
 
 func (x *Emptied) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[36]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3087,7 @@ func (x *Emptied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Emptied.ProtoReflect.Descriptor instead.
 func (*Emptied) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{36}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Emptied) GetFile() uint64 {
@@ -2954,7 +3110,7 @@ type SetIncoming struct {
 
 func (x *SetIncoming) Reset() {
 	*x = SetIncoming{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2966,7 +3122,7 @@ func (x *SetIncoming) String() string {
 func (*SetIncoming) ProtoMessage() {}
 
 func (x *SetIncoming) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[37]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2979,7 +3135,7 @@ func (x *SetIncoming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIncoming.ProtoReflect.Descriptor instead.
 func (*SetIncoming) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{37}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SetIncoming) GetFile() uint64 {
@@ -3021,7 +3177,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3033,7 +3189,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[38]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3046,7 +3202,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{38}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -3074,7 +3230,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3242,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[39]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3255,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{39}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -3126,7 +3282,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3294,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3307,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -3171,7 +3327,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3183,7 +3339,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3196,7 +3352,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -3224,7 +3380,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3392,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3405,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -3289,7 +3445,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3457,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3470,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AddLun) GetName() string {
@@ -3385,7 +3541,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3397,7 +3553,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3410,7 +3566,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -3453,7 +3609,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3465,7 +3621,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3478,7 +3634,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GrowLun) GetName() string {
@@ -3519,7 +3675,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3687,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3700,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -3573,7 +3729,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3741,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3754,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -3638,7 +3794,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +3806,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +3819,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -3687,7 +3843,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3699,7 +3855,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3712,7 +3868,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -3760,7 +3916,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3772,7 +3928,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3785,7 +3941,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -3808,7 +3964,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3976,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3989,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SetMember) GetId() string {
@@ -3901,7 +4057,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3913,7 +4069,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3926,7 +4082,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -4093,7 +4249,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4105,7 +4261,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4118,7 +4274,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Server) GetId() uint32 {
@@ -4198,7 +4354,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4210,7 +4366,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4223,7 +4379,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Member) GetId() string {
@@ -4287,7 +4443,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4299,7 +4455,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4312,7 +4468,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Target) GetName() string {
@@ -4402,7 +4558,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4414,7 +4570,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4427,7 +4583,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Portal) GetAddress() string {
@@ -4455,7 +4611,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4467,7 +4623,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4480,7 +4636,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -4516,7 +4672,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +4684,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +4697,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -4584,7 +4740,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4596,7 +4752,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4609,7 +4765,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Account) GetUser() string {
@@ -4650,7 +4806,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4818,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +4831,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -4705,7 +4861,7 @@ type Incoming struct {
 
 func (x *Incoming) Reset() {
 	*x = Incoming{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4717,7 +4873,7 @@ func (x *Incoming) String() string {
 func (*Incoming) ProtoMessage() {}
 
 func (x *Incoming) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4730,7 +4886,7 @@ func (x *Incoming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incoming.ProtoReflect.Descriptor instead.
 func (*Incoming) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Incoming) GetSnapshot() []byte {
@@ -4773,14 +4929,16 @@ type Snapshot struct {
 	Created       int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
 	Size          uint64                 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
 	Deleting      bool                   `protobuf:"varint,10,opt,name=deleting,proto3" json:"deleting,omitempty"`
-	Origin        []byte                 `protobuf:"bytes,20,opt,name=origin,proto3" json:"origin,omitempty"` // the snapshot, of another volume or cluster, whose contents it was imported with; empty: none
+	Origin        []byte                 `protobuf:"bytes,20,opt,name=origin,proto3" json:"origin,omitempty"`    // the snapshot, of another volume or cluster, whose contents it was imported with; empty: none
+	Pending       bool                   `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"` // not shown yet: it is being flushed
+	Losses        uint64                 `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`   // of the file, when it was taken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +4950,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +4963,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -4885,11 +5043,25 @@ func (x *Snapshot) GetOrigin() []byte {
 	return nil
 }
 
+func (x *Snapshot) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
+}
+
+func (x *Snapshot) GetLosses() uint64 {
+	if x != nil {
+		return x.Losses
+	}
+	return 0
+}
+
 var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x8a\x16\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xb3\x17\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -4926,7 +5098,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aflatten\x184 \x01(\v2\x1d.pstorage.meta.fsm.v1.FlattenH\x00R\aflatten\x12?\n" +
 	"\tflattened\x185 \x01(\v2\x1f.pstorage.meta.fsm.v1.FlattenedH\x00R\tflattened\x129\n" +
 	"\aemptied\x186 \x01(\v2\x1d.pstorage.meta.fsm.v1.EmptiedH\x00R\aemptied\x12F\n" +
-	"\fset_incoming\x187 \x01(\v2!.pstorage.meta.fsm.v1.SetIncomingH\x00R\vsetIncoming\x12L\n" +
+	"\fset_incoming\x187 \x01(\v2!.pstorage.meta.fsm.v1.SetIncomingH\x00R\vsetIncoming\x12R\n" +
+	"\x10snapshot_flushed\x18? \x01(\v2%.pstorage.meta.fsm.v1.SnapshotFlushedH\x00R\x0fsnapshotFlushed\x12S\n" +
+	"\x11give_up_snapshots\x18@ \x01(\v2%.pstorage.meta.fsm.v1.GiveUpSnapshotsH\x00R\x0fgiveUpSnapshots\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -5073,12 +5247,20 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\x04R\x05level\"I\n" +
 	"\rTakeSnapshots\x128\n" +
-	"\x05files\x18\x01 \x03(\v2\".pstorage.meta.fsm.v1.TakeSnapshotR\x05files\"\x8c\x01\n" +
+	"\x05files\x18\x01 \x03(\v2\".pstorage.meta.fsm.v1.TakeSnapshotR\x05files\"\xa6\x01\n" +
 	"\fTakeSnapshot\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06client\x18\x03 \x01(\fR\x06client\x12:\n" +
-	"\bsnapshot\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.SnapshotR\bsnapshot\" \n" +
+	"\bsnapshot\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.SnapshotR\bsnapshot\x12\x18\n" +
+	"\apending\x18\x05 \x01(\bR\apending\"i\n" +
+	"\x0fSnapshotFlushed\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
+	"\x06client\x18\x03 \x01(\fR\x06client\x12\x14\n" +
+	"\x05layer\x18\x04 \x01(\rR\x05layer\"#\n" +
+	"\x0fGiveUpSnapshots\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\fR\x03ids\" \n" +
 	"\x0eDeleteSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\"2\n" +
 	"\x06Folded\x12\x12\n" +
@@ -5259,7 +5441,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\fR\x04base\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04upto\x18\x04 \x01(\x04R\x04upto\"\x92\x02\n" +
+	"\x04upto\x18\x04 \x01(\x04R\x04upto\"\xc4\x02\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
@@ -5272,7 +5454,9 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x04size\x18\t \x01(\x04R\x04size\x12\x1a\n" +
 	"\bdeleting\x18\n" +
 	" \x01(\bR\bdeleting\x12\x16\n" +
-	"\x06origin\x18\x14 \x01(\fR\x06originB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
+	"\x06origin\x18\x14 \x01(\fR\x06origin\x12\x18\n" +
+	"\apending\x18\v \x01(\bR\apending\x12\x16\n" +
+	"\x06losses\x18\f \x01(\x04R\x06lossesB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
 
 var (
 	file_meta_fsm_fsmpb_command_proto_rawDescOnce sync.Once
@@ -5286,7 +5470,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -5317,41 +5501,43 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*RaiseLevel)(nil),       // 26: pstorage.meta.fsm.v1.RaiseLevel
 	(*TakeSnapshots)(nil),    // 27: pstorage.meta.fsm.v1.TakeSnapshots
 	(*TakeSnapshot)(nil),     // 28: pstorage.meta.fsm.v1.TakeSnapshot
-	(*DeleteSnapshot)(nil),   // 29: pstorage.meta.fsm.v1.DeleteSnapshot
-	(*Folded)(nil),           // 30: pstorage.meta.fsm.v1.Folded
-	(*ProtectSnapshot)(nil),  // 31: pstorage.meta.fsm.v1.ProtectSnapshot
-	(*CloneNode)(nil),        // 32: pstorage.meta.fsm.v1.CloneNode
-	(*SwitchSnapshot)(nil),   // 33: pstorage.meta.fsm.v1.SwitchSnapshot
-	(*Flatten)(nil),          // 34: pstorage.meta.fsm.v1.Flatten
-	(*Flattened)(nil),        // 35: pstorage.meta.fsm.v1.Flattened
-	(*Emptied)(nil),          // 36: pstorage.meta.fsm.v1.Emptied
-	(*SetIncoming)(nil),      // 37: pstorage.meta.fsm.v1.SetIncoming
-	(*ReleaseServer)(nil),    // 38: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 39: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 40: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 41: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 42: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 43: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 44: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 45: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 46: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 47: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 48: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 49: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 50: pstorage.meta.fsm.v1.SetKey
-	(*SetMember)(nil),        // 51: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 52: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 53: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 54: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 55: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 56: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 57: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 58: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 59: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 60: pstorage.meta.fsm.v1.Reservations
-	(*Incoming)(nil),         // 61: pstorage.meta.fsm.v1.Incoming
-	(*Snapshot)(nil),         // 62: pstorage.meta.fsm.v1.Snapshot
-	nil,                      // 63: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*SnapshotFlushed)(nil),  // 29: pstorage.meta.fsm.v1.SnapshotFlushed
+	(*GiveUpSnapshots)(nil),  // 30: pstorage.meta.fsm.v1.GiveUpSnapshots
+	(*DeleteSnapshot)(nil),   // 31: pstorage.meta.fsm.v1.DeleteSnapshot
+	(*Folded)(nil),           // 32: pstorage.meta.fsm.v1.Folded
+	(*ProtectSnapshot)(nil),  // 33: pstorage.meta.fsm.v1.ProtectSnapshot
+	(*CloneNode)(nil),        // 34: pstorage.meta.fsm.v1.CloneNode
+	(*SwitchSnapshot)(nil),   // 35: pstorage.meta.fsm.v1.SwitchSnapshot
+	(*Flatten)(nil),          // 36: pstorage.meta.fsm.v1.Flatten
+	(*Flattened)(nil),        // 37: pstorage.meta.fsm.v1.Flattened
+	(*Emptied)(nil),          // 38: pstorage.meta.fsm.v1.Emptied
+	(*SetIncoming)(nil),      // 39: pstorage.meta.fsm.v1.SetIncoming
+	(*ReleaseServer)(nil),    // 40: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 41: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 42: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 43: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 44: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 45: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 46: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 47: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 48: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 49: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 50: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 51: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 52: pstorage.meta.fsm.v1.SetKey
+	(*SetMember)(nil),        // 53: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 54: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 55: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 56: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 57: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 58: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 59: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 60: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 61: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 62: pstorage.meta.fsm.v1.Reservations
+	(*Incoming)(nil),         // 63: pstorage.meta.fsm.v1.Incoming
+	(*Snapshot)(nil),         // 64: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 65: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -5368,64 +5554,66 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	51, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	53, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
 	25, // 18: pstorage.meta.fsm.v1.Command.recovered:type_name -> pstorage.meta.fsm.v1.Recovered
 	26, // 19: pstorage.meta.fsm.v1.Command.raise_level:type_name -> pstorage.meta.fsm.v1.RaiseLevel
 	27, // 20: pstorage.meta.fsm.v1.Command.take_snapshots:type_name -> pstorage.meta.fsm.v1.TakeSnapshots
-	29, // 21: pstorage.meta.fsm.v1.Command.delete_snapshot:type_name -> pstorage.meta.fsm.v1.DeleteSnapshot
-	30, // 22: pstorage.meta.fsm.v1.Command.folded:type_name -> pstorage.meta.fsm.v1.Folded
-	31, // 23: pstorage.meta.fsm.v1.Command.protect_snapshot:type_name -> pstorage.meta.fsm.v1.ProtectSnapshot
-	32, // 24: pstorage.meta.fsm.v1.Command.clone:type_name -> pstorage.meta.fsm.v1.CloneNode
-	33, // 25: pstorage.meta.fsm.v1.Command.switch_snapshot:type_name -> pstorage.meta.fsm.v1.SwitchSnapshot
-	34, // 26: pstorage.meta.fsm.v1.Command.flatten:type_name -> pstorage.meta.fsm.v1.Flatten
-	35, // 27: pstorage.meta.fsm.v1.Command.flattened:type_name -> pstorage.meta.fsm.v1.Flattened
-	36, // 28: pstorage.meta.fsm.v1.Command.emptied:type_name -> pstorage.meta.fsm.v1.Emptied
-	37, // 29: pstorage.meta.fsm.v1.Command.set_incoming:type_name -> pstorage.meta.fsm.v1.SetIncoming
-	38, // 30: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	39, // 31: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	40, // 32: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	41, // 33: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	42, // 34: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	43, // 35: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	44, // 36: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	45, // 37: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	47, // 38: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	48, // 39: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	49, // 40: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	50, // 41: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 42: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	61, // 43: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	2,  // 44: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 45: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 46: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 47: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 48: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	63, // 49: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 50: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 51: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	28, // 52: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
-	62, // 53: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
-	2,  // 54: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	61, // 55: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	55, // 56: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	55, // 57: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	46, // 58: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 59: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	46, // 60: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 61: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 62: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	61, // 63: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	56, // 64: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	58, // 65: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	57, // 66: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	31, // 21: pstorage.meta.fsm.v1.Command.delete_snapshot:type_name -> pstorage.meta.fsm.v1.DeleteSnapshot
+	32, // 22: pstorage.meta.fsm.v1.Command.folded:type_name -> pstorage.meta.fsm.v1.Folded
+	33, // 23: pstorage.meta.fsm.v1.Command.protect_snapshot:type_name -> pstorage.meta.fsm.v1.ProtectSnapshot
+	34, // 24: pstorage.meta.fsm.v1.Command.clone:type_name -> pstorage.meta.fsm.v1.CloneNode
+	35, // 25: pstorage.meta.fsm.v1.Command.switch_snapshot:type_name -> pstorage.meta.fsm.v1.SwitchSnapshot
+	36, // 26: pstorage.meta.fsm.v1.Command.flatten:type_name -> pstorage.meta.fsm.v1.Flatten
+	37, // 27: pstorage.meta.fsm.v1.Command.flattened:type_name -> pstorage.meta.fsm.v1.Flattened
+	38, // 28: pstorage.meta.fsm.v1.Command.emptied:type_name -> pstorage.meta.fsm.v1.Emptied
+	39, // 29: pstorage.meta.fsm.v1.Command.set_incoming:type_name -> pstorage.meta.fsm.v1.SetIncoming
+	29, // 30: pstorage.meta.fsm.v1.Command.snapshot_flushed:type_name -> pstorage.meta.fsm.v1.SnapshotFlushed
+	30, // 31: pstorage.meta.fsm.v1.Command.give_up_snapshots:type_name -> pstorage.meta.fsm.v1.GiveUpSnapshots
+	40, // 32: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	41, // 33: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	42, // 34: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	43, // 35: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	44, // 36: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	45, // 37: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	46, // 38: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	47, // 39: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	49, // 40: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	50, // 41: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	51, // 42: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	52, // 43: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 44: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	63, // 45: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	2,  // 46: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 47: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 48: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 49: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 50: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	65, // 51: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 52: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 53: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 54: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	64, // 55: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	2,  // 56: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	63, // 57: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	57, // 58: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	57, // 59: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	48, // 60: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 61: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	48, // 62: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 63: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 64: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	63, // 65: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	58, // 66: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	60, // 67: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	59, // 68: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -5464,6 +5652,8 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_Flattened)(nil),
 		(*Command_Emptied)(nil),
 		(*Command_SetIncoming)(nil),
+		(*Command_SnapshotFlushed)(nil),
+		(*Command_GiveUpSnapshots)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -5483,7 +5673,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   64,
+			NumMessages:   66,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
