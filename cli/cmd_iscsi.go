@@ -33,7 +33,7 @@ another host.`,
 	cmd.AddCommand(
 		a.targetCreateCommand(), a.targetSetCommand(), a.targetDeleteCommand(), a.targetListCommand(), a.targetSessionsCommand(),
 		a.lunAddCommand(), a.lunDelCommand(), a.lunGrowCommand(),
-		a.lunSnapshotCreateCommand(), a.lunSnapshotListCommand(), a.lunSnapshotInfoCommand(), a.lunSnapshotDeleteCommand(),
+		a.lunSnapshotCreateCommand(), a.lunSnapshotListCommand(), a.lunSnapshotInfoCommand(), a.lunSnapshotSwitchCommand(), a.lunSnapshotDeleteCommand(),
 		a.targetStartCommand(), a.targetStopCommand(), a.targetRegisterCommand(), a.targetUnregisterCommand(),
 		a.accountCreateCommand(), a.accountSetCommand(), a.accountListCommand(), a.accountDeleteCommand(),
 	)

@@ -29,7 +29,7 @@ their UUID alone.`,
 		Args: a.unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(), a.snapshotDeleteCommand(),
+	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(), a.snapshotSwitchCommand(), a.snapshotDeleteCommand(),
 		a.snapshotProtectCommand("protect", "Keep a snapshot from being deleted", true),
 		a.snapshotProtectCommand("unprotect", "Let a snapshot be deleted again", false))
 	return cmd
@@ -121,7 +121,8 @@ func atLeastOne(name string) cobra.PositionalArgs {
 func (a *app) snapshotListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list [VOLUME]", Short: "List the snapshots of a volume, or all",
-		Long: `List snapshots, oldest first. C: what the volume has now began with the snapshot marked; P: protected.`,
+		Long: `List snapshots, oldest first. PARENT: what the volume had begun with when it was taken; C: what the volume has now began with the snapshot marked;
+P: protected.`,
 		Example: `  pstorage -c pcs1 snapshot list
   pstorage -c pcs1 snapshot list demo --json`,
 		Args: atMost(1), ValidArgsFunction: a.completeVolumes,

@@ -142,6 +142,30 @@ func (f *fakeMeta) Flatten(_ context.Context, r *metapb.FlattenRequest, _ ...grp
 	return file, nil
 }
 
+// SwitchSnapshot switches what was closed in order, to a new file.
+func (f *fakeMeta) SwitchSnapshot(ctx context.Context, r *metapb.SwitchSnapshotRequest, _ ...grpc.CallOption) (*metapb.FileInfo, error) {
+	found, err := f.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Id: r.Id})
+	if err != nil {
+		return nil, err
+	}
+	s := found.Snapshot
+	file, err := f.find(s.Path)
+	switch {
+	case err != nil:
+		return nil, err
+	case file.Id != r.File:
+		return nil, status.Error(codes.Aborted, s.Path+": changed meanwhile by somebody else")
+	case !file.Clean:
+		return nil, notOpenStatus(s.Path)
+	}
+	for _, other := range f.chain(s.Path) {
+		other.Current = other == s
+	}
+	file.Id += 100
+	file.Over = &metapb.Over{Snapshot: s.Id, Path: s.Path, Name: cmp.Or(s.Name, print.NewSnapshot(s).UUID), Size: s.Size}
+	return file, nil
+}
+
 func notOpenStatus(paths ...string) error {
 	s, err := status.New(codes.FailedPrecondition, "not open").WithDetails(&metapb.NoHolder{Paths: paths})
 	if err != nil {
@@ -168,6 +192,9 @@ func (f *fakeMeta) hold(_ context.Context, _ *app, _ metapb.MetaClient, paths []
 	}
 	return letGo(func() {
 		for _, path := range paths {
+			if file := f.files[path]; file != nil {
+				file.Clean = true
+			}
 			delete(f.snaps.held, path)
 		}
 	}), nil

@@ -28,6 +28,8 @@ type Snapshot struct {
 	Origin      string  `json:"origin_uuid,omitempty"` // the snapshot that was imported as this one
 	Target      string  `json:"target,omitempty"`
 	LUN         *uint32 `json:"lun,omitempty"`
+
+	Clones []string `json:"clones,omitempty"` // volumes that need it
 }
 
 // NewSnapshot makes the view of one.
@@ -35,6 +37,9 @@ func NewSnapshot(s *metapb.Snapshot) Snapshot {
 	view := Snapshot{
 		UUID: uuidText(s.GetId()), Volume: strings.TrimPrefix(s.GetPath(), "/"), Name: s.GetName(), Description: s.GetDescription(),
 		Parent: uuidText(s.GetParent()), Created: s.GetCreatedUnix(), Size: s.GetSize(), Protected: s.GetProtected(), Current: s.GetCurrent(),
+	}
+	for _, path := range s.GetClones() {
+		view.Clones = append(view.Clones, strings.TrimPrefix(path, "/"))
 	}
 	if len(s.GetOrigin()) > 0 {
 		view.Origin = uuidText(s.GetOrigin())
@@ -68,9 +73,28 @@ func (s Snapshot) created() string {
 func SnapshotTable(w io.Writer, snapshots []Snapshot) error {
 	rows := make([][]string, 0, len(snapshots))
 	for _, s := range snapshots {
-		rows = append(rows, []string{s.Volume, orDash(s.Name), s.created(), yesNo(s.Current, "*", ""), yesNo(s.Protected, "P", ""), size.Format(s.Size), s.UUID})
+		rows = append(rows, []string{s.Volume, orDash(s.Name), s.created(), parentOf(s, snapshots), yesNo(s.Current, "*", ""), yesNo(s.Protected, "P", ""), size.Format(s.Size), s.UUID})
 	}
-	return Table(w, []string{"VOLUME", "NAME", "CREATED (UTC)", "C", "P", ">SIZE", "UUID"}, rows)
+	return Table(w, []string{"VOLUME", "NAME", "CREATED (UTC)", "PARENT", "C", "P", ">SIZE", "UUID"}, rows)
+}
+
+// shortUUID is how much of a UUID tells it from the others of a listing, for people.
+const shortUUID = 8
+
+// parentOf is what the parent of a snapshot is called in a listing: by its name, if it is there and has one; that of a clone's first snapshot is another volume's.
+func parentOf(s Snapshot, listed []Snapshot) string {
+	if s.Parent == uuid.Nil.String() {
+		return "-"
+	}
+	for _, p := range listed {
+		if p.UUID == s.Parent && p.Name != "" {
+			if p.Volume != s.Volume {
+				return p.At()
+			}
+			return p.Name
+		}
+	}
+	return s.Parent[:shortUUID]
 }
 
 // SnapshotText writes one in detail.
@@ -82,6 +106,9 @@ func SnapshotText(w io.Writer, s Snapshot) error {
 	_, err := fmt.Fprintf(w, "Volume: %s\nName: %s\nUUID: %s\nCreated: %s UTC\nSize: %s\nParent: %s\nCurrent: %s\nProtected: %s\nDescription: %s\n",
 		s.Volume, orDash(s.Name), s.UUID, s.created(), size.Format(s.Size), parent, yesNo(s.Current, "yes", "no"), yesNo(s.Protected, "yes", "no"),
 		cmp.Or(s.Description, "None"))
+	if err == nil && len(s.Clones) > 0 {
+		_, err = fmt.Fprintf(w, "Clones: %s\n", strings.Join(s.Clones, ", "))
+	}
 	if err == nil && s.Origin != "" {
 		_, err = fmt.Fprintf(w, "Imported: %s\n", s.Origin)
 	}

@@ -3,6 +3,7 @@ package print
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,9 @@ type Volume struct {
 	HolderHost string  `json:"holder_host,omitempty"`
 	Snapshots  uint64  `json:"snapshots,omitempty"` // those being deleted among them
 	Clean      bool    `json:"clean"`
+	Over       string  `json:"over,omitempty"`     // the snapshot that it reads what it has not written itself from
+	CloneOf    string  `json:"clone_of,omitempty"` // the same, if it is another volume's
+	Flattening bool    `json:"flattening,omitempty"`
 	Import     *Import `json:"import,omitempty"`
 	Created    int64   `json:"created_unix,omitempty"`
 	Dates              // of verification
@@ -49,8 +53,15 @@ func NewVolume(f *metapb.FileInfo) Volume {
 		Chunks:     f.GetChunks(), Degraded: f.GetDegradedChunks(), Blocked: f.GetUnwritableChunks(), Offline: f.GetLostChunks(),
 		Losses: f.GetLosses(), Lost: f.GetLostBlocks(),
 		Epoch: f.GetEpoch(), Holder: f.GetHolder(), HolderHost: f.GetHolderHost(), Clean: f.GetClean(), Created: f.GetCreatedUnix(),
-		Snapshots: uint64(max(len(f.GetLayers()), 1) - 1),
-		Dates:     Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
+		Snapshots:  max(f.GetSnapshots(), uint64(max(len(f.GetLayers()), 1)-1)),
+		Flattening: f.GetFlattening(),
+		Dates:      Dates{f.GetVerifiedUnix(), f.GetNeverVerified()},
+	}
+	if o := f.GetOver(); o != nil {
+		view.Over = strings.TrimPrefix(o.GetPath(), "/") + "@" + o.GetName()
+		if o.GetPath() != f.GetPath() { // else it was switched to a snapshot of its own
+			view.CloneOf = view.Over
+		}
 	}
 	if i := f.GetIncoming(); i != nil {
 		view.Import = &Import{uuidText(i.GetSnapshot()), uuidText(i.GetBase()), i.GetUpto()}
@@ -117,15 +128,22 @@ func (v Volume) used() string {
 
 // VolumeTable writes a listing.
 func VolumeTable(w io.Writer, volumes []Volume) error {
-	rows := make([][]string, 0, len(volumes))
-	for _, v := range volumes {
-		if v.Directory {
-			rows = append(rows, []string{v.Name + "/", "", "", v.Replicas, "", ""})
-			continue
-		}
-		rows = append(rows, []string{v.Name, size.Format(v.Size), strconv.FormatUint(v.Chunks, 10), v.Replicas, v.State(), v.used()})
+	header, rows := []string{"NAME", ">SIZE", ">CHUNKS", ">REPLICAS", "STATUS", "USED BY"}, make([][]string, 0, len(volumes))
+	clones := slices.ContainsFunc(volumes, func(v Volume) bool { return v.CloneOf != "" })
+	if clones {
+		header = append(header, "CLONE OF")
 	}
-	return Table(w, []string{"NAME", ">SIZE", ">CHUNKS", ">REPLICAS", "STATUS", "USED BY"}, rows)
+	for _, v := range volumes {
+		row := []string{v.Name + "/", "", "", v.Replicas, "", ""}
+		if !v.Directory {
+			row = []string{v.Name, size.Format(v.Size), strconv.FormatUint(v.Chunks, 10), v.Replicas, v.State(), v.used()}
+		}
+		if clones {
+			row = append(row, v.CloneOf)
+		}
+		rows = append(rows, row)
+	}
+	return Table(w, header, rows)
 }
 
 // VolumeAttributes writes what get-attr shows.
@@ -146,6 +164,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Import != nil {
 		fmt.Fprintf(&lines, "Import: of %s, has not ended; the first %d bytes are there\n", v.Import.Snapshot, v.Import.Upto)
+	}
+	if v.Over != "" {
+		fmt.Fprintf(&lines, "Reads from: %s%s\n", v.Over, yesNo(v.Flattening, " (being flattened)", ""))
 	}
 	if v.Losses > 0 {
 		fmt.Fprintf(&lines, "Losses: %s\n", losses(v.Losses))
