@@ -43,8 +43,10 @@ func (f *serversFlag) check(a *app) error {
 
 func (a *app) nbdCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "nbd", Short: "Make volumes disks of this Linux host, by its kernel's NBD client",
-		Long: `Make volumes that are served over NBD disks of this host, /dev/nbdN, by the Linux kernel's own client. Needs root and the kernel's nbd module.
+		Use: "nbd", Short: "Make volumes disks of this Linux host, and say what is exported over NBD",
+		Long: `Say what is exported over NBD, and to whom (export, unexport, exports).
+
+Make volumes that are served over NBD disks of this host, /dev/nbdN, by the Linux kernel's own client. Needs root and the kernel's nbd module.
 
 A process stays with each disk and connects it anew, to any of the servers named, when a server is restarted, moves or is cut off. The disk's requests
 wait meanwhile, and none is lost. The link /dev/pstorage/VOLUME leads to the disk.
@@ -58,7 +60,7 @@ The connections are not encrypted: the kernel's client cannot. Serve NBD on a un
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().BoolVar(&a.insecure, "insecure-network", false, "connect to addresses other than loopback, although nothing is encrypted or authenticated")
-	cmd.AddCommand(a.mapCommand(), a.unmapCommand(), a.listMappedCommand(), a.listExportsCommand())
+	cmd.AddCommand(a.mapCommand(), a.unmapCommand(), a.listMappedCommand(), a.listExportsCommand(), a.nbdExportCommand(), a.nbdUnexportCommand(), a.nbdExportsCommand())
 	return cmd
 }
 

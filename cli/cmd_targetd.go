@@ -53,11 +53,13 @@ registered on this host (pstorage iscsi), each on its own addresses. A volume is
 				if err != nil {
 					return nil, err
 				}
-				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd.addresses, NBDTLS: tls, ISCSI: iscsi, Registered: registered, InsecureNetwork: a.insecure})
+				return startTargets(ctx, h, meta, state, target.Config{NBD: nbd.addresses, NBDTLS: tls, ISCSI: iscsi, Registered: registered, InsecureNetwork: a.insecure,
+					Exports: &target.Exports{Host: registered.Host, HostName: registered.HostName, Only: nbd.only}})
 			})
 		},
 	}
 	nbd.add(cmd, localNBD)
+	nbd.addExports(cmd)
 	cmd.Flags().StringSliceVar(&iscsi, "iscsi", []string{"127.0.0.1:3260"}, "`ADDR` where every volume is an iSCSI target, HOST:PORT; several apart by commas; empty: none")
 	cmd.Flags().StringVarP(&state, "repository", "r", "", "`DIR` for the daemon's identity (default: targetd in the cluster's state folder)")
 	metricsFlag(cmd, &metrics)
@@ -92,6 +94,7 @@ func startTargets(ctx context.Context, h host, meta *client.Client, state string
 	closers = append(closers, volumes.Close)
 	catalog := target.NewVolumes(volumes, meta)
 	config.Catalog, config.Logger, config.Registry = catalog, h.logger, h.registry
+	config.Exports.Volumes = catalog
 	config.Registered.Follow(meta, identity, catalog)
 	config.Reservations = config.Registered.Reservations
 	server, err := target.Start(ctx, config)

@@ -45,6 +45,7 @@ way to each volume, then "ready"; SIGTERM or ctrl-C ends it, and the next start 
 	f.StringArrayVar(&flags.volumes, "volume", nil, "`NAME=SIZE` of a volume to make if it is not there; may be repeated (default in a new folder: demo=10G)")
 	f.StringVar(&flags.chunkSize, "chunk-size", "", "`SIZE` of the pieces of new volumes, 1M to 256M (default 64M)")
 	flags.nbd.add(cmd, localNBD)
+	flags.nbd.addExports(cmd)
 	f.StringVar(&flags.iscsi, "iscsi", "127.0.0.1:3260", "`ADDR` for iSCSI, HOST:PORT; several apart by commas; empty: none")
 	f.StringSliceVar(&flags.lun, "lun", nil, "`KIND` of disk over iSCSI: "+kindsOfLUN+"; several apart by commas (default: blocks of 512 bytes)")
 	f.StringVar(&flags.mds, "mds", "127.0.0.1:2510", "`ADDR` of the metadata server: this port and the next; commands use them")
@@ -79,7 +80,7 @@ func (a *app) up(cmd *cobra.Command, flags upFlags) error {
 // upConfig checks all flags before anything is made.
 func (a *app) upConfig(flags upFlags) (config embedded.Config, err error) {
 	config = embedded.Config{
-		Dir: flags.data, Servers: flags.servers, MDS: flags.mds, NBD: flags.nbd.addresses, ISCSI: splitList(flags.iscsi),
+		Dir: flags.data, Servers: flags.servers, MDS: flags.mds, NBD: flags.nbd.addresses, OnlyExports: flags.nbd.only, ISCSI: splitList(flags.iscsi),
 		InsecureNetwork: a.insecure, DefaultVolumes: []embedded.Volume{firstVolume},
 	}
 	if config.Dir == "" {

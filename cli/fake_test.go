@@ -32,6 +32,7 @@ type fakeMeta struct {
 	servers []*metapb.Server
 	removed []metapb.RemoveServersRequest_Action
 	snaps   fakeSnapshots
+	exports []*metapb.Export
 	looked  func(*metapb.FileInfo) // called before each answer to Lookup
 }
 

@@ -16,6 +16,7 @@ type nbdFlags struct {
 	tls          string
 	certificates string
 	anonymous    bool
+	only         bool
 }
 
 func (f *nbdFlags) add(cmd *cobra.Command, addresses ...string) {
@@ -24,6 +25,11 @@ func (f *nbdFlags) add(cmd *cobra.Command, addresses ...string) {
 	flags.StringVar(&f.tls, "nbd-tls", "off", "encryption of NBD: off, allow or require")
 	flags.StringVar(&f.certificates, "nbd-tls-certificates", "", "`DIR` with server-cert.pem, server-key.pem and ca-cert.pem, which signs the certificates that clients show")
 	flags.BoolVar(&f.anonymous, "nbd-tls-anonymous", false, "encrypt, but let clients in without a certificate")
+}
+
+// addExports adds what a cluster's front ends need besides.
+func (f *nbdFlags) addExports(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.only, "nbd-only-exports", false, "serve over NBD what was exported (pstorage nbd export), and nothing else")
 }
 
 // tlsModes are the values of --nbd-tls.

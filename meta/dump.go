@@ -29,6 +29,7 @@ type State struct {
 	Targets    []json.RawMessage `json:"targets,omitempty"`   // fsmpb.Target
 	Accounts   []json.RawMessage `json:"accounts,omitempty"`  // fsmpb.Account, without what is secret
 	Reserved   []StateReserved   `json:"reservations,omitempty"`
+	Exports    []json.RawMessage `json:"exports,omitempty"` // fsmpb.Export
 }
 
 // StateReserved is what initiators have reserved of a volume.
@@ -153,6 +154,9 @@ func (s *State) readTargets(v *fsm.View) {
 	for _, a := range v.Accounts() {
 		a.Sealed = nil
 		s.Accounts = append(s.Accounts, record(a))
+	}
+	for _, e := range v.Exports() {
+		s.Exports = append(s.Exports, record(e))
 	}
 	v.Reserved(func(file uint64, r *fsmpb.Reservations) {
 		s.Reserved = append(s.Reserved, StateReserved{file, r.Revision, len(r.State)})

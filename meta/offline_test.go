@@ -66,6 +66,11 @@ func fixed(t *testing.T) string {
 		takeSnapshot(alice, 1, &fsmpb.Snapshot{Id: slices.Repeat([]byte{1}, fsm.SnapshotIDSize), Layer: 1, Name: "before", Description: "before the upgrade", Created: 1700000002}),
 		takeSnapshot(alice, 1, &fsmpb.Snapshot{Id: slices.Repeat([]byte{2}, fsm.SnapshotIDSize), Layer: 2, Protected: true, Created: 1700000003}),
 		{Command: &fsmpb.Command_DeleteSnapshot{DeleteSnapshot: &fsmpb.DeleteSnapshot{Id: slices.Repeat([]byte{1}, fsm.SnapshotIDSize)}}},
+		{Command: &fsmpb.Command_SetMember{SetMember: &fsmpb.SetMember{Id: "1", Address: id.Address, ClientAddress: "10.30.100.101:2511", Version: "0.3", Level: 4}}},
+		{Command: &fsmpb.Command_SetMember{SetMember: &fsmpb.SetMember{Id: "2", Address: "10.30.100.102:2510", ClientAddress: "10.30.100.102:2511", Version: "0.3", Level: 4}}},
+		{Command: &fsmpb.Command_RaiseLevel{RaiseLevel: &fsmpb.RaiseLevel{Level: 4}}},
+		{Command: &fsmpb.Command_SetExport{SetExport: &fsmpb.SetExport{Export: &fsmpb.Export{Name: "disk", Path: "/vm/disk", ReadOnly: true, Hosts: []string{"h1"},
+			Clients: []string{"cert:guest1"}, Created: 1700000004}}}},
 	} {
 		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 		if err != nil {

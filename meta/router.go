@@ -161,6 +161,18 @@ func (r *router) Status(ctx context.Context, in *metapb.StatusRequest) (*metapb.
 	return route(ctx, r.server, in, (*leader.Leader).Status)
 }
 
+func (r *router) SetExport(ctx context.Context, in *metapb.SetExportRequest) (*metapb.Export, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetExport)
+}
+
+func (r *router) DeleteExport(ctx context.Context, in *metapb.DeleteExportRequest) (*metapb.DeleteExportReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).DeleteExport)
+}
+
+func (r *router) ListExports(ctx context.Context, in *metapb.ListExportsRequest) (*metapb.ListExportsReply, error) {
+	return route(ctx, r.server, in, (*leader.Leader).ListExports)
+}
+
 func (r *router) SetConfig(ctx context.Context, in *metapb.SetConfigRequest) (*metapb.SetConfigReply, error) {
 	return route(ctx, r.server, in, (*leader.Leader).SetConfig)
 }

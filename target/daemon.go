@@ -27,6 +27,8 @@ type Config struct {
 	Catalog block.Catalog
 	// NBD and ISCSI are addresses to listen on: HOST:PORT or unix:/path.
 	NBD, ISCSI []string
+	// Exports says what of that is served over NBD, and to whom; nil: all, to everybody.
+	Exports *Exports
 	// NBDTLS says how NBD is encrypted. If it authenticates clients, NBD may be at any address.
 	NBDTLS nbd.TLS
 	// Targets says what is exported over iSCSI, and Reservations keeps what initiators reserve there; nil: each volume of the catalog
@@ -71,7 +73,7 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.Catalog, Logger: d.log, Registry: cfg.Registry, TLS: cfg.NBDTLS})}
+	d.nbd = front{protocol: "nbd", server: nbd.New(nbd.Config{Catalog: cfg.exports(), Logger: d.log, Registry: cfg.Registry, TLS: cfg.NBDTLS})}
 	d.iscsi = front{protocol: "iscsi", server: iscsi.New(iscsiConfig(&cfg, d.log))}
 	err := d.nbd.listen(ctx, cfg.NBD, cfg.InsecureNetwork || cfg.NBDTLS.Authenticates())
 	if err == nil {
@@ -86,6 +88,14 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 	d.serve(&d.iscsi)
 	d.follows = follow(&cfg, d.log)
 	return d, nil
+}
+
+// exports is the catalog of NBD.
+func (c *Config) exports() block.Catalog {
+	if c.Exports != nil {
+		return c.Exports
+	}
+	return c.Catalog
 }
 
 // iscsiConfig: without a registry of targets, volumes in folders have none, as iSCSI names know no slashes.

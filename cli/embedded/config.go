@@ -52,6 +52,7 @@ type Config struct {
 	MDS             string    // address
 	NBD, ISCSI      []string  // addresses; none: not served
 	NBDTLS          nbd.TLS   // how NBD is encrypted
+	OnlyExports     bool      // NBD serves what is exported on record, and nothing else
 	LikeLUN         iscsi.LUN // what the volumes are like over iSCSI
 	InsecureNetwork bool
 	Logger          *slog.Logger

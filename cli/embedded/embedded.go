@@ -146,7 +146,7 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	c.onClose(volumes.Close)
 	catalog := target.NewVolumes(volumes, c.meta)
 	c.targets, err = target.Start(ctx, target.Config{
-		Catalog: catalog, NBD: c.config.NBD, NBDTLS: c.config.NBDTLS, ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
+		Catalog: catalog, NBD: c.config.NBD, NBDTLS: c.config.NBDTLS, Exports: c.exports(catalog), ISCSI: c.config.ISCSI, LikeLUN: c.config.LikeLUN,
 		Registered:   c.registered(identity, catalog),
 		Reservations: reservations.New(c.meta, catalog),
 		Logger:       c.config.Logger.With("service", "target"), Registry: c.registry("target"), InsecureNetwork: c.config.InsecureNetwork,
@@ -156,6 +156,11 @@ func (c *Cluster) startTargets(ctx context.Context) (err error) {
 	}
 	c.onClose(func() error { return c.targets.Close(context.Background()) })
 	return nil
+}
+
+// exports are what NBD serves here.
+func (c *Cluster) exports(volumes *target.Volumes) *target.Exports {
+	return &target.Exports{Volumes: volumes, Host: c.config.Host, HostName: c.config.Host, Only: c.config.OnlyExports}
 }
 
 // registered are the iSCSI targets of this machine.

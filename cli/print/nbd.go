@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pstorage/cli/size"
+	"pstorage/meta/metapb"
 	"pstorage/target/nbd"
 	"pstorage/target/nbd/attach"
 )
@@ -55,4 +56,53 @@ func ExportTable(w io.Writer, all []nbd.Export) error {
 		rows = append(rows, []string{e.Name, size.Format(uint64(e.Size)), yesNo(e.ReadOnly, "ro", "rw")})
 	}
 	return Table(w, []string{"EXPORT", ">SIZE", "MODE"}, rows)
+}
+
+// Chosen is what the cluster has on record as exported.
+type Chosen struct {
+	Name     string   `json:"name"`
+	Volume   string   `json:"volume"`
+	Snapshot string   `json:"snapshot,omitempty"`
+	ReadOnly bool     `json:"read_only"`
+	Hosts    []string `json:"hosts"`   // none: all
+	Clients  []string `json:"clients"` // none: all
+	Created  int64    `json:"created_unix"`
+}
+
+// NewChosen makes the view of one.
+func NewChosen(e *metapb.Export) Chosen {
+	return Chosen{e.GetName(), strings.TrimPrefix(e.GetPath(), "/"), e.GetSnapshot(), e.GetReadOnly(), append([]string{}, e.GetHosts()...), append([]string{}, e.GetClients()...), e.GetCreatedUnix()}
+}
+
+// NewChosenList makes the views of a listing.
+func NewChosenList(list []*metapb.Export) []Chosen {
+	views := make([]Chosen, 0, len(list))
+	for _, e := range list {
+		views = append(views, NewChosen(e))
+	}
+	return views
+}
+
+// Of is what it is an export of.
+func (c Chosen) Of() string {
+	if c.Snapshot != "" {
+		return c.Volume + "@" + c.Snapshot
+	}
+	return c.Volume
+}
+
+// ChosenTable writes a listing.
+func ChosenTable(w io.Writer, all []Chosen) error {
+	rows := make([][]string, 0, len(all))
+	for _, c := range all {
+		rows = append(rows, []string{c.Name, c.Of(), yesNo(c.ReadOnly, "ro", "rw"), orAll(c.Hosts), orAll(c.Clients)})
+	}
+	return Table(w, []string{"EXPORT", "VOLUME", "MODE", "ON", "TO"}, rows)
+}
+
+func orAll(list []string) string {
+	if len(list) == 0 {
+		return "all"
+	}
+	return strings.Join(list, ",")
 }

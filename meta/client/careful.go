@@ -57,6 +57,16 @@ func (c *careful) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotR
 	return out, err
 }
 
+// DeleteExport of what an earlier attempt has deleted has worked.
+func (c *careful) DeleteExport(ctx context.Context, in *metapb.DeleteExportRequest, opts ...grpc.CallOption) (*metapb.DeleteExportReply, error) {
+	ctx, seen := watch(ctx)
+	out, err := c.MetaClient.DeleteExport(ctx, in, opts...)
+	if status.Code(err) == codes.NotFound && seen.ambiguous {
+		return &metapb.DeleteExportReply{}, nil
+	}
+	return out, err
+}
+
 // RemoveMds of what an earlier attempt has removed has worked.
 func (c *careful) RemoveMds(ctx context.Context, in *metapb.RemoveMdsRequest, opts ...grpc.CallOption) (*metapb.RemoveMdsReply, error) {
 	ctx, seen := watch(ctx)

@@ -11,7 +11,7 @@
 // does not answer soon is doubted: the others are asked who leads, and if that is another one the call goes on there (doubt.go). Between
 // rounds the call backs off, a little longer each time. Calls without a deadline are repeated until they work or are cancelled.
 //
-// What is repeated may have been done the first time: all calls but Create, Clone, Remove, RemoveMds, DeleteSnapshot and CreateServer, and those that make or delete
+// What is repeated may have been done the first time: all calls but Create, Clone, Remove, RemoveMds, DeleteSnapshot, DeleteExport and CreateServer, and those that make or delete
 // targets, LUNs and accounts, do no harm then. A Remove that then finds nothing has worked; a Create that then finds the file, or a Clone, as it would have made
 // it, too (careful.go, targets.go); a number of a chunk server may be lost, and an account be said to exist already.
 //

@@ -117,6 +117,12 @@ func (f *fake) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRequ
 	return &metapb.DeleteSnapshotReply{}, err
 }
 
+// DeleteExport deletes what is in files under its name.
+func (f *fake) DeleteExport(ctx context.Context, in *metapb.DeleteExportRequest) (*metapb.DeleteExportReply, error) {
+	_, err := f.Remove(ctx, &metapb.RemoveRequest{Path: in.Name})
+	return &metapb.DeleteExportReply{}, err
+}
+
 func (f *fake) Attach(grpc.BidiStreamingServer[metapb.FromServer, metapb.ToServer]) error {
 	return f.called()
 }
@@ -244,6 +250,15 @@ func TestWhatWasDoneByALostAttemptHasWorked(t *testing.T) {
 		t.Errorf("delete a snapshot: %v", err)
 	}
 	if _, err := c.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: []byte("snapshot")}); status.Code(err) != codes.NotFound {
+		t.Errorf("delete it again: %v", err)
+	}
+	f.mu.Lock()
+	f.calls, f.files["export"] = 0, &metapb.FileInfo{}
+	f.mu.Unlock()
+	if _, err := c.DeleteExport(ctx, &metapb.DeleteExportRequest{Name: "export"}); err != nil {
+		t.Errorf("delete an export: %v", err)
+	}
+	if _, err := c.DeleteExport(ctx, &metapb.DeleteExportRequest{Name: "export"}); status.Code(err) != codes.NotFound {
 		t.Errorf("delete it again: %v", err)
 	}
 }

@@ -27,7 +27,7 @@ func (v *View) Check() error {
 			return err
 		}
 	}
-	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree, v.checkIncoming} {
+	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree, v.checkIncoming, v.checkExports} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -121,6 +121,7 @@ func (v *View) Dump() map[string]map[string]string {
 		{namesBucket, v.names}, {chunksBucket, v.chunks}, {countsBucket, v.counts}, {replicasBucket, v.replicas}, {garbageBucket, v.garbage},
 		{watchBucket, v.watch}, {targetsBucket, v.targets}, {accountsBucket, v.accounts}, {reservationsBucket, v.reservations},
 		{snapshotsBucket, v.snapshots}, {layersBucket, v.layers}, {overBucket, v.over}, {formersBucket, v.formers},
+		{exportsBucket, v.exports},
 	} {
 		m := map[string]string{}
 		_ = b.bucket.ForEach(func(k, v []byte) error {

@@ -29,6 +29,8 @@ var (
 	ErrUnknownTarget  = errors.New("no such target")
 	ErrUnknownLUN     = errors.New("no such LUN")
 	ErrUnknownAccount = errors.New("no such account")
+	// ErrUnknownExport: nothing is exported under the name.
+	ErrUnknownExport = errors.New("no such export")
 	// ErrInUse: something counts on it.
 	ErrInUse = errors.New("in use")
 	// ErrRevision: the target, or what is reserved of the volume, is another by now than the one that the command was made for.

@@ -25,6 +25,8 @@ const (
 	lostBlocksLevel = 2
 	// snapshotLevel: files have snapshots (TakeSnapshots, DeleteSnapshot, Folded, ProtectSnapshot).
 	snapshotLevel = 3
+	// exportLevel: NBD exports are chosen (SetExport, DeleteExport).
+	exportLevel = 4
 	// treeLevel: files are over snapshots (CloneNode, SwitchSnapshot, Flatten, Flattened, Emptied), which may be pending (SnapshotFlushed, GiveUpSnapshots, TakeSnapshot.pending).
 	treeLevel = 4
 	// importLevel: files are imported into (SetIncoming; CreateNode.incoming, Grant.incoming, Snapshot.origin).
@@ -33,7 +35,8 @@ const (
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
 var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel,
-	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel, 63: treeLevel, 64: treeLevel}
+	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel, 59: exportLevel, 60: exportLevel,
+	63: treeLevel, 64: treeLevel}
 
 // LevelOf is the level that a cluster must have for the command.
 func LevelOf(c *fsmpb.Command) uint64 {

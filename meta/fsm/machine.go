@@ -43,11 +43,13 @@ var (
 	layersBucket       = []byte("layers")
 	overBucket         = []byte("over")
 	formersBucket      = []byte("formers")
+	exportsBucket      = []byte("exports")
 
 	allBuckets = slices.Concat([][]byte{clusterBucket, configBucket, serversBucket, membersBucket, nodesBucket, namesBucket,
 		chunksBucket, countsBucket, replicasBucket, garbageBucket, watchBucket}, laterBuckets)
-	// laterBuckets are not in snapshots of clusters made before there were targets, snapshots of files, or clones.
-	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket, snapshotsBucket, layersBucket, overBucket, formersBucket}
+	// laterBuckets are not in snapshots of clusters made before there were targets, snapshots of files, clones, or exports.
+	laterBuckets = [][]byte{targetsBucket, accountsBucket, reservationsBucket, snapshotsBucket, layersBucket, overBucket, formersBucket,
+		exportsBucket}
 
 	versionKey    = []byte("version")
 	appliedKey    = []byte("applied")
@@ -293,7 +295,7 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 	return tx.applyTargets(&c)
 }
 
-// applyTargets does the commands that concern iSCSI targets.
+// applyTargets does the commands that concern iSCSI targets and NBD exports.
 func (tx *txn) applyTargets(c *fsmpb.Command) (any, error) {
 	switch c := c.Command.(type) {
 	case *fsmpb.Command_CreateTarget:
@@ -314,6 +316,10 @@ func (tx *txn) applyTargets(c *fsmpb.Command) (any, error) {
 		return nil, tx.deleteAccount(c.DeleteAccount)
 	case *fsmpb.Command_SaveReservations:
 		return tx.saveReservations(c.SaveReservations)
+	case *fsmpb.Command_SetExport:
+		return tx.setExport(c.SetExport)
+	case *fsmpb.Command_DeleteExport:
+		return nil, tx.deleteExport(c.DeleteExport)
 	case *fsmpb.Command_SetKey:
 		return tx.setKey(c.SetKey)
 	}

@@ -23,7 +23,7 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 28).Draw(t, "kind") {
+	switch rapid.IntRange(0, 29).Draw(t, "kind") {
 	case 17:
 		return drawMember(t)
 	case 18, 19, 20, 21, 22:
@@ -32,6 +32,8 @@ func drawCommand(t *rapid.T) any {
 		return drawSnapshots(t)
 	case 27, 28:
 		return drawTree(t)
+	case 29:
+		return drawExports(t)
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
 	case 1:

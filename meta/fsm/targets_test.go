@@ -32,6 +32,10 @@ func wrapTargets(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_DeleteAccount{DeleteAccount: c}}
 	case *fsmpb.SaveReservations:
 		return &fsmpb.Command{Command: &fsmpb.Command_SaveReservations{SaveReservations: c}}
+	case *fsmpb.SetExport:
+		return &fsmpb.Command{Command: &fsmpb.Command_SetExport{SetExport: c}}
+	case *fsmpb.DeleteExport:
+		return &fsmpb.Command{Command: &fsmpb.Command_DeleteExport{DeleteExport: c}}
 	case *fsmpb.SetKey:
 		return &fsmpb.Command{Command: &fsmpb.Command_SetKey{SetKey: c}}
 	}

@@ -18,7 +18,7 @@ type txn struct {
 	left rules.Set // out, by tests
 
 	cluster, config, servers, members, nodes, names, chunks, counts, replicas, garbage, watch *bolt.Bucket
-	targets, accounts, reservations, snapshots, layers, over, formers                         *bolt.Bucket
+	targets, accounts, reservations, snapshots, layers, over, formers, exports                *bolt.Bucket
 
 	policies map[uint64]Policy  // of files, as far as known
 	changed  map[uint64]Counts  // not yet stored: a batch changes the same file's again and again
@@ -33,6 +33,7 @@ func open(tx *bolt.Tx) *txn {
 		garbage: tx.Bucket(garbageBucket), watch: tx.Bucket(watchBucket),
 		targets: tx.Bucket(targetsBucket), accounts: tx.Bucket(accountsBucket), reservations: tx.Bucket(reservationsBucket),
 		snapshots: tx.Bucket(snapshotsBucket), layers: tx.Bucket(layersBucket), over: tx.Bucket(overBucket), formers: tx.Bucket(formersBucket),
+		exports:  tx.Bucket(exportsBucket),
 		policies: map[uint64]Policy{}, changed: map[uint64]Counts{}, blocks: map[blockID]*Block{},
 	}
 }

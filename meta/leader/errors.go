@@ -43,6 +43,7 @@ var statusCodes = []struct {
 	{fsm.ErrExists, codes.AlreadyExists},
 	{fsm.ErrInvalid, codes.InvalidArgument},
 	{fsm.ErrUnknownServer, codes.NotFound},
+	{fsm.ErrUnknownExport, codes.NotFound},
 	{fsm.ErrDropped, codes.FailedPrecondition},
 	{config.ErrUnknown, codes.InvalidArgument},
 	{config.ErrValue, codes.InvalidArgument},

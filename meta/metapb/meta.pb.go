@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82, 0}
 }
 
 type NotLeader struct {
@@ -5123,6 +5123,304 @@ func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
 	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
+// Export of a volume, or of its snapshot (by name or UUID), over NBD. hosts: those whose front ends serve it, by identity or name; clients: "cert:NAME", an address or a
+// range of them ("10.0.0.0/24"), or "unix"; none: all.
+type Export struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Hosts         []string               `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Clients       []string               `protobuf:"bytes,6,rep,name=clients,proto3" json:"clients,omitempty"`
+	CreatedUnix   int64                  `protobuf:"varint,7,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Export) Reset() {
+	*x = Export{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Export) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Export) ProtoMessage() {}
+
+func (x *Export) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Export.ProtoReflect.Descriptor instead.
+func (*Export) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *Export) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Export) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Export) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *Export) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *Export) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Export) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *Export) GetCreatedUnix() int64 {
+	if x != nil {
+		return x.CreatedUnix
+	}
+	return 0
+}
+
+type SetExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Export        *Export                `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExportRequest) Reset() {
+	*x = SetExportRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExportRequest) ProtoMessage() {}
+
+func (x *SetExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExportRequest.ProtoReflect.Descriptor instead.
+func (*SetExportRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *SetExportRequest) GetExport() *Export {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
+type DeleteExportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteExportRequest) Reset() {
+	*x = DeleteExportRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteExportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteExportRequest) ProtoMessage() {}
+
+func (x *DeleteExportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteExportRequest.ProtoReflect.Descriptor instead.
+func (*DeleteExportRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *DeleteExportRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DeleteExportReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteExportReply) Reset() {
+	*x = DeleteExportReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteExportReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteExportReply) ProtoMessage() {}
+
+func (x *DeleteExportReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteExportReply.ProtoReflect.Descriptor instead.
+func (*DeleteExportReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+}
+
+type ListExportsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExportsRequest) Reset() {
+	*x = ListExportsRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExportsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExportsRequest) ProtoMessage() {}
+
+func (x *ListExportsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExportsRequest.ProtoReflect.Descriptor instead.
+func (*ListExportsRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+}
+
+type ListExportsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Exports       []*Export              `protobuf:"bytes,1,rep,name=exports,proto3" json:"exports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListExportsReply) Reset() {
+	*x = ListExportsReply{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListExportsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListExportsReply) ProtoMessage() {}
+
+func (x *ListExportsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListExportsReply.ProtoReflect.Descriptor instead.
+func (*ListExportsReply) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *ListExportsReply) GetExports() []*Export {
+	if x != nil {
+		return x.Exports
+	}
+	return nil
+}
+
 type SetConfigRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Set           map[string]string      `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -5132,7 +5430,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5144,7 +5442,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5157,7 +5455,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -5176,7 +5474,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5188,7 +5486,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5201,7 +5499,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -5223,7 +5521,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5235,7 +5533,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5248,7 +5546,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -5290,7 +5588,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5302,7 +5600,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5315,7 +5613,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -5351,7 +5649,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5363,7 +5661,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5376,7 +5674,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -5402,7 +5700,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5414,7 +5712,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5427,7 +5725,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -5450,7 +5748,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5462,7 +5760,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5475,7 +5773,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -5531,7 +5829,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5543,7 +5841,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5556,7 +5854,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -5690,7 +5988,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5702,7 +6000,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5715,7 +6013,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Register) GetId() uint32 {
@@ -5777,7 +6075,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +6087,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +6100,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -5833,7 +6131,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5845,7 +6143,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5858,7 +6156,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -5924,7 +6222,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5936,7 +6234,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5949,7 +6247,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -6054,7 +6352,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6066,7 +6364,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6079,7 +6377,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -6107,7 +6405,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6119,7 +6417,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6132,7 +6430,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -6170,7 +6468,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6182,7 +6480,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6195,7 +6493,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -6246,7 +6544,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6258,7 +6556,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6271,7 +6569,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -6331,7 +6629,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6343,7 +6641,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6356,7 +6654,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -6413,7 +6711,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6425,7 +6723,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6438,7 +6736,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -6492,7 +6790,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6504,7 +6802,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6517,7 +6815,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Command) GetId() uint64 {
@@ -6712,7 +7010,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6724,7 +7022,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6737,7 +7035,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -6762,7 +7060,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6774,7 +7072,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6787,7 +7085,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -6848,7 +7146,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6860,7 +7158,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6873,7 +7171,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -6892,7 +7190,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6904,7 +7202,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6917,7 +7215,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -6936,7 +7234,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6948,7 +7246,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6961,7 +7259,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -6987,7 +7285,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6999,7 +7297,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7012,7 +7310,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -7066,7 +7364,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7078,7 +7376,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7091,7 +7389,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -7110,7 +7408,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7122,7 +7420,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7135,7 +7433,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -7157,7 +7455,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7169,7 +7467,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7182,7 +7480,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -7212,7 +7510,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7224,7 +7522,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7237,7 +7535,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -7277,7 +7575,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7289,7 +7587,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7302,7 +7600,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -7356,7 +7654,7 @@ type Fold struct {
 
 func (x *Fold) Reset() {
 	*x = Fold{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7368,7 +7666,7 @@ func (x *Fold) String() string {
 func (*Fold) ProtoMessage() {}
 
 func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7381,7 +7679,7 @@ func (x *Fold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fold.ProtoReflect.Descriptor instead.
 func (*Fold) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Fold) GetFile() uint64 {
@@ -7434,7 +7732,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[103]
+	mi := &file_meta_metapb_meta_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7446,7 +7744,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[103]
+	mi := &file_meta_metapb_meta_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7459,7 +7757,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{103}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Result) GetId() uint64 {
@@ -7515,7 +7813,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[104]
+	mi := &file_meta_metapb_meta_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7527,7 +7825,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[104]
+	mi := &file_meta_metapb_meta_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7540,7 +7838,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{104}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -7983,7 +8281,23 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x10RemoveMdsRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x10\n" +
-	"\x0eRemoveMdsReply\"\x89\x01\n" +
+	"\x0eRemoveMdsReply\"\xbc\x01\n" +
+	"\x06Export\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1a\n" +
+	"\bsnapshot\x18\x03 \x01(\tR\bsnapshot\x12\x1b\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12\x14\n" +
+	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x12\x18\n" +
+	"\aclients\x18\x06 \x03(\tR\aclients\x12!\n" +
+	"\fcreated_unix\x18\a \x01(\x03R\vcreatedUnix\"D\n" +
+	"\x10SetExportRequest\x120\n" +
+	"\x06export\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ExportR\x06export\")\n" +
+	"\x13DeleteExportRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x13\n" +
+	"\x11DeleteExportReply\"\x14\n" +
+	"\x12ListExportsRequest\"F\n" +
+	"\x10ListExportsReply\x122\n" +
+	"\aexports\x18\x01 \x03(\v2\x18.pstorage.meta.v1.ExportR\aexports\"\x89\x01\n" +
 	"\x10SetConfigRequest\x12=\n" +
 	"\x03set\x18\x01 \x03(\v2+.pstorage.meta.v1.SetConfigRequest.SetEntryR\x03set\x1a6\n" +
 	"\bSetEntry\x12\x10\n" +
@@ -8174,7 +8488,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\xfc\x15\n" +
+	"movedBytes2\xfc\x17\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -8203,7 +8517,10 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06Orders\x12\x1f.pstorage.meta.v1.OrdersRequest\x1a\x17.pstorage.meta.v1.Order0\x01\x12B\n" +
 	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12c\n" +
 	"\x0fSnapshotFlushed\x12(.pstorage.meta.v1.SnapshotFlushedRequest\x1a&.pstorage.meta.v1.SnapshotFlushedReply\x12H\n" +
-	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12Q\n" +
+	"\x06Status\x12\x1f.pstorage.meta.v1.StatusRequest\x1a\x1d.pstorage.meta.v1.StatusReply\x12I\n" +
+	"\tSetExport\x12\".pstorage.meta.v1.SetExportRequest\x1a\x18.pstorage.meta.v1.Export\x12Z\n" +
+	"\fDeleteExport\x12%.pstorage.meta.v1.DeleteExportRequest\x1a#.pstorage.meta.v1.DeleteExportReply\x12W\n" +
+	"\vListExports\x12$.pstorage.meta.v1.ListExportsRequest\x1a\".pstorage.meta.v1.ListExportsReply\x12Q\n" +
 	"\tSetConfig\x12\".pstorage.meta.v1.SetConfigRequest\x1a .pstorage.meta.v1.SetConfigReply\x12Z\n" +
 	"\fCreateServer\x12%.pstorage.meta.v1.CreateServerRequest\x1a#.pstorage.meta.v1.CreateServerReply\x12K\n" +
 	"\aMembers\x12 .pstorage.meta.v1.MembersRequest\x1a\x1e.pstorage.meta.v1.MembersReply\x12K\n" +
@@ -8228,7 +8545,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 108)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -8305,42 +8622,48 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*PresentMdsReply)(nil),          // 72: pstorage.meta.v1.PresentMdsReply
 	(*RemoveMdsRequest)(nil),         // 73: pstorage.meta.v1.RemoveMdsRequest
 	(*RemoveMdsReply)(nil),           // 74: pstorage.meta.v1.RemoveMdsReply
-	(*SetConfigRequest)(nil),         // 75: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 76: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 77: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 78: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 79: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 80: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 81: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 82: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 83: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 84: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 85: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 86: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 87: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 88: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 89: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 90: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 91: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 92: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 93: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 94: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 95: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 96: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 97: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 98: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 99: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 100: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 101: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 102: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 103: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 104: pstorage.meta.v1.Mend
-	(*Fold)(nil),                     // 105: pstorage.meta.v1.Fold
-	(*Result)(nil),                   // 106: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 107: pstorage.meta.v1.Progress
-	nil,                              // 108: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 109: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 110: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*Export)(nil),                   // 75: pstorage.meta.v1.Export
+	(*SetExportRequest)(nil),         // 76: pstorage.meta.v1.SetExportRequest
+	(*DeleteExportRequest)(nil),      // 77: pstorage.meta.v1.DeleteExportRequest
+	(*DeleteExportReply)(nil),        // 78: pstorage.meta.v1.DeleteExportReply
+	(*ListExportsRequest)(nil),       // 79: pstorage.meta.v1.ListExportsRequest
+	(*ListExportsReply)(nil),         // 80: pstorage.meta.v1.ListExportsReply
+	(*SetConfigRequest)(nil),         // 81: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 82: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 83: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 84: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 85: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 86: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 87: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 88: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 89: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 90: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 91: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 92: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 93: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 94: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 95: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 96: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 97: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 98: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 99: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 100: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 101: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 102: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 103: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 104: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 105: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 106: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 107: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 108: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 109: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 110: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 111: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 112: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 113: pstorage.meta.v1.Progress
+	nil,                              // 114: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 115: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 116: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
@@ -8385,130 +8708,138 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	17,  // 39: pstorage.meta.v1.SnapshotFlushedRequest.client:type_name -> pstorage.meta.v1.Client
 	20,  // 40: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
 	65,  // 41: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	108, // 42: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	114, // 42: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
 	21,  // 43: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
 	64,  // 44: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
 	1,   // 45: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
 	66,  // 46: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
 	66,  // 47: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	109, // 48: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	110, // 49: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	2,   // 50: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	81,  // 51: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
-	0,   // 52: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	83,  // 53: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	84,  // 54: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	86,  // 55: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	106, // 56: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	107, // 57: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	89,  // 58: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	87,  // 59: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	85,  // 60: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	21,  // 61: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	88,  // 62: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	91,  // 63: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	93,  // 64: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	92,  // 65: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 66: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 67: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	94,  // 68: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	96,  // 69: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	97,  // 70: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	98,  // 71: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	99,  // 72: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	102, // 73: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	100, // 74: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	101, // 75: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	103, // 76: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	104, // 77: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	105, // 78: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
-	95,  // 79: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	92,  // 80: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 81: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 82: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 83: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 84: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 85: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 86: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 87: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	92,  // 88: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	9,   // 89: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	10,  // 90: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	12,  // 91: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	14,  // 92: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	15,  // 93: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	16,  // 94: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	18,  // 95: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	23,  // 96: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	25,  // 97: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	27,  // 98: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	30,  // 99: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	32,  // 100: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	34,  // 101: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	36,  // 102: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
-	40,  // 103: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
-	43,  // 104: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
-	45,  // 105: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
-	47,  // 106: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
-	49,  // 107: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
-	51,  // 108: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
-	52,  // 109: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
-	53,  // 110: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
-	54,  // 111: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
-	8,   // 112: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
-	56,  // 113: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
-	58,  // 114: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
-	60,  // 115: pstorage.meta.v1.Meta.SnapshotFlushed:input_type -> pstorage.meta.v1.SnapshotFlushedRequest
-	62,  // 116: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	75,  // 117: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	77,  // 118: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	67,  // 119: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	69,  // 120: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	71,  // 121: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	73,  // 122: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	79,  // 123: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	82,  // 124: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	5,   // 125: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	11,  // 126: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	13,  // 127: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	5,   // 128: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 129: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 130: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	19,  // 131: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	24,  // 132: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	26,  // 133: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	28,  // 134: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	31,  // 135: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	33,  // 136: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	35,  // 137: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	37,  // 138: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	42,  // 139: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
-	44,  // 140: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
-	46,  // 141: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
-	48,  // 142: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
-	50,  // 143: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
-	5,   // 144: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 145: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 146: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
-	55,  // 147: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
-	5,   // 148: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
-	57,  // 149: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
-	59,  // 150: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
-	61,  // 151: pstorage.meta.v1.Meta.SnapshotFlushed:output_type -> pstorage.meta.v1.SnapshotFlushedReply
-	63,  // 152: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	76,  // 153: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	78,  // 154: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	68,  // 155: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	70,  // 156: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	72,  // 157: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	74,  // 158: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	80,  // 159: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	90,  // 160: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	125, // [125:161] is the sub-list for method output_type
-	89,  // [89:125] is the sub-list for method input_type
-	89,  // [89:89] is the sub-list for extension type_name
-	89,  // [89:89] is the sub-list for extension extendee
-	0,   // [0:89] is the sub-list for field type_name
+	75,  // 48: pstorage.meta.v1.SetExportRequest.export:type_name -> pstorage.meta.v1.Export
+	75,  // 49: pstorage.meta.v1.ListExportsReply.exports:type_name -> pstorage.meta.v1.Export
+	115, // 50: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	116, // 51: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,   // 52: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	87,  // 53: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,   // 54: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	89,  // 55: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	90,  // 56: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	92,  // 57: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	112, // 58: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	113, // 59: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	95,  // 60: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	93,  // 61: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	91,  // 62: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	21,  // 63: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	94,  // 64: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	97,  // 65: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	99,  // 66: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	98,  // 67: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 68: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 69: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	100, // 70: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	102, // 71: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	103, // 72: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	104, // 73: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	105, // 74: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	108, // 75: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	106, // 76: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	107, // 77: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	109, // 78: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	110, // 79: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	111, // 80: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	101, // 81: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	98,  // 82: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 83: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 84: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 85: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 86: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 87: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 88: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 89: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	98,  // 90: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	9,   // 91: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	10,  // 92: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	12,  // 93: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	14,  // 94: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	15,  // 95: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	16,  // 96: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	18,  // 97: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	23,  // 98: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	25,  // 99: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	27,  // 100: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	30,  // 101: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	32,  // 102: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	34,  // 103: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	36,  // 104: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
+	40,  // 105: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
+	43,  // 106: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	45,  // 107: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	47,  // 108: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
+	49,  // 109: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	51,  // 110: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
+	52,  // 111: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
+	53,  // 112: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
+	54,  // 113: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
+	8,   // 114: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
+	56,  // 115: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	58,  // 116: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	60,  // 117: pstorage.meta.v1.Meta.SnapshotFlushed:input_type -> pstorage.meta.v1.SnapshotFlushedRequest
+	62,  // 118: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	76,  // 119: pstorage.meta.v1.Meta.SetExport:input_type -> pstorage.meta.v1.SetExportRequest
+	77,  // 120: pstorage.meta.v1.Meta.DeleteExport:input_type -> pstorage.meta.v1.DeleteExportRequest
+	79,  // 121: pstorage.meta.v1.Meta.ListExports:input_type -> pstorage.meta.v1.ListExportsRequest
+	81,  // 122: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	83,  // 123: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	67,  // 124: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	69,  // 125: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	71,  // 126: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	73,  // 127: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	85,  // 128: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	88,  // 129: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,   // 130: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	11,  // 131: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	13,  // 132: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,   // 133: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 134: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 135: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	19,  // 136: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	24,  // 137: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	26,  // 138: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	28,  // 139: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	31,  // 140: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	33,  // 141: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	35,  // 142: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	37,  // 143: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
+	42,  // 144: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	44,  // 145: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	46,  // 146: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	48,  // 147: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
+	50,  // 148: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	5,   // 149: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 150: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 151: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
+	55,  // 152: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
+	5,   // 153: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
+	57,  // 154: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	59,  // 155: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	61,  // 156: pstorage.meta.v1.Meta.SnapshotFlushed:output_type -> pstorage.meta.v1.SnapshotFlushedReply
+	63,  // 157: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	75,  // 158: pstorage.meta.v1.Meta.SetExport:output_type -> pstorage.meta.v1.Export
+	78,  // 159: pstorage.meta.v1.Meta.DeleteExport:output_type -> pstorage.meta.v1.DeleteExportReply
+	80,  // 160: pstorage.meta.v1.Meta.ListExports:output_type -> pstorage.meta.v1.ListExportsReply
+	82,  // 161: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	84,  // 162: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	68,  // 163: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	70,  // 164: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	72,  // 165: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	74,  // 166: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	86,  // 167: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	96,  // 168: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	130, // [130:169] is the sub-list for method output_type
+	91,  // [91:130] is the sub-list for method input_type
+	91,  // [91:91] is the sub-list for extension type_name
+	91,  // [91:91] is the sub-list for extension extendee
+	0,   // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -8516,7 +8847,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[79].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[85].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -8525,11 +8856,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[87].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[93].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[90].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[96].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -8548,7 +8879,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   108,
+			NumMessages:   114,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -50,6 +50,9 @@ const (
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
 	Meta_SnapshotFlushed_FullMethodName = "/pstorage.meta.v1.Meta/SnapshotFlushed"
 	Meta_Status_FullMethodName          = "/pstorage.meta.v1.Meta/Status"
+	Meta_SetExport_FullMethodName       = "/pstorage.meta.v1.Meta/SetExport"
+	Meta_DeleteExport_FullMethodName    = "/pstorage.meta.v1.Meta/DeleteExport"
+	Meta_ListExports_FullMethodName     = "/pstorage.meta.v1.Meta/ListExports"
 	Meta_SetConfig_FullMethodName       = "/pstorage.meta.v1.Meta/SetConfig"
 	Meta_CreateServer_FullMethodName    = "/pstorage.meta.v1.Meta/CreateServer"
 	Meta_Members_FullMethodName         = "/pstorage.meta.v1.Meta/Members"
@@ -107,6 +110,10 @@ type MetaClient interface {
 	SnapshotFlushed(ctx context.Context, in *SnapshotFlushedRequest, opts ...grpc.CallOption) (*SnapshotFlushedReply, error)
 	// Cluster.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
+	// NBD exports: what is served under which name, by whom, to whom.
+	SetExport(ctx context.Context, in *SetExportRequest, opts ...grpc.CallOption) (*Export, error)
+	DeleteExport(ctx context.Context, in *DeleteExportRequest, opts ...grpc.CallOption) (*DeleteExportReply, error)
+	ListExports(ctx context.Context, in *ListExportsRequest, opts ...grpc.CallOption) (*ListExportsReply, error)
 	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error)
 	CreateServer(ctx context.Context, in *CreateServerRequest, opts ...grpc.CallOption) (*CreateServerReply, error)
 	// Metadata servers. Members is answered by every server, from what it knows; the others by the leader.
@@ -415,6 +422,36 @@ func (c *metaClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *metaClient) SetExport(ctx context.Context, in *SetExportRequest, opts ...grpc.CallOption) (*Export, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Export)
+	err := c.cc.Invoke(ctx, Meta_SetExport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) DeleteExport(ctx context.Context, in *DeleteExportRequest, opts ...grpc.CallOption) (*DeleteExportReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteExportReply)
+	err := c.cc.Invoke(ctx, Meta_DeleteExport_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *metaClient) ListExports(ctx context.Context, in *ListExportsRequest, opts ...grpc.CallOption) (*ListExportsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListExportsReply)
+	err := c.cc.Invoke(ctx, Meta_ListExports_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*SetConfigReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetConfigReply)
@@ -533,6 +570,10 @@ type MetaServer interface {
 	SnapshotFlushed(context.Context, *SnapshotFlushedRequest) (*SnapshotFlushedReply, error)
 	// Cluster.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
+	// NBD exports: what is served under which name, by whom, to whom.
+	SetExport(context.Context, *SetExportRequest) (*Export, error)
+	DeleteExport(context.Context, *DeleteExportRequest) (*DeleteExportReply, error)
+	ListExports(context.Context, *ListExportsRequest) (*ListExportsReply, error)
 	SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error)
 	CreateServer(context.Context, *CreateServerRequest) (*CreateServerReply, error)
 	// Metadata servers. Members is answered by every server, from what it knows; the others by the leader.
@@ -635,6 +676,15 @@ func (UnimplementedMetaServer) SnapshotFlushed(context.Context, *SnapshotFlushed
 }
 func (UnimplementedMetaServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedMetaServer) SetExport(context.Context, *SetExportRequest) (*Export, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetExport not implemented")
+}
+func (UnimplementedMetaServer) DeleteExport(context.Context, *DeleteExportRequest) (*DeleteExportReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteExport not implemented")
+}
+func (UnimplementedMetaServer) ListExports(context.Context, *ListExportsRequest) (*ListExportsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListExports not implemented")
 }
 func (UnimplementedMetaServer) SetConfig(context.Context, *SetConfigRequest) (*SetConfigReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetConfig not implemented")
@@ -1175,6 +1225,60 @@ func _Meta_Status_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_SetExport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetExportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SetExport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SetExport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SetExport(ctx, req.(*SetExportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_DeleteExport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteExportRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).DeleteExport(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_DeleteExport_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).DeleteExport(ctx, req.(*DeleteExportRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Meta_ListExports_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListExportsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).ListExports(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_ListExports_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).ListExports(ctx, req.(*ListExportsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_SetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetConfigRequest)
 	if err := dec(in); err != nil {
@@ -1415,6 +1519,18 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Meta_Status_Handler,
+		},
+		{
+			MethodName: "SetExport",
+			Handler:    _Meta_SetExport_Handler,
+		},
+		{
+			MethodName: "DeleteExport",
+			Handler:    _Meta_DeleteExport_Handler,
+		},
+		{
+			MethodName: "ListExports",
+			Handler:    _Meta_ListExports_Handler,
 		},
 		{
 			MethodName: "SetConfig",

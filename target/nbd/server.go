@@ -161,7 +161,8 @@ func (s *Server) handle(nc net.Conn) {
 // negotiate runs the handshake within its time.
 func (s *Server) negotiate(nc net.Conn, mine *claims) (*agreement, error) {
 	defer s.negotiated(nc)
-	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Negotiation)
+	client := clientAt(nc)
+	ctx, cancel := context.WithTimeout(WithClient(s.ctx, client), s.limits.Negotiation)
 	defer cancel()
 	if err := nc.SetDeadline(time.Now().Add(s.limits.Negotiation)); err != nil {
 		return nil, err
@@ -173,6 +174,8 @@ func (s *Server) negotiate(nc net.Conn, mine *claims) (*agreement, error) {
 		if secure, err = handshake(ctx, nc, s.tls.Config); err != nil {
 			return nil, err
 		}
+		client.Certificate = secure.name()
+		n.ctx = WithClient(n.ctx, client)
 		return secure.conn, nil
 	}
 	a, err := n.run()

@@ -63,6 +63,8 @@ type Command struct {
 	//	*Command_SetIncoming
 	//	*Command_SnapshotFlushed
 	//	*Command_GiveUpSnapshots
+	//	*Command_SetExport
+	//	*Command_DeleteExport
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -412,6 +414,24 @@ func (x *Command) GetGiveUpSnapshots() *GiveUpSnapshots {
 	return nil
 }
 
+func (x *Command) GetSetExport() *SetExport {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetExport); ok {
+			return x.SetExport
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteExport() *DeleteExport {
+	if x != nil {
+		if x, ok := x.Command.(*Command_DeleteExport); ok {
+			return x.DeleteExport
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -652,6 +672,14 @@ type Command_GiveUpSnapshots struct {
 	GiveUpSnapshots *GiveUpSnapshots `protobuf:"bytes,64,opt,name=give_up_snapshots,json=giveUpSnapshots,proto3,oneof"`
 }
 
+type Command_SetExport struct {
+	SetExport *SetExport `protobuf:"bytes,59,opt,name=set_export,json=setExport,proto3,oneof"`
+}
+
+type Command_DeleteExport struct {
+	DeleteExport *DeleteExport `protobuf:"bytes,60,opt,name=delete_export,json=deleteExport,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -763,6 +791,10 @@ func (*Command_SetIncoming) isCommand_Command() {}
 func (*Command_SnapshotFlushed) isCommand_Command() {}
 
 func (*Command_GiveUpSnapshots) isCommand_Command() {}
+
+func (*Command_SetExport) isCommand_Command() {}
+
+func (*Command_DeleteExport) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -3951,6 +3983,95 @@ func (x *SetKey) GetMark() []byte {
 	return nil
 }
 
+// SetExport makes an NBD export, or puts it in the place of the one that has its name, if that is of the same volume.
+type SetExport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Export        *Export                `protobuf:"bytes,1,opt,name=export,proto3" json:"export,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetExport) Reset() {
+	*x = SetExport{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetExport) ProtoMessage() {}
+
+func (x *SetExport) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetExport.ProtoReflect.Descriptor instead.
+func (*SetExport) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *SetExport) GetExport() *Export {
+	if x != nil {
+		return x.Export
+	}
+	return nil
+}
+
+type DeleteExport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteExport) Reset() {
+	*x = DeleteExport{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteExport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteExport) ProtoMessage() {}
+
+func (x *DeleteExport) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteExport.ProtoReflect.Descriptor instead.
+func (*DeleteExport) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *DeleteExport) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type SetMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -3964,7 +4085,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3976,7 +4097,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3989,7 +4110,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetMember) GetId() string {
@@ -4057,7 +4178,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4069,7 +4190,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4082,7 +4203,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -4249,7 +4370,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4261,7 +4382,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4274,7 +4395,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Server) GetId() uint32 {
@@ -4354,7 +4475,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4366,7 +4487,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4379,7 +4500,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Member) GetId() string {
@@ -4443,7 +4564,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4455,7 +4576,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4468,7 +4589,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Target) GetName() string {
@@ -4558,7 +4679,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4570,7 +4691,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4583,7 +4704,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Portal) GetAddress() string {
@@ -4611,7 +4732,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4623,7 +4744,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4636,7 +4757,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -4672,7 +4793,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +4805,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +4818,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -4740,7 +4861,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4752,7 +4873,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4765,7 +4886,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Account) GetUser() string {
@@ -4806,7 +4927,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4818,7 +4939,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4831,7 +4952,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -4861,7 +4982,7 @@ type Incoming struct {
 
 func (x *Incoming) Reset() {
 	*x = Incoming{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4873,7 +4994,7 @@ func (x *Incoming) String() string {
 func (*Incoming) ProtoMessage() {}
 
 func (x *Incoming) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4886,7 +5007,7 @@ func (x *Incoming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incoming.ProtoReflect.Descriptor instead.
 func (*Incoming) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Incoming) GetSnapshot() []byte {
@@ -4917,6 +5038,98 @@ func (x *Incoming) GetUpto() uint64 {
 	return 0
 }
 
+type Export struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // of the volume; its snapshot's name or UUID, empty: the volume itself
+	ReadOnly      bool                   `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	Hosts         []string               `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Clients       []string               `protobuf:"bytes,6,rep,name=clients,proto3" json:"clients,omitempty"` // empty: on all, to all
+	Created       int64                  `protobuf:"varint,7,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Export) Reset() {
+	*x = Export{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Export) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Export) ProtoMessage() {}
+
+func (x *Export) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Export.ProtoReflect.Descriptor instead.
+func (*Export) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Export) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Export) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Export) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *Export) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+func (x *Export) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Export) GetClients() []string {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+func (x *Export) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4938,7 +5151,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4950,7 +5163,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4963,7 +5176,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -5061,7 +5274,7 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xb3\x17\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xc0\x18\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -5100,7 +5313,10 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aemptied\x186 \x01(\v2\x1d.pstorage.meta.fsm.v1.EmptiedH\x00R\aemptied\x12F\n" +
 	"\fset_incoming\x187 \x01(\v2!.pstorage.meta.fsm.v1.SetIncomingH\x00R\vsetIncoming\x12R\n" +
 	"\x10snapshot_flushed\x18? \x01(\v2%.pstorage.meta.fsm.v1.SnapshotFlushedH\x00R\x0fsnapshotFlushed\x12S\n" +
-	"\x11give_up_snapshots\x18@ \x01(\v2%.pstorage.meta.fsm.v1.GiveUpSnapshotsH\x00R\x0fgiveUpSnapshots\x12L\n" +
+	"\x11give_up_snapshots\x18@ \x01(\v2%.pstorage.meta.fsm.v1.GiveUpSnapshotsH\x00R\x0fgiveUpSnapshots\x12@\n" +
+	"\n" +
+	"set_export\x18; \x01(\v2\x1f.pstorage.meta.fsm.v1.SetExportH\x00R\tsetExport\x12I\n" +
+	"\rdelete_export\x18< \x01(\v2\".pstorage.meta.fsm.v1.DeleteExportH\x00R\fdeleteExport\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -5350,7 +5566,11 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x06client\x18\x04 \x01(\fR\x06client\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\x1c\n" +
 	"\x06SetKey\x12\x12\n" +
-	"\x04mark\x18\x01 \x01(\fR\x04mark\"\x8c\x01\n" +
+	"\x04mark\x18\x01 \x01(\fR\x04mark\"A\n" +
+	"\tSetExport\x124\n" +
+	"\x06export\x18\x01 \x01(\v2\x1c.pstorage.meta.fsm.v1.ExportR\x06export\"\"\n" +
+	"\fDeleteExport\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x8c\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
@@ -5441,7 +5661,15 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\bsnapshot\x18\x01 \x01(\fR\bsnapshot\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\fR\x04base\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04upto\x18\x04 \x01(\x04R\x04upto\"\xc4\x02\n" +
+	"\x04upto\x18\x04 \x01(\x04R\x04upto\"\xb3\x01\n" +
+	"\x06Export\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1a\n" +
+	"\bsnapshot\x18\x03 \x01(\tR\bsnapshot\x12\x1b\n" +
+	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12\x14\n" +
+	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x12\x18\n" +
+	"\aclients\x18\x06 \x03(\tR\aclients\x12\x18\n" +
+	"\acreated\x18\a \x01(\x03R\acreated\"\xc4\x02\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
@@ -5470,7 +5698,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 66)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -5525,19 +5753,22 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*DeleteAccount)(nil),    // 50: pstorage.meta.fsm.v1.DeleteAccount
 	(*SaveReservations)(nil), // 51: pstorage.meta.fsm.v1.SaveReservations
 	(*SetKey)(nil),           // 52: pstorage.meta.fsm.v1.SetKey
-	(*SetMember)(nil),        // 53: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 54: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 55: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 56: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 57: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 58: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 59: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 60: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 61: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 62: pstorage.meta.fsm.v1.Reservations
-	(*Incoming)(nil),         // 63: pstorage.meta.fsm.v1.Incoming
-	(*Snapshot)(nil),         // 64: pstorage.meta.fsm.v1.Snapshot
-	nil,                      // 65: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*SetExport)(nil),        // 53: pstorage.meta.fsm.v1.SetExport
+	(*DeleteExport)(nil),     // 54: pstorage.meta.fsm.v1.DeleteExport
+	(*SetMember)(nil),        // 55: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 56: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 57: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 58: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 59: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 60: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 61: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 62: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 63: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 64: pstorage.meta.fsm.v1.Reservations
+	(*Incoming)(nil),         // 65: pstorage.meta.fsm.v1.Incoming
+	(*Export)(nil),           // 66: pstorage.meta.fsm.v1.Export
+	(*Snapshot)(nil),         // 67: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 68: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -5554,7 +5785,7 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	53, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	55, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
@@ -5572,48 +5803,51 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	39, // 29: pstorage.meta.fsm.v1.Command.set_incoming:type_name -> pstorage.meta.fsm.v1.SetIncoming
 	29, // 30: pstorage.meta.fsm.v1.Command.snapshot_flushed:type_name -> pstorage.meta.fsm.v1.SnapshotFlushed
 	30, // 31: pstorage.meta.fsm.v1.Command.give_up_snapshots:type_name -> pstorage.meta.fsm.v1.GiveUpSnapshots
-	40, // 32: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	41, // 33: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	42, // 34: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	43, // 35: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	44, // 36: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	45, // 37: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	46, // 38: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	47, // 39: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	49, // 40: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	50, // 41: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	51, // 42: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	52, // 43: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 44: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	63, // 45: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	2,  // 46: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 47: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 48: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 49: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 50: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	65, // 51: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 52: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 53: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	28, // 54: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
-	64, // 55: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
-	2,  // 56: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	63, // 57: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	57, // 58: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	57, // 59: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	48, // 60: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 61: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	48, // 62: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 63: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 64: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	63, // 65: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	58, // 66: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	60, // 67: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	59, // 68: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	69, // [69:69] is the sub-list for method output_type
-	69, // [69:69] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	53, // 32: pstorage.meta.fsm.v1.Command.set_export:type_name -> pstorage.meta.fsm.v1.SetExport
+	54, // 33: pstorage.meta.fsm.v1.Command.delete_export:type_name -> pstorage.meta.fsm.v1.DeleteExport
+	40, // 34: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	41, // 35: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	42, // 36: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	43, // 37: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	44, // 38: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	45, // 39: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	46, // 40: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	47, // 41: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	49, // 42: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	50, // 43: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	51, // 44: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	52, // 45: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 46: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	65, // 47: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	2,  // 48: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 49: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 50: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 51: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 52: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	68, // 53: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 54: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 55: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 56: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	67, // 57: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	2,  // 58: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	65, // 59: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	59, // 60: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	59, // 61: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	48, // 62: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 63: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	48, // 64: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	66, // 65: pstorage.meta.fsm.v1.SetExport.export:type_name -> pstorage.meta.fsm.v1.Export
+	2,  // 66: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 67: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	65, // 68: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	60, // 69: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	62, // 70: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	61, // 71: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	72, // [72:72] is the sub-list for method output_type
+	72, // [72:72] is the sub-list for method input_type
+	72, // [72:72] is the sub-list for extension type_name
+	72, // [72:72] is the sub-list for extension extendee
+	0,  // [0:72] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -5654,6 +5888,8 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_SetIncoming)(nil),
 		(*Command_SnapshotFlushed)(nil),
 		(*Command_GiveUpSnapshots)(nil),
+		(*Command_SetExport)(nil),
+		(*Command_DeleteExport)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -5673,7 +5909,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   66,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
