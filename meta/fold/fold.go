@@ -1,4 +1,4 @@
-// Package fold has chunk servers merge the layers of deleted snapshots into those above.
+// Package fold has chunk servers merge the layers of deleted snapshots into those above, and discard what nothing shows any more.
 //
 // # DESIGN
 //
@@ -9,6 +9,8 @@
 // Nothing is remembered but in the state: the record of a snapshot that is being deleted. A server that has merged a layer answers at once, so
 // the next leader asks all of them anew.
 //
+// A former's last layer (what a switch has left, and what is merged into that) is discarded: nobody reads or writes it. The layer of a deleted snapshot that a file is over stays.
+//
 // Of each file one layer is merged at a time, the lowest first; of some files at once. The servers share out their own work, within the limits
 // of recovery.
 //
@@ -18,6 +20,7 @@ package fold
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +52,8 @@ type Leader interface {
 	Settings() config.Settings
 	// Folded forgets a layer of a file, and the deleted snapshot that it was the newest of.
 	Folded(ctx context.Context, file uint64, layer uint32) error
+	// Emptied notes that nobody has anything of a former's last layer any more.
+	Emptied(ctx context.Context, file uint64) error
 }
 
 // Engine is one leader's folding.
@@ -62,13 +67,14 @@ type Engine struct {
 
 	mu     sync.Mutex
 	jobs   map[uint64]*job // by file
-	queued int             // deleted snapshots, those under way included
+	queued int             // deleted snapshots, and formers to be emptied, those under way included
 }
 
-// job is a layer that is being merged.
+// job is a layer that is being merged, or discarded.
 type job struct {
 	file        uint64
 	layer, into uint32
+	emptying    bool // it is a former's last, and to be discarded
 	servers     map[uint32]*order
 	looked      time.Time
 	again       time.Time // no entry is proposed before
@@ -135,12 +141,14 @@ func (e *Engine) scan() {
 	defer e.mu.Unlock()
 	e.queued = 0
 	err := e.leader.View(func(v *fsm.View) error {
-		v.AllSnapshots(func(s *fsmpb.Snapshot) bool {
-			if v.Needed(s) {
-				return true
+		v.Emptying(func(file uint64, n *fsmpb.Node) bool {
+			if e.mayBegin(file) {
+				e.jobs[file] = &job{file: file, layer: n.Layers[len(n.Layers)-1], emptying: true, servers: map[uint32]*order{}}
 			}
-			e.queued++
-			if e.jobs[s.File] == nil && len(e.jobs) < maxJobs {
+			return true
+		})
+		v.AllSnapshots(func(s *fsmpb.Snapshot) bool {
+			if !v.Needed(s) && e.mayBegin(s.File) {
 				e.begin(v, s)
 			}
 			return true
@@ -150,6 +158,12 @@ func (e *Engine) scan() {
 	if err != nil {
 		e.log.Error("deleted snapshots cannot be looked for", "error", err)
 	}
+}
+
+// mayBegin counts what is to be done, and tells whether it can be now. Called with mu held.
+func (e *Engine) mayBegin(file uint64) bool {
+	e.queued++
+	return e.jobs[file] == nil && len(e.jobs) < maxJobs
 }
 
 // begin makes a job of a layer. Called with mu held.
@@ -242,7 +256,7 @@ func (e *Engine) order(ctx context.Context, j *job) (all bool) {
 
 // tell gives one order and waits for its outcome.
 func (e *Engine) tell(ctx context.Context, j *job, o *order, s *sessions.Session) {
-	m := &metapb.Fold{File: j.file, Layer: j.layer, Into: j.into, BytesPerSecond: e.leader.Settings().RecoveryRate}
+	m := &metapb.Fold{File: j.file, Layer: j.layer, Into: j.into, Discard: j.emptying, BytesPerSecond: e.leader.Settings().RecoveryRate}
 	_, err := s.Do(ctx, &metapb.Command{Command: &metapb.Command_Fold{Fold: m}}, stall)
 	if err != nil && ctx.Err() == nil {
 		e.log.Info("a layer was not merged", "server", s.ID, "file", j.file, "layer", j.layer, "into", j.into, "error", err)
@@ -257,11 +271,11 @@ func (e *Engine) tell(ctx context.Context, j *job, o *order, s *sessions.Session
 func (e *Engine) end(ctx context.Context, j *job) {
 	j.proposing = true
 	e.work.Go(func() {
-		err := e.leader.Folded(ctx, j.file, j.layer)
+		err := e.note(ctx, j)
 		gone := err != nil && e.isOver(j)
 		switch {
 		case err == nil:
-			e.log.Info("the layer of a deleted snapshot was merged", "file", j.file, "layer", j.layer, "into", j.into)
+			e.log.Info("a layer that nobody needs any more is gone", "file", j.file, "layer", j.layer, "into", j.into, "discarded", j.emptying)
 		case !gone && ctx.Err() == nil:
 			e.log.Warn("a layer that was merged is not on record as such", "file", j.file, "layer", j.layer, "error", err)
 		}
@@ -272,16 +286,25 @@ func (e *Engine) end(ctx context.Context, j *job) {
 	})
 }
 
-// isOver tells whether the file, or the layer, is no more.
+// note puts on record that a job is done.
+func (e *Engine) note(ctx context.Context, j *job) error {
+	if j.emptying {
+		return e.leader.Emptied(ctx, j.file)
+	}
+	return e.leader.Folded(ctx, j.file, j.layer)
+}
+
+// isOver tells whether the file, or the layer, is no more, or it is empty already.
 func (e *Engine) isOver(j *job) (over bool) {
 	_ = e.leader.View(func(v *fsm.View) error {
 		f, err := v.File(j.file)
-		if over = err != nil; over {
-			return nil
-		}
-		over = true
-		for _, l := range f.Node.Layers {
-			over = over && l != j.layer
+		switch {
+		case err != nil:
+			over = true
+		case j.emptying:
+			over = !f.Node.Emptying
+		default:
+			over = !slices.Contains(f.Node.Layers, j.layer)
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -248,6 +249,37 @@ func TestOneLayerOfAFileAtATimeLowestFirst(t *testing.T) {
 		}
 		if first := order[0]; first != 3 && first != 1 {
 			t.Errorf("in the order %v", order)
+		}
+	})
+}
+
+// What a switch leaves above a volume's snapshots is discarded, and so is what is above them later; what a state is over stays.
+func TestWhatASwitchLeavesIsDiscarded(t *testing.T) {
+	play(t, func(t *testing.T, c *scene) {
+		var told []string
+		c.s[0].Hook(func(cmd *metapb.Command) error {
+			if m := cmd.GetFold(); m != nil {
+				told = append(told, fmt.Sprintf("%d: %d into %d, discard %v", m.File, m.Layer, m.Into, m.Discard))
+			}
+			return nil
+		})
+		c.snapshots(c.v, 3)
+		ctx := context.Background()
+		if _, err := c.Leader().CloseFile(ctx, &metapb.CloseFileRequest{Client: c.v.ID, File: c.v.File, Epoch: c.v.Epoch, Clean: true}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Leader().SwitchSnapshot(ctx, &metapb.SwitchSnapshotRequest{Id: snapshotID(c.v, 2)}); err != nil {
+			t.Fatal(err)
+		}
+		c.Within(5*time.Second, "its last layer is empty", func() bool { return c.queued(t) == 0 && len(told) == 1 })
+		c.delete(t, c.v, 3)
+		c.Within(5*time.Second, "the layer above the state is gone", func() bool { return c.has(c.v, 1, 2, 4)() && c.queued(t) == 0 })
+		c.delete(t, c.v, 2) // the volume is over it
+		c.delete(t, c.v, 1)
+		c.Within(5*time.Second, "the layer below is gone", c.has(c.v, 2, 4))
+		c.Never(time.Minute, "what a state is over goes", func() bool { return !c.has(c.v, 2, 4)() })
+		if want := []string{"16: 4 into 0, discard true", "16: 3 into 4, discard false", "16: 4 into 0, discard true", "16: 1 into 2, discard false"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
 		}
 	})
 }
