@@ -113,6 +113,10 @@ func (r *router) DeleteSnapshot(ctx context.Context, in *metapb.DeleteSnapshotRe
 	return route(ctx, r.server, in, (*leader.Leader).DeleteSnapshot)
 }
 
+func (r *router) SetSchedule(ctx context.Context, in *metapb.SetScheduleRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetSchedule)
+}
+
 func (r *router) SetIncoming(ctx context.Context, in *metapb.SetIncomingRequest) (*metapb.FileInfo, error) {
 	return route(ctx, r.server, in, (*leader.Leader).SetIncoming)
 }

@@ -13,28 +13,29 @@ import (
 
 // Volume is a file or directory of the cluster.
 type Volume struct {
-	Name       string  `json:"name"`
-	Directory  bool    `json:"directory,omitempty"`
-	ID         uint64  `json:"id,omitempty"`
-	Size       uint64  `json:"size"`
-	Attributes         // effective ones
-	Chunks     uint64  `json:"chunks"`
-	Degraded   uint64  `json:"degraded_chunks"`
-	Blocked    uint64  `json:"blocked_chunks"`
-	Offline    uint64  `json:"offline_chunks"`
-	Losses     uint64  `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
-	Lost       uint64  `json:"lost_blocks,omitempty"`
-	Epoch      uint64  `json:"epoch"`
-	Holder     string  `json:"holder,omitempty"`
-	HolderHost string  `json:"holder_host,omitempty"`
-	Snapshots  uint64  `json:"snapshots,omitempty"` // those being deleted among them
-	Clean      bool    `json:"clean"`
-	Over       string  `json:"over,omitempty"`     // the snapshot that it reads what it has not written itself from
-	CloneOf    string  `json:"clone_of,omitempty"` // the same, if it is another volume's
-	Flattening bool    `json:"flattening,omitempty"`
-	Import     *Import `json:"import,omitempty"`
-	Created    int64   `json:"created_unix,omitempty"`
-	Dates              // of verification
+	Name       string    `json:"name"`
+	Directory  bool      `json:"directory,omitempty"`
+	ID         uint64    `json:"id,omitempty"`
+	Size       uint64    `json:"size"`
+	Attributes           // effective ones
+	Chunks     uint64    `json:"chunks"`
+	Degraded   uint64    `json:"degraded_chunks"`
+	Blocked    uint64    `json:"blocked_chunks"`
+	Offline    uint64    `json:"offline_chunks"`
+	Losses     uint64    `json:"losses,omitempty"` // times that a chunk has lost unflushed writes
+	Lost       uint64    `json:"lost_blocks,omitempty"`
+	Epoch      uint64    `json:"epoch"`
+	Holder     string    `json:"holder,omitempty"`
+	HolderHost string    `json:"holder_host,omitempty"`
+	Snapshots  uint64    `json:"snapshots,omitempty"` // those being deleted among them
+	Clean      bool      `json:"clean"`
+	Over       string    `json:"over,omitempty"`     // the snapshot that it reads what it has not written itself from
+	CloneOf    string    `json:"clone_of,omitempty"` // the same, if it is another volume's
+	Flattening bool      `json:"flattening,omitempty"`
+	Schedule   *Schedule `json:"snapshot_schedule,omitempty"`
+	Import     *Import   `json:"import,omitempty"`
+	Created    int64     `json:"created_unix,omitempty"`
+	Dates                // of verification
 }
 
 // Attributes as set-attr takes them.
@@ -66,7 +67,31 @@ func NewVolume(f *metapb.FileInfo) Volume {
 	if i := f.GetIncoming(); i != nil {
 		view.Import = &Import{uuidText(i.GetSnapshot()), uuidText(i.GetBase()), i.GetUpto()}
 	}
+	if s := f.GetSchedule(); s != nil {
+		view.Schedule = &Schedule{s.GetHourly(), s.GetDaily(), s.GetWeekly()}
+	}
 	return view
+}
+
+// Schedule says how many snapshots are taken by themselves and kept.
+type Schedule struct {
+	Hourly uint32 `json:"hourly"`
+	Daily  uint32 `json:"daily"`
+	Weekly uint32 `json:"weekly"`
+}
+
+// String is as the command takes it.
+func (s *Schedule) String() string {
+	if s == nil {
+		return "none"
+	}
+	var words []string
+	for i, n := range []uint32{s.Hourly, s.Daily, s.Weekly} {
+		if n > 0 {
+			words = append(words, fmt.Sprintf("%s=%d", []string{"hourly", "daily", "weekly"}[i], n))
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // Import is one into a volume that has not ended: nobody can use the volume.
@@ -161,6 +186,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	if v.Snapshots > 0 {
 		fmt.Fprintf(&lines, "Snapshots: %d\n", v.Snapshots)
+	}
+	if v.Schedule != nil {
+		fmt.Fprintf(&lines, "Snapshots taken: %s\n", v.Schedule)
 	}
 	if v.Import != nil {
 		fmt.Fprintf(&lines, "Import: of %s, has not ended; the first %d bytes are there\n", v.Import.Snapshot, v.Import.Upto)

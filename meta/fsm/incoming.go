@@ -9,10 +9,10 @@ import (
 	"pstorage/meta/fsm/fsmpb"
 )
 
-// imports tells whether a command has fields that are about imports.
+// imports tells whether a command has fields that are about imports or schedules.
 func imports(c *fsmpb.Command) bool {
 	for _, f := range c.GetTakeSnapshots().GetFiles() {
-		if len(f.GetSnapshot().GetOrigin()) > 0 {
+		if s := f.GetSnapshot(); len(s.GetOrigin()) > 0 || f.Idle || s.GetScheduled() != 0 {
 			return true
 		}
 	}

@@ -40,6 +40,9 @@ func TestAnImportClosesItsFileUntilItHasEnded(t *testing.T) {
 	b.refused(t, takes(take(f, 1, 1, 1)), ErrImporting)
 	must[*File](t, b, imported(f, 1, 4096))
 	b.check(t)
+	late := ends(f, 1, 1, 1)
+	late.Files[0].Pending = true
+	b.refused(t, late, ErrInvalid)
 	got := must[*Taken](t, b, ends(f, 1, 1, 1))
 	if s, n := got.Snapshots[0], got.Files[0].Node; !bytes.Equal(Origin(s), snapID(7)) || s.Size != incomingSize || n.Incoming != nil {
 		t.Errorf("%v; %v", s, n)
@@ -143,5 +146,30 @@ func TestContradictionsOfImportsAreFound(t *testing.T) {
 		if err := b.View(func(v *View) error { return v.Check() }); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Who has written to an imported volume switches it back: it equals the base until something is written again.
+func TestAnIncrementIsPutOnAVolumeThatWasSwitchedBack(t *testing.T) {
+	b, f := incoming(t)
+	must[*Taken](t, b, ends(f, 1, 1, 1))
+	now := b.switchTo(t, b.look(t, f), 1)
+	must[*Granted](t, b, &fsmpb.Grant{File: now.ID, Epoch: now.Node.Epoch, Holder: &fsmpb.Holder{Id: alice}})
+	increment := &fsmpb.SetIncoming{File: now.ID, Epoch: now.Node.Epoch + 1, Client: alice, Incoming: &fsmpb.Incoming{Snapshot: snapID(9), Base: snapID(7), Size: incomingSize}}
+	must[*File](t, b, &fsmpb.Resize{Path: "/i", Size: 2 * incomingSize})
+	increment.Incoming.Size = 2 * incomingSize
+	b.refused(t, increment, ErrNoBase)
+	settle := func(f *File) { must[*File](t, b, &fsmpb.Settled{File: f.ID, Epoch: 1, Client: alice}) }
+	settle(now)
+	other := b.switchTo(t, now, 1)
+	must[*Granted](t, b, &fsmpb.Grant{File: other.ID, Epoch: other.Node.Epoch, Holder: &fsmpb.Holder{Id: alice}})
+	increment.File = other.ID
+	if got := must[*File](t, b, increment); got.Node.Incoming == nil {
+		t.Error("it was not begun")
+	}
+	settle(other)
+	again := b.switchTo(t, other, 1)
+	if again.Node.Incoming != nil {
+		t.Error("an import goes on although the volume was switched back")
 	}
 }

@@ -291,6 +291,8 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.flattened(c.Flattened)
 	case *fsmpb.Command_SetIncoming:
 		return tx.setIncoming(c.SetIncoming)
+	case *fsmpb.Command_SetSchedule:
+		return tx.setSchedule(c.SetSchedule)
 	}
 	return tx.applyTargets(&c)
 }

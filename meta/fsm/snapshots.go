@@ -139,12 +139,14 @@ func (tx *txn) takenBefore(c *fsmpb.TakeSnapshots) (*Taken, error) {
 
 // checkTake returns the node of a file that the snapshot can be taken of.
 func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
-	n, err := tx.held(f.File, f.Epoch, f.Client)
+	n, err := tx.still(f)
 	if err != nil {
 		return nil, err
 	}
 	last := n.Layers[len(n.Layers)-1]
 	switch {
+	case f.Pending && (f.Idle || len(f.Snapshot.GetOrigin()) > 0):
+		return nil, fmt.Errorf("%s: a snapshot without a holder, or that ends an import, is flushed when it is taken: %w", tx.pathOf(f.File), ErrInvalid)
 	case n.Flattening:
 		return nil, fmt.Errorf("%s: %w", tx.pathOf(f.File), ErrFlattening)
 	case n.SettledEpoch != n.Epoch:
@@ -159,6 +161,19 @@ func (tx *txn) checkTake(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
 		return nil, err
 	}
 	return n, tx.checkNames(f.File, f.Snapshot)
+}
+
+// still returns the node of a file that, if it is as it was seen, nobody writes to: because the holder has said so, or because the last holder was recovery, which has fenced it, and nobody
+// has opened it since.
+func (tx *txn) still(f *fsmpb.TakeSnapshot) (*fsmpb.Node, error) {
+	if !f.Idle {
+		return tx.held(f.File, f.Epoch, f.Client)
+	}
+	n, err := tx.namedNode(f.File)
+	if err == nil && (n.Holder != nil || !n.Clean || n.Epoch != f.Epoch) {
+		err = fmt.Errorf("file %d: epoch %d, expected %d, and nobody's: %w", f.File, n.Epoch, f.Epoch, ErrConflict)
+	}
+	return n, err
 }
 
 func (tx *txn) checkNames(file uint64, s *fsmpb.Snapshot) error {
@@ -205,6 +220,9 @@ func (tx *txn) take(f *fsmpb.TakeSnapshot, n *fsmpb.Node) *fsmpb.Snapshot {
 	s := proto.CloneOf(f.Snapshot)
 	s.File, s.Size, s.Deleting, s.Parent = f.File, n.Size, false, tx.stand(f.File, n)
 	s.Pending, s.Losses = f.Pending, n.Losses
+	if s.IdleEpoch = 0; f.Idle {
+		s.IdleEpoch = n.Epoch
+	}
 	tx.putSnapshot(s)
 	n.Layers = append(n.Layers, s.Layer+1)
 	n.Incoming = nil // of that origin, if there was one: now it has ended

@@ -29,6 +29,8 @@ func wrapSnapshots(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_ProtectSnapshot{ProtectSnapshot: c}}
 	case *fsmpb.Folded:
 		return &fsmpb.Command{Command: &fsmpb.Command_Folded{Folded: c}}
+	case *fsmpb.SetSchedule:
+		return &fsmpb.Command{Command: &fsmpb.Command_SetSchedule{SetSchedule: c}}
 	case *fsmpb.SetIncoming:
 		return &fsmpb.Command{Command: &fsmpb.Command_SetIncoming{SetIncoming: c}}
 	}

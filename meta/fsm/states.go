@@ -77,7 +77,7 @@ func (tx *txn) switchTo(c *fsmpb.SwitchSnapshot) (*File, error) {
 	}
 	id := tx.count(lastNodeKey)
 	n := &fsmpb.Node{Parent: old.Parent, Name: old.Name, Own: old.Own, ChunkSize: old.ChunkSize, Size: s.Size, Layers: []uint32{FirstLayer}, Clean: true,
-		Created: old.Created, Over: s.Id, Target: old.Target, Identity: cmp.Or(old.Identity, c.File)}
+		Created: old.Created, Over: s.Id, Target: old.Target, Identity: cmp.Or(old.Identity, c.File), Schedule: old.Schedule}
 	tx.putOver(id, n)
 	tx.put(tx.names, nameKeyOf(n.Parent, n.Name), nodeKey(id))
 	tx.moveLun(old.Target, c.File, id)
@@ -142,7 +142,7 @@ func (tx *txn) retire(id uint64, n *fsmpb.Node, to uint64) {
 	if n.Flattening = false; len(n.Over) > 0 {
 		tx.putOver(id, n)
 	}
-	n.FormerOf, n.Target, n.Identity, n.Incoming = to, "", 0, nil
+	n.FormerOf, n.Target, n.Identity, n.Incoming, n.Schedule = to, "", 0, nil, nil
 	n.Emptying = tx.fileCounts(id).Chunks > 0
 	tx.putFormer(id, n)
 }

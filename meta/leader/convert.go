@@ -41,6 +41,9 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 	if i := f.Node.Incoming; i != nil {
 		out.Incoming = &metapb.Incoming{Snapshot: i.Snapshot, Base: i.Base, Size: i.Size, Upto: i.Upto}
 	}
+	if s := f.Node.Schedule; s != nil {
+		out.Schedule = &metapb.Schedule{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly}
+	}
 	if h := f.Node.Holder; h != nil {
 		out.Holder, out.HolderHost = clientName(h.Id), h.Host
 	}

@@ -11,9 +11,9 @@
 //
 // Parts: leases.go says whose lease is live; takeover.go is for recovery, where it is a client itself; namespace.go, files.go, chunks.go, cluster.go answer clients; attach.go serves chunk servers
 // (package sessions); package recovery resolves and rebuilds, package scrub has replicas verified,
-// package snapshots takes snapshots, package fold has the layers of deleted ones merged.
+// package snapshots takes snapshots, package fold has the layers of deleted ones merged, package schedule takes those that are due.
 //
-// Goroutines: those of gRPC's handlers, of sessions, recovery, scrub, snapshots and fold. Locks: leases.mu, allocation locks per file; neither is held
+// Goroutines: those of gRPC's handlers, of sessions, recovery, scrub, snapshots, fold and schedule. Locks: leases.mu, allocation locks per file; neither is held
 // while another of them is taken, and the state machine may be read under the first.
 package leader
 
@@ -32,6 +32,7 @@ import (
 	"pstorage/meta/metapb"
 	"pstorage/meta/recovery"
 	"pstorage/meta/rules"
+	"pstorage/meta/schedule"
 	"pstorage/meta/scrub"
 	"pstorage/meta/sessions"
 	"pstorage/meta/snapshots"
@@ -66,6 +67,7 @@ type Leader struct {
 	scrub      *scrub.Engine
 	snapshots  *snapshots.Engine
 	fold       *fold.Engine
+	schedule   *schedule.Engine
 	leases     *leases
 	files      fileLocks
 	lostChunks lostCache
@@ -86,7 +88,9 @@ func New(c Consensus, log *slog.Logger) *Leader {
 	l.scrub = scrub.New(l, l.sessions, log, l.recovery.Kick)
 	l.snapshots = snapshots.New(l.alive, l, log)
 	l.fold = fold.New(l, l.sessions, log)
+	l.schedule = schedule.New(l, log)
 	go l.fold.Run(l.alive)
+	go l.schedule.Run(l.alive)
 	go l.recovery.Run(l.alive)
 	go l.scrub.Run(l.alive)
 	return l
@@ -99,6 +103,7 @@ func (l *Leader) Close() {
 	<-l.recovery.Done()
 	<-l.scrub.Done()
 	<-l.fold.Done()
+	<-l.schedule.Done()
 	l.snapshots.Wait()
 }
 

@@ -57,7 +57,7 @@ func snapshotStatus(err error) error {
 
 func snapshotOut(v *fsm.View, s *fsmpb.Snapshot, path string, current []byte) *metapb.Snapshot {
 	return &metapb.Snapshot{Id: s.Id, File: s.File, Path: path, Layer: s.Layer, Parent: s.Parent, Name: s.Name, Description: s.Description,
-		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Origin: s.Origin, Current: bytes.Equal(s.Id, current), Clones: v.Clones(s)}
+		Protected: s.Protected, CreatedUnix: s.Created, Size: s.Size, Deleting: s.Deleting, Origin: s.Origin, Scheduled: s.Scheduled, Current: bytes.Equal(s.Id, current), Clones: v.Clones(s)}
 }
 
 // snapshotsOut describes the snapshots of one volume, oldest first.
@@ -229,4 +229,26 @@ func snapshotAt(v *fsm.View, path, name string) (*fsmpb.Snapshot, error) {
 		return nil, err
 	}
 	return v.NamedSnapshot(f.ID, name)
+}
+
+// TakeScheduled takes a snapshot for the sake of a schedule, of a file that somebody holds.
+func (l *Leader) TakeScheduled(ctx context.Context, in *metapb.SnapshotRequest, kinds uint32) error {
+	_, err := l.snapshots.TakeScheduled(ctx, in, kinds)
+	return err
+}
+
+// ExpireSnapshot deletes a snapshot that a schedule keeps no more.
+func (l *Leader) ExpireSnapshot(ctx context.Context, id []byte) error {
+	_, err := l.DeleteSnapshot(ctx, &metapb.DeleteSnapshotRequest{Id: id})
+	return err
+}
+
+// SetSchedule says when snapshots of a file are to be taken.
+func (l *Leader) SetSchedule(ctx context.Context, in *metapb.SetScheduleRequest) (*metapb.FileInfo, error) {
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_SetSchedule{SetSchedule: &fsmpb.SetSchedule{Path: in.Path,
+		Schedule: &fsmpb.Schedule{Hourly: in.Schedule.GetHourly(), Daily: in.Schedule.GetDaily(), Weekly: in.Schedule.GetWeekly()}}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	return info(f, 0), nil
 }

@@ -46,6 +46,7 @@ const (
 	Meta_Flatten_FullMethodName         = "/pstorage.meta.v1.Meta/Flatten"
 	Meta_Flattened_FullMethodName       = "/pstorage.meta.v1.Meta/Flattened"
 	Meta_SetIncoming_FullMethodName     = "/pstorage.meta.v1.Meta/SetIncoming"
+	Meta_SetSchedule_FullMethodName     = "/pstorage.meta.v1.Meta/SetSchedule"
 	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
 	Meta_SnapshotFlushed_FullMethodName = "/pstorage.meta.v1.Meta/SnapshotFlushed"
@@ -105,6 +106,7 @@ type MetaClient interface {
 	// SetIncoming is for the holder of a file that is imported into: it closes the file to all others, or says how far the import has come. A snapshot with the
 	// origin ends it.
 	SetIncoming(ctx context.Context, in *SetIncomingRequest, opts ...grpc.CallOption) (*FileInfo, error)
+	SetSchedule(ctx context.Context, in *SetScheduleRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
 	SnapshotFlushed(ctx context.Context, in *SnapshotFlushedRequest, opts ...grpc.CallOption) (*SnapshotFlushedReply, error)
@@ -373,6 +375,16 @@ func (c *metaClient) SetIncoming(ctx context.Context, in *SetIncomingRequest, op
 	return out, nil
 }
 
+func (c *metaClient) SetSchedule(ctx context.Context, in *SetScheduleRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_SetSchedule_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Meta_ServiceDesc.Streams[0], Meta_Orders_FullMethodName, cOpts...)
@@ -565,6 +577,7 @@ type MetaServer interface {
 	// SetIncoming is for the holder of a file that is imported into: it closes the file to all others, or says how far the import has come. A snapshot with the
 	// origin ends it.
 	SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error)
+	SetSchedule(context.Context, *SetScheduleRequest) (*FileInfo, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
 	SnapshotFlushed(context.Context, *SnapshotFlushedRequest) (*SnapshotFlushedReply, error)
@@ -664,6 +677,9 @@ func (UnimplementedMetaServer) Flattened(context.Context, *FlattenedRequest) (*F
 }
 func (UnimplementedMetaServer) SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetIncoming not implemented")
+}
+func (UnimplementedMetaServer) SetSchedule(context.Context, *SetScheduleRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSchedule not implemented")
 }
 func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error {
 	return status.Error(codes.Unimplemented, "method Orders not implemented")
@@ -1160,6 +1176,24 @@ func _Meta_SetIncoming_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_SetSchedule_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetScheduleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SetSchedule(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SetSchedule_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SetSchedule(ctx, req.(*SetScheduleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Orders_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OrdersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1507,6 +1541,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetIncoming",
 			Handler:    _Meta_SetIncoming_Handler,
+		},
+		{
+			MethodName: "SetSchedule",
+			Handler:    _Meta_SetSchedule_Handler,
 		},
 		{
 			MethodName: "Hold",

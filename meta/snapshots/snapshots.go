@@ -127,10 +127,15 @@ type request struct {
 
 // Take takes snapshots of all the files, or of none. Again with the same ids, it returns the same.
 func (e *Engine) Take(ctx context.Context, in *metapb.SnapshotRequest) (*fsm.Taken, error) {
+	return e.TakeScheduled(ctx, in, 0)
+}
+
+// TakeScheduled is Take for the sake of schedules.
+func (e *Engine) TakeScheduled(ctx context.Context, in *metapb.SnapshotRequest, kinds uint32) (*fsm.Taken, error) {
 	if len(in.Paths) == 0 || len(in.Paths) > MaxFiles || len(in.Ids) != len(in.Paths) {
 		return nil, fmt.Errorf("%d files and %d ids, 1 to %d: %w", len(in.Paths), len(in.Ids), MaxFiles, fsm.ErrInvalid)
 	}
-	c, taken, late, err := e.plan(in)
+	c, taken, late, err := e.plan(in, kinds)
 	if err != nil {
 		return nil, err
 	}
@@ -156,14 +161,14 @@ func (e *Engine) take(ctx context.Context, c *fsmpb.TakeSnapshots, paths []strin
 }
 
 // plan makes the command, for the holders and layers of now, or returns what was taken before.
-func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken *fsm.Taken, late bool, err error) {
+func (e *Engine) plan(in *metapb.SnapshotRequest, kinds uint32) (c *fsmpb.TakeSnapshots, taken *fsm.Taken, late bool, err error) {
 	c = &fsmpb.TakeSnapshots{}
 	err = e.state.View(func(v *fsm.View) error {
 		var free []string
 		if len(in.Origin) > 0 && len(in.Paths) > 1 {
 			return fmt.Errorf("an origin for %d files: %w", len(in.Paths), fsm.ErrInvalid)
 		}
-		late = v.KnowsPending()
+		late = v.KnowsPending() && len(in.Origin) == 0 // what ends an import is there at once: the importer has flushed
 		for i, path := range in.Paths {
 			f, err := v.Lookup(path)
 			if err != nil {
@@ -177,7 +182,7 @@ func (e *Engine) plan(in *metapb.SnapshotRequest) (c *fsmpb.TakeSnapshots, taken
 			}
 			c.Files = append(c.Files, &fsmpb.TakeSnapshot{File: f.ID, Epoch: f.Node.Epoch, Client: f.Node.Holder.GetId(), Snapshot: &fsmpb.Snapshot{
 				Id: in.Ids[i], Layer: f.Node.Layers[len(f.Node.Layers)-1], Name: in.Name, Description: in.Description, Protected: in.Protected,
-				Created: time.Now().Unix(), Origin: in.Origin}})
+				Created: time.Now().Unix(), Origin: in.Origin, Scheduled: kinds}})
 		}
 		taken, err = v.CheckSnapshots(c)
 		if taken == nil && len(free) > 0 && (err == nil || errors.Is(err, fsm.ErrNotHolder) || errors.Is(err, fsm.ErrUnsettled)) {

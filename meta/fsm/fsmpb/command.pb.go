@@ -65,6 +65,7 @@ type Command struct {
 	//	*Command_GiveUpSnapshots
 	//	*Command_SetExport
 	//	*Command_DeleteExport
+	//	*Command_SetSchedule
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -432,6 +433,15 @@ func (x *Command) GetDeleteExport() *DeleteExport {
 	return nil
 }
 
+func (x *Command) GetSetSchedule() *SetSchedule {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetSchedule); ok {
+			return x.SetSchedule
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -680,6 +690,10 @@ type Command_DeleteExport struct {
 	DeleteExport *DeleteExport `protobuf:"bytes,60,opt,name=delete_export,json=deleteExport,proto3,oneof"`
 }
 
+type Command_SetSchedule struct {
+	SetSchedule *SetSchedule `protobuf:"bytes,56,opt,name=set_schedule,json=setSchedule,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -795,6 +809,8 @@ func (*Command_GiveUpSnapshots) isCommand_Command() {}
 func (*Command_SetExport) isCommand_Command() {}
 
 func (*Command_DeleteExport) isCommand_Command() {}
+
+func (*Command_SetSchedule) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -2504,6 +2520,7 @@ type TakeSnapshot struct {
 	Client        []byte                 `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
 	Snapshot      *Snapshot              `protobuf:"bytes,4,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	Pending       bool                   `protobuf:"varint,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Idle          bool                   `protobuf:"varint,20,opt,name=idle,proto3" json:"idle,omitempty"` // nobody holds it: with this epoch recovery has taken it over, and closed it clean
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2569,6 +2586,13 @@ func (x *TakeSnapshot) GetSnapshot() *Snapshot {
 func (x *TakeSnapshot) GetPending() bool {
 	if x != nil {
 		return x.Pending
+	}
+	return false
+}
+
+func (x *TakeSnapshot) GetIdle() bool {
+	if x != nil {
+		return x.Idle
 	}
 	return false
 }
@@ -3198,6 +3222,119 @@ func (x *SetIncoming) GetIncoming() *Incoming {
 	return nil
 }
 
+// SetSchedule says when snapshots of a file are taken, and how many of them are kept.
+type SetSchedule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Schedule      *Schedule              `protobuf:"bytes,2,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSchedule) Reset() {
+	*x = SetSchedule{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSchedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSchedule) ProtoMessage() {}
+
+func (x *SetSchedule) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSchedule.ProtoReflect.Descriptor instead.
+func (*SetSchedule) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetSchedule) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SetSchedule) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+type Schedule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hourly        uint32                 `protobuf:"varint,1,opt,name=hourly,proto3" json:"hourly,omitempty"`
+	Daily         uint32                 `protobuf:"varint,2,opt,name=daily,proto3" json:"daily,omitempty"`
+	Weekly        uint32                 `protobuf:"varint,3,opt,name=weekly,proto3" json:"weekly,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Schedule) GetHourly() uint32 {
+	if x != nil {
+		return x.Hourly
+	}
+	return 0
+}
+
+func (x *Schedule) GetDaily() uint32 {
+	if x != nil {
+		return x.Daily
+	}
+	return 0
+}
+
+func (x *Schedule) GetWeekly() uint32 {
+	if x != nil {
+		return x.Weekly
+	}
+	return 0
+}
+
 // ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
 type ReleaseServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3209,7 +3346,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3221,7 +3358,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[40]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3234,7 +3371,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{40}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -3262,7 +3399,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3274,7 +3411,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[41]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3287,7 +3424,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{41}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -3314,7 +3451,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3326,7 +3463,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3339,7 +3476,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -3359,7 +3496,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3508,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3521,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -3412,7 +3549,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3561,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3574,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -3477,7 +3614,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3489,7 +3626,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3502,7 +3639,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *AddLun) GetName() string {
@@ -3573,7 +3710,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3585,7 +3722,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3598,7 +3735,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -3641,7 +3778,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3653,7 +3790,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3666,7 +3803,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GrowLun) GetName() string {
@@ -3707,7 +3844,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3719,7 +3856,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3732,7 +3869,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -3761,7 +3898,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +3910,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +3923,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -3826,7 +3963,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3838,7 +3975,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3851,7 +3988,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -3875,7 +4012,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4024,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4037,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -3948,7 +4085,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3960,7 +4097,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3973,7 +4110,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -3993,7 +4130,7 @@ type SetExport struct {
 
 func (x *SetExport) Reset() {
 	*x = SetExport{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4005,7 +4142,7 @@ func (x *SetExport) String() string {
 func (*SetExport) ProtoMessage() {}
 
 func (x *SetExport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4018,7 +4155,7 @@ func (x *SetExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExport.ProtoReflect.Descriptor instead.
 func (*SetExport) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetExport) GetExport() *Export {
@@ -4037,7 +4174,7 @@ type DeleteExport struct {
 
 func (x *DeleteExport) Reset() {
 	*x = DeleteExport{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4049,7 +4186,7 @@ func (x *DeleteExport) String() string {
 func (*DeleteExport) ProtoMessage() {}
 
 func (x *DeleteExport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4062,7 +4199,7 @@ func (x *DeleteExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteExport.ProtoReflect.Descriptor instead.
 func (*DeleteExport) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *DeleteExport) GetName() string {
@@ -4085,7 +4222,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +4234,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4247,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SetMember) GetId() string {
@@ -4172,13 +4309,14 @@ type Node struct {
 	Emptying      bool                   `protobuf:"varint,19,opt,name=emptying,proto3" json:"emptying,omitempty"`                 // of such a file: its last layer is yet to be emptied
 	Incoming      *Incoming              `protobuf:"bytes,20,opt,name=incoming,proto3" json:"incoming,omitempty"`                  // an import into the file has not ended
 	Identity      uint64                 `protobuf:"varint,27,opt,name=identity,proto3" json:"identity,omitempty"`                 // the first file that had the name, by which users know the volume; 0: itself
+	Schedule      *Schedule              `protobuf:"bytes,21,opt,name=schedule,proto3" json:"schedule,omitempty"`                  // of snapshots; none: none are taken
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4328,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4341,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -4353,6 +4491,13 @@ func (x *Node) GetIdentity() uint64 {
 	return 0
 }
 
+func (x *Node) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
 type Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4370,7 +4515,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4382,7 +4527,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4395,7 +4540,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Server) GetId() uint32 {
@@ -4475,7 +4620,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4487,7 +4632,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4500,7 +4645,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Member) GetId() string {
@@ -4564,7 +4709,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4576,7 +4721,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4589,7 +4734,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Target) GetName() string {
@@ -4679,7 +4824,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4691,7 +4836,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4704,7 +4849,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Portal) GetAddress() string {
@@ -4732,7 +4877,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4744,7 +4889,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4757,7 +4902,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -4793,7 +4938,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4805,7 +4950,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4818,7 +4963,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -4861,7 +5006,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4873,7 +5018,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4886,7 +5031,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Account) GetUser() string {
@@ -4927,7 +5072,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4939,7 +5084,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4952,7 +5097,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -4982,7 +5127,7 @@ type Incoming struct {
 
 func (x *Incoming) Reset() {
 	*x = Incoming{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4994,7 +5139,7 @@ func (x *Incoming) String() string {
 func (*Incoming) ProtoMessage() {}
 
 func (x *Incoming) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5007,7 +5152,7 @@ func (x *Incoming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incoming.ProtoReflect.Descriptor instead.
 func (*Incoming) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{65}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Incoming) GetSnapshot() []byte {
@@ -5053,7 +5198,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5065,7 +5210,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5078,7 +5223,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{66}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Export) GetName() string {
@@ -5142,16 +5287,18 @@ type Snapshot struct {
 	Created       int64                  `protobuf:"varint,8,opt,name=created,proto3" json:"created,omitempty"`
 	Size          uint64                 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
 	Deleting      bool                   `protobuf:"varint,10,opt,name=deleting,proto3" json:"deleting,omitempty"`
-	Origin        []byte                 `protobuf:"bytes,20,opt,name=origin,proto3" json:"origin,omitempty"`    // the snapshot, of another volume or cluster, whose contents it was imported with; empty: none
-	Pending       bool                   `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"` // not shown yet: it is being flushed
-	Losses        uint64                 `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`   // of the file, when it was taken
+	Origin        []byte                 `protobuf:"bytes,20,opt,name=origin,proto3" json:"origin,omitempty"`                         // the snapshot, of another volume or cluster, whose contents it was imported with; empty: none
+	Pending       bool                   `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`                      // not shown yet: it is being flushed
+	Losses        uint64                 `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`                        // of the file, when it was taken
+	Scheduled     uint32                 `protobuf:"varint,21,opt,name=scheduled,proto3" json:"scheduled,omitempty"`                  // for which of the schedule it was taken (bits): 1 hourly, 2 daily, 4 weekly; 0: by request
+	IdleEpoch     uint64                 `protobuf:"varint,22,opt,name=idle_epoch,json=idleEpoch,proto3" json:"idle_epoch,omitempty"` // not 0: it was taken with nobody holding the file, which has not been opened since while it has this epoch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5310,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5176,7 +5323,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{67}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -5270,11 +5417,25 @@ func (x *Snapshot) GetLosses() uint64 {
 	return 0
 }
 
+func (x *Snapshot) GetScheduled() uint32 {
+	if x != nil {
+		return x.Scheduled
+	}
+	return 0
+}
+
+func (x *Snapshot) GetIdleEpoch() uint64 {
+	if x != nil {
+		return x.IdleEpoch
+	}
+	return 0
+}
+
 var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xc0\x18\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x88\x19\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -5316,7 +5477,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x11give_up_snapshots\x18@ \x01(\v2%.pstorage.meta.fsm.v1.GiveUpSnapshotsH\x00R\x0fgiveUpSnapshots\x12@\n" +
 	"\n" +
 	"set_export\x18; \x01(\v2\x1f.pstorage.meta.fsm.v1.SetExportH\x00R\tsetExport\x12I\n" +
-	"\rdelete_export\x18< \x01(\v2\".pstorage.meta.fsm.v1.DeleteExportH\x00R\fdeleteExport\x12L\n" +
+	"\rdelete_export\x18< \x01(\v2\".pstorage.meta.fsm.v1.DeleteExportH\x00R\fdeleteExport\x12F\n" +
+	"\fset_schedule\x188 \x01(\v2!.pstorage.meta.fsm.v1.SetScheduleH\x00R\vsetSchedule\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -5463,13 +5625,14 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\x04R\x05level\"I\n" +
 	"\rTakeSnapshots\x128\n" +
-	"\x05files\x18\x01 \x03(\v2\".pstorage.meta.fsm.v1.TakeSnapshotR\x05files\"\xa6\x01\n" +
+	"\x05files\x18\x01 \x03(\v2\".pstorage.meta.fsm.v1.TakeSnapshotR\x05files\"\xba\x01\n" +
 	"\fTakeSnapshot\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06client\x18\x03 \x01(\fR\x06client\x12:\n" +
 	"\bsnapshot\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.SnapshotR\bsnapshot\x12\x18\n" +
-	"\apending\x18\x05 \x01(\bR\apending\"i\n" +
+	"\apending\x18\x05 \x01(\bR\apending\x12\x12\n" +
+	"\x04idle\x18\x14 \x01(\bR\x04idle\"i\n" +
 	"\x0fSnapshotFlushed\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
@@ -5509,7 +5672,14 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\x04R\x04file\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
 	"\x06client\x18\x03 \x01(\fR\x06client\x12:\n" +
-	"\bincoming\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\"7\n" +
+	"\bincoming\x18\x04 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\"]\n" +
+	"\vSetSchedule\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12:\n" +
+	"\bschedule\x18\x02 \x01(\v2\x1e.pstorage.meta.fsm.v1.ScheduleR\bschedule\"P\n" +
+	"\bSchedule\x12\x16\n" +
+	"\x06hourly\x18\x01 \x01(\rR\x06hourly\x12\x14\n" +
+	"\x05daily\x18\x02 \x01(\rR\x05daily\x12\x16\n" +
+	"\x06weekly\x18\x03 \x01(\rR\x06weekly\"7\n" +
 	"\rReleaseServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
@@ -5576,7 +5746,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\x04R\x05level\"\x86\x05\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\xc2\x05\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -5603,7 +5773,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\tformer_of\x18\x12 \x01(\x04R\bformerOf\x12\x1a\n" +
 	"\bemptying\x18\x13 \x01(\bR\bemptying\x12:\n" +
 	"\bincoming\x18\x14 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\x12\x1a\n" +
-	"\bidentity\x18\x1b \x01(\x04R\bidentity\"\xea\x01\n" +
+	"\bidentity\x18\x1b \x01(\x04R\bidentity\x12:\n" +
+	"\bschedule\x18\x15 \x01(\v2\x1e.pstorage.meta.fsm.v1.ScheduleR\bschedule\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5669,7 +5840,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12\x14\n" +
 	"\x05hosts\x18\x05 \x03(\tR\x05hosts\x12\x18\n" +
 	"\aclients\x18\x06 \x03(\tR\aclients\x12\x18\n" +
-	"\acreated\x18\a \x01(\x03R\acreated\"\xc4\x02\n" +
+	"\acreated\x18\a \x01(\x03R\acreated\"\x81\x03\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
@@ -5684,7 +5855,10 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	" \x01(\bR\bdeleting\x12\x16\n" +
 	"\x06origin\x18\x14 \x01(\fR\x06origin\x12\x18\n" +
 	"\apending\x18\v \x01(\bR\apending\x12\x16\n" +
-	"\x06losses\x18\f \x01(\x04R\x06lossesB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
+	"\x06losses\x18\f \x01(\x04R\x06losses\x12\x1c\n" +
+	"\tscheduled\x18\x15 \x01(\rR\tscheduled\x12\x1d\n" +
+	"\n" +
+	"idle_epoch\x18\x16 \x01(\x04R\tidleEpochB\x19Z\x17pstorage/meta/fsm/fsmpbb\x06proto3"
 
 var (
 	file_meta_fsm_fsmpb_command_proto_rawDescOnce sync.Once
@@ -5698,7 +5872,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -5740,35 +5914,37 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Flattened)(nil),        // 37: pstorage.meta.fsm.v1.Flattened
 	(*Emptied)(nil),          // 38: pstorage.meta.fsm.v1.Emptied
 	(*SetIncoming)(nil),      // 39: pstorage.meta.fsm.v1.SetIncoming
-	(*ReleaseServer)(nil),    // 40: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 41: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 42: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 43: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 44: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 45: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 46: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 47: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 48: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 49: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 50: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 51: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 52: pstorage.meta.fsm.v1.SetKey
-	(*SetExport)(nil),        // 53: pstorage.meta.fsm.v1.SetExport
-	(*DeleteExport)(nil),     // 54: pstorage.meta.fsm.v1.DeleteExport
-	(*SetMember)(nil),        // 55: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 56: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 57: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 58: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 59: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 60: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 61: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 62: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 63: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 64: pstorage.meta.fsm.v1.Reservations
-	(*Incoming)(nil),         // 65: pstorage.meta.fsm.v1.Incoming
-	(*Export)(nil),           // 66: pstorage.meta.fsm.v1.Export
-	(*Snapshot)(nil),         // 67: pstorage.meta.fsm.v1.Snapshot
-	nil,                      // 68: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*SetSchedule)(nil),      // 40: pstorage.meta.fsm.v1.SetSchedule
+	(*Schedule)(nil),         // 41: pstorage.meta.fsm.v1.Schedule
+	(*ReleaseServer)(nil),    // 42: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 43: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 44: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 45: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 46: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 47: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 48: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 49: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 50: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 51: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 52: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 53: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 54: pstorage.meta.fsm.v1.SetKey
+	(*SetExport)(nil),        // 55: pstorage.meta.fsm.v1.SetExport
+	(*DeleteExport)(nil),     // 56: pstorage.meta.fsm.v1.DeleteExport
+	(*SetMember)(nil),        // 57: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 58: pstorage.meta.fsm.v1.Node
+	(*Server)(nil),           // 59: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 60: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 61: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 62: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 63: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 64: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 65: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 66: pstorage.meta.fsm.v1.Reservations
+	(*Incoming)(nil),         // 67: pstorage.meta.fsm.v1.Incoming
+	(*Export)(nil),           // 68: pstorage.meta.fsm.v1.Export
+	(*Snapshot)(nil),         // 69: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 70: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -5785,7 +5961,7 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	55, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	57, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
@@ -5803,51 +5979,54 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	39, // 29: pstorage.meta.fsm.v1.Command.set_incoming:type_name -> pstorage.meta.fsm.v1.SetIncoming
 	29, // 30: pstorage.meta.fsm.v1.Command.snapshot_flushed:type_name -> pstorage.meta.fsm.v1.SnapshotFlushed
 	30, // 31: pstorage.meta.fsm.v1.Command.give_up_snapshots:type_name -> pstorage.meta.fsm.v1.GiveUpSnapshots
-	53, // 32: pstorage.meta.fsm.v1.Command.set_export:type_name -> pstorage.meta.fsm.v1.SetExport
-	54, // 33: pstorage.meta.fsm.v1.Command.delete_export:type_name -> pstorage.meta.fsm.v1.DeleteExport
-	40, // 34: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	41, // 35: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	42, // 36: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	43, // 37: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	44, // 38: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	45, // 39: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	46, // 40: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	47, // 41: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	49, // 42: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	50, // 43: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	51, // 44: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	52, // 45: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 46: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	65, // 47: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	2,  // 48: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 49: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 50: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 51: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 52: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	68, // 53: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 54: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 55: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	28, // 56: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
-	67, // 57: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
-	2,  // 58: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	65, // 59: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	59, // 60: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	59, // 61: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	48, // 62: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 63: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	48, // 64: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	66, // 65: pstorage.meta.fsm.v1.SetExport.export:type_name -> pstorage.meta.fsm.v1.Export
-	2,  // 66: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 67: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	65, // 68: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	60, // 69: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	62, // 70: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	61, // 71: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	72, // [72:72] is the sub-list for method output_type
-	72, // [72:72] is the sub-list for method input_type
-	72, // [72:72] is the sub-list for extension type_name
-	72, // [72:72] is the sub-list for extension extendee
-	0,  // [0:72] is the sub-list for field type_name
+	55, // 32: pstorage.meta.fsm.v1.Command.set_export:type_name -> pstorage.meta.fsm.v1.SetExport
+	56, // 33: pstorage.meta.fsm.v1.Command.delete_export:type_name -> pstorage.meta.fsm.v1.DeleteExport
+	40, // 34: pstorage.meta.fsm.v1.Command.set_schedule:type_name -> pstorage.meta.fsm.v1.SetSchedule
+	42, // 35: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	43, // 36: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	44, // 37: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	45, // 38: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	46, // 39: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	47, // 40: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	48, // 41: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	49, // 42: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	51, // 43: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	52, // 44: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	53, // 45: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	54, // 46: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 47: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	67, // 48: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	2,  // 49: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 50: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 51: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 52: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 53: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	70, // 54: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 55: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 56: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 57: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	69, // 58: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	2,  // 59: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	67, // 60: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	41, // 61: pstorage.meta.fsm.v1.SetSchedule.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
+	61, // 62: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	61, // 63: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	50, // 64: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 65: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	50, // 66: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	68, // 67: pstorage.meta.fsm.v1.SetExport.export:type_name -> pstorage.meta.fsm.v1.Export
+	2,  // 68: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 69: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	67, // 70: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	41, // 71: pstorage.meta.fsm.v1.Node.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
+	62, // 72: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	64, // 73: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	63, // 74: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -5890,6 +6069,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_GiveUpSnapshots)(nil),
 		(*Command_SetExport)(nil),
 		(*Command_DeleteExport)(nil),
+		(*Command_SetSchedule)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -5909,7 +6089,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   69,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
