@@ -26,7 +26,7 @@ type scion struct {
 const scionSize = 4 * testChunk
 
 // newScion has data in the first chunk of four.
-func newScion(t *testing.T) *scion {
+func newScion(t testing.TB) *scion {
 	tree, k := newTree(3)
 	tree.create("/parent", scionSize, testChunk, nil)
 	c := k.client(t)
@@ -40,7 +40,7 @@ func newScion(t *testing.T) *scion {
 }
 
 // over makes a volume over a snapshot of another that is open.
-func (s *scion) over(t *testing.T, of, name string) {
+func (s *scion) over(t testing.TB, of, name string) {
 	t.Helper()
 	var err error
 	if s.lastSnapshot, err = s.k.tree.take(of); err != nil {
@@ -49,7 +49,7 @@ func (s *scion) over(t *testing.T, of, name string) {
 	s.meta = s.k.tree.create(name, 0, testChunk, s.lastSnapshot)
 }
 
-func (s *scion) open(t *testing.T, c *Client, name string) *Volume {
+func (s *scion) open(t testing.TB, c *Client, name string) *Volume {
 	t.Helper()
 	v, err := c.Open(context.Background(), name, OpenOptions{idleTicks: 2})
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *scion) forget(t *testing.T) {
 	}
 }
 
-func (s *scion) close(t *testing.T) {
+func (s *scion) close(t testing.TB) {
 	t.Helper()
 	_ = s.parent.Close() // its replicas may be gone
 	if err := s.v.Close(); err != nil {
@@ -264,4 +264,24 @@ func TestNothingIsMadeToHideNothing(t *testing.T) {
 		}
 		s.check(t)
 	})
+}
+
+func BenchmarkReadUnder1Snapshot(b *testing.B)   { benchmarkUnder(b, 1) }
+func BenchmarkReadUnder32Snapshots(b *testing.B) { benchmarkUnder(b, 32) }
+
+// benchmarkUnder measures a read of what the lowest of so many snapshots has, from servers in memory.
+func benchmarkUnder(b *testing.B, depth int) {
+	s := newScion(b)
+	for i := range depth - 1 {
+		name := fmt.Sprint("/scion", i)
+		s.over(b, s.v.path, name)
+		defer s.v.Close()
+		s.v = s.open(b, s.v.c, name)
+	}
+	defer s.close(b)
+	r := blocktest.Read(0, block.Size)
+	blocktest.Must(b, s.v, r)
+	for b.Loop() {
+		blocktest.Must(b, s.v, r)
+	}
 }

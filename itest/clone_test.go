@@ -1,7 +1,9 @@
 package itest
 
 import (
+	"encoding/json"
 	"testing"
+	"time"
 
 	"pstorage/itest/check"
 	"pstorage/itest/cluster"
@@ -49,4 +51,51 @@ func TestClonesLiveBesideWhatTheyStandOver(t *testing.T) {
 	command(t, c, "rm", "golden", "--force")
 	pass(t, second.Verify(two))
 	_ = two.Close()
+}
+
+// With real processes: a volume goes back to a snapshot, on from there, and to another one, whichever of them is older; what each shows stays.
+func TestAVolumeSwitchedToASnapshotIsWhatItWas(t *testing.T) {
+	c := newCluster(t, cluster.Options{})
+	command(t, c, "create", "v", "-s", "64M", "--chunk-size", "1M")
+	now := check.New(64*mib, 31)
+	saved := map[string]*check.Volume{}
+	use := func() {
+		client := connect(t, c.NBD("v"))
+		pass(t, now.Verify(client))
+		pass(t, now.Run(client, 60, nil))
+		_ = client.Close()
+		awaitClosed(t, c, "v")
+	}
+	for i, step := range []string{"", "a", "b", "a", "b"} {
+		switch {
+		case step == "":
+		case saved[step] == nil:
+			command(t, c, "snapshot", "create", "v", "--name", step)
+			saved[step] = now.Clone(uint64(40 + i))
+		default:
+			pass(t, c.SwitchSnapshot(newContext(t), "/v", step))
+			now = saved[step].Clone(uint64(50 + i))
+		}
+		use()
+	}
+	for name, model := range saved {
+		client := connect(t, c.NBD("v@"+name))
+		pass(t, model.Verify(client))
+		_ = client.Close()
+	}
+}
+
+// awaitClosed waits until nobody has a volume open.
+func awaitClosed(t *testing.T, c *cluster.Cluster, volume string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		var v struct{ Holder string }
+		pass(t, json.Unmarshal([]byte(command(t, c, "get-attr", volume, "--json")), &v))
+		if v.Holder == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is open still, at %s", volume, v.Holder)
+		}
+	}
 }

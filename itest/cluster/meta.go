@@ -26,6 +26,17 @@ func (c *Cluster) DeleteSnapshot(ctx context.Context, id []byte) error {
 	})
 }
 
+// SwitchSnapshot makes a volume what one of its snapshots shows.
+func (c *Cluster) SwitchSnapshot(ctx context.Context, path, name string) error {
+	return c.ask(func(meta *client.Client) error {
+		s, err := meta.OpenSnapshot(ctx, &metapb.OpenSnapshotRequest{Path: path, Name: name, Over: true})
+		if err == nil {
+			_, err = meta.SwitchSnapshot(ctx, &metapb.SwitchSnapshotRequest{Id: s.Snapshot.Id})
+		}
+		return err
+	})
+}
+
 func (c *Cluster) ask(question func(*client.Client) error) (err error) {
 	var addresses []string
 	for _, raft := range c.mdsAddresses { // clients have the next port
