@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -188,6 +189,17 @@ func TestNumberOfAVolumeNeverChanges(t *testing.T) {
 	one, err := newVolumes(c, c.open).Lookup(t.Context(), "a")
 	if got := fmt.Sprintf("%x", one.ID); err != nil || got != "58f76e43cd6f5d3bb8afd2f25a4abf22" {
 		t.Error(got, err)
+	}
+}
+
+// Another file has the name since the volume was switched to a snapshot; for initiators it is the same disk.
+func TestASwitchedVolumeHasTheNumberOfItsFirstFile(t *testing.T) {
+	cluster := uuid.New()
+	first := newInfo(cluster, "db", &metapb.FileInfo{Id: 7, Size: 1 << 20})
+	now := newInfo(cluster, "db", &metapb.FileInfo{Id: 9, Identity: 7, Size: 1 << 20})
+	other := newInfo(cluster, "db2", &metapb.FileInfo{Id: 9, Identity: 9, Size: 1 << 20})
+	if first != now || now.ID == other.ID {
+		t.Errorf("%v, switched %v, another %v", first, now, other)
 	}
 }
 

@@ -21,14 +21,18 @@ func (l *Leader) SwitchSnapshot(ctx context.Context, in *metapb.SwitchSnapshotRe
 	if done {
 		return info(f, 0), nil
 	}
+	c := &fsmpb.SwitchSnapshot{Id: in.Id, File: f.ID, Epoch: f.Node.Epoch}
+	why := l.View(func(v *fsm.View) error { return v.CheckSwitch(c) })
+	if why != nil && !errors.Is(why, fsm.ErrUnclean) {
+		return nil, Status(why)
+	}
 	end, err := l.Removing(f, func(*fsmpb.Holder) bool { return false })
 	if err != nil {
-		return nil, Status(err)
+		return nil, Status(err) // it is in use: that is why it is not clean
 	}
-	c := &fsmpb.SwitchSnapshot{Id: in.Id, File: f.ID, Epoch: f.Node.Epoch}
-	if err := l.View(func(v *fsm.View) error { return v.CheckSwitch(c) }); err != nil {
+	if why != nil {
 		end(false)
-		return nil, switchStatus(err, f)
+		return nil, switchStatus(why, f)
 	}
 	now, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_SwitchSnapshot{SwitchSnapshot: c}})
 	end(err == nil)

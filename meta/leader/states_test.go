@@ -98,6 +98,33 @@ func TestAVolumeLeftUncleanIsNotSwitched(t *testing.T) {
 	})
 }
 
+// A node may have the LUN's volume open, and close it when it is idle: what tells initiators that their disk is another now is that the target starts.
+func TestALUNIsSwitchedWhenItsTargetIsStopped(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		target := c.Do(&fsmpb.Command{Command: &fsmpb.Command_CreateTarget{CreateTarget: &fsmpb.CreateTarget{
+			Target: &fsmpb.Target{Name: "t", Portals: []*fsmpb.Portal{{Address: "10.0.0.1"}}, Host: "here"}}}}).(*fsmpb.Target)
+		target = c.Do(&fsmpb.Command{Command: &fsmpb.Command_AddLun{AddLun: &fsmpb.AddLun{Name: target.Name, Revision: target.Revision, Number: 1, Size: 1 << 30}}}).(*fsmpb.Target)
+		path := "/iscsi/t/1"
+		a := newHolderOf(t, c, 'a', path)
+		s := taken(t, c, 1, path)
+		set := func(enabled bool) {
+			target.Enabled = enabled
+			target = c.Do(&fsmpb.Command{Command: &fsmpb.Command_SetTarget{SetTarget: &fsmpb.SetTarget{Revision: target.Revision, Target: target}}}).(*fsmpb.Target)
+		}
+		set(true)
+		switchTo(t, c, s, a.File, codes.FailedPrecondition)
+		a.shut(t, true)
+		_, err := c.Leader().SwitchSnapshot(context.Background(), &metapb.SwitchSnapshotRequest{Id: s.Id, File: a.File})
+		if wantCode(t, err, codes.FailedPrecondition); !strings.Contains(err.Error(), "has to be stopped first") || len(status.Convert(err).Details()) != 0 {
+			t.Error(err)
+		}
+		set(false)
+		if now := switchTo(t, c, s, a.File, codes.OK); now.Path != path || now.Identity != a.File {
+			t.Errorf("%v", now)
+		}
+	})
+}
+
 // What a client has asked for just before the switch, or asks in its old lease, concerns a file that is nobody's.
 func TestNobodyOpensAFormer(t *testing.T) {
 	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
