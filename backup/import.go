@@ -138,3 +138,10 @@ func (i *importer) note() error {
 	i.taken = 0
 	return i.Note(i.next)
 }
+
+// Flush makes all that was written to a device durable.
+func Flush(d block.Device) error {
+	p := &piece{done: make(chan struct{}, 1)}
+	p.submit(d, block.Flush, 0, 0)
+	return p.wait()
+}
