@@ -24,6 +24,7 @@ import (
 type bench struct {
 	*Machine
 	index uint64
+	log   []*raft.Log // what was applied
 }
 
 func newBench(t testing.TB) *bench {
@@ -97,7 +98,9 @@ func entry(index uint64, c any) *raft.Log {
 // do applies a command; its error, if it returned one.
 func (b *bench) do(c any) (any, error) {
 	b.index++
-	r := b.Apply(entry(b.index, c))
+	l := entry(b.index, c)
+	b.log = append(b.log, l)
+	r := b.Apply(l)
 	err, _ := r.(error)
 	return r, err
 }
