@@ -91,6 +91,7 @@ func (v *Volume) flattenLoop() {
 
 var (
 	errFlattenEnds = errors.New("flattening is not wanted any more")
+	errTooMany     = errors.New("more extents than blocks")
 	errLostAgain   = errors.New("writes were lost while it went on")
 )
 
@@ -123,9 +124,12 @@ func (v *Volume) flattenPart(u *under, at, n int64, pace *time.Time) error {
 	}
 	ctx, cancel := context.WithTimeout(v.filler.ctx, snapshotWait)
 	defer cancel()
-	below := extents{most: int(n / block.Size * 2)}
+	below := extents{most: int(roundUp(n)/block.Size) + mostDepth} // a snapshot may end within a block
 	if err := u.addExtents(ctx, &below, at, n); err != nil {
 		return err
+	}
+	if below.full {
+		return errTooMany
 	}
 	for _, x := range below.list {
 		for from, end := x.Offset, roundUp(x.Offset+x.Length); x.Allocated && from < end; {

@@ -26,14 +26,17 @@ type scion struct {
 const scionSize = 4 * testChunk
 
 // newScion has data in the first chunk of four.
-func newScion(t testing.TB) *scion {
+func newScion(t testing.TB) *scion { return newScionOf(t, scionSize, testChunk) }
+
+// newScionOf has data up to where it says.
+func newScionOf(t testing.TB, size, written int) *scion {
 	tree, k := newTree(3)
-	tree.create("/parent", scionSize, testChunk, nil)
+	tree.create("/parent", int64(size), testChunk, nil)
 	c := k.client(t)
-	s := &scion{k: k, data: make([]byte, scionSize)}
+	s := &scion{k: k, data: make([]byte, size)}
 	s.parent = s.open(t, c, "/parent")
-	copy(s.data, blocktest.Bytes(1, testChunk))
-	blocktest.Must(t, s.parent, blocktest.Write(0, bytes.Clone(s.data[:testChunk])))
+	copy(s.data, blocktest.Bytes(1, written))
+	blocktest.Must(t, s.parent, blocktest.Write(0, bytes.Clone(s.data[:written])))
 	s.over(t, "/parent", "/scion")
 	s.v = s.open(t, c, "/scion")
 	return s
@@ -60,7 +63,7 @@ func (s *scion) open(t testing.TB, c *Client, name string) *Volume {
 
 func (s *scion) check(t *testing.T) {
 	t.Helper()
-	r := blocktest.Read(0, scionSize)
+	r := blocktest.Read(0, int64(len(s.data)))
 	if blocktest.Must(t, s.v, r); !bytes.Equal(r.Data, s.data) {
 		t.Errorf("it differs from what it should be at %d", block.Mismatch(r.Data, s.data))
 	}
@@ -114,6 +117,22 @@ func TestWhatIsUnderAVolumeIsReadUntilItIsKnownToBeForgotten(t *testing.T) {
 		s.forget(t)
 		s.check(t)
 	})
+}
+
+// A volume need not end with a chunk, or with a block.
+func TestAllThatShowsIsCopiedToTheLastByte(t *testing.T) {
+	for _, tail := range []int{block.SectorSize, 5 * block.SectorSize, block.Size, block.Size + block.SectorSize, 3*block.Size - block.SectorSize} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newScionOf(t, testChunk+tail, testChunk+tail)
+			defer s.close(t)
+			s.k.tree.order(s.meta, false)
+			for s.v.under.Load() != nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			s.forget(t)
+			s.check(t)
+		})
+	}
 }
 
 func TestFlatteningEndsWhenItIsNotWanted(t *testing.T) {
