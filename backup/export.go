@@ -160,3 +160,14 @@ func FirstChange(ctx context.Context, changed Changed, size int64) (int64, error
 
 // errFound ends a search.
 var errFound = errors.New("found")
+
+// Data counts the bytes of a device of that size that are there, or have changed, and are no zeros.
+func Data(ctx context.Context, ask Changed, size int64) (n int64, err error) {
+	err = each(ctx, ask, 0, size, func(x block.Extent) error {
+		if x.Allocated && !x.Zero {
+			n += x.Length
+		}
+		return nil
+	})
+	return n, err
+}

@@ -29,7 +29,7 @@ their UUID alone.`,
 		Args: a.unknownCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(), a.snapshotSwitchCommand(), a.snapshotDeleteCommand(), a.snapshotScheduleCommand(),
+	cmd.AddCommand(a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotInfoCommand(), a.snapshotSwitchCommand(), a.snapshotDeleteCommand(), a.snapshotScheduleCommand(), a.snapshotUsageCommand(),
 		a.snapshotProtectCommand("protect", "Keep a snapshot from being deleted", true),
 		a.snapshotProtectCommand("unprotect", "Let a snapshot be deleted again", false))
 	return cmd
