@@ -26,7 +26,7 @@ func (s *Store) prepareOver(l *layer, first, n uint32) error {
 	if len(lower) == 0 && !l.r.file.over.Load() {
 		return nil
 	}
-	var holes, changed bool
+	var asked, hole, changed bool // hole: from where it was asked on, the file has nothing but a hole
 	for block := first; block < first+n; block++ {
 		code := l.code(block)
 		if chunk.HasData(code) || !l.hides(lower, block) {
@@ -40,18 +40,18 @@ func (s *Store) prepareOver(l *layer, first, n uint32) error {
 			changed = true
 			continue
 		}
-		if !holes { // most often all is one
-			all, err := l.f.Hole(off, int64(first+n-block)*chunk.BlockSize)
-			if err != nil {
+		if !asked { // most often all is one
+			var err error
+			if hole, err = l.f.Hole(off, int64(first+n-block)*chunk.BlockSize); err != nil {
 				return s.fail(l.r, "seek", err)
 			}
-			if all {
-				break
-			}
-			holes = true
+			asked = true
 		}
-		hole, err := l.f.Hole(off, chunk.BlockSize)
-		if err == nil && !hole {
+		if hole {
+			continue
+		}
+		empty, err := l.f.Hole(off, chunk.BlockSize)
+		if err == nil && !empty {
 			changed, err = true, l.f.Punch(off, chunk.BlockSize)
 		}
 		if err != nil {

@@ -51,6 +51,38 @@ func testAnUnflushedWriteLosesNothingUnderAClone(t *testing.T) {
 	}
 }
 
+// What a layer holds that was frozen before it was flushed is what unflushed writes may leave: never damage (R11flush).
+func TestAnUnflushedLayerBelowTheLastIsNotDamaged(t *testing.T) {
+	bothWays(t, testAnUnflushedLayerBelowTheLastIsNotDamaged)
+}
+
+func testAnUnflushedLayerBelowTheLastIsNotDamaged(t *testing.T) {
+	none, lower := make([]byte, bs), pattern(1, 8*bs)
+	for seed := range uint64(200) {
+		c := newCutOff(t, seed, lower)
+		fresh, above, kept := pattern(seed+2, bs), pattern(seed+1000, bs), pattern(seed+2000, bs)
+		c.write(3, kept)
+		c.flush()
+		for _, block := range []uint32{0, 1, 3, 9} {
+			c.write(block, fresh)
+		}
+		c.at.Layer, c.unflushed = 3, 2
+		c.write(1, above)
+		c.write(4, above)
+		c.power()
+		c.wantOneOf("a first write below", 0, lower[:bs], fresh)
+		c.wantOneOf("one below, and another", 1, lower[bs:2*bs], fresh, above)
+		c.wantOneOf("an overwrite below", 3, kept, fresh)
+		c.wantOneOf("a first write above", 4, lower[4*bs:5*bs], above)
+		c.wantOneOf("a write where nothing was", 9, none, fresh)
+		for block := range uint32(10) {
+			_, err := readAll(c.s, idA, Access{Version: c.at.Version, Layer: 2, Frozen: true}, block*bs, bs)
+			must(t, err)
+		}
+		must(t, c.s.Close())
+	}
+}
+
 // cutOff is a replica of two layers, the lower flushed, whose machine loses power.
 type cutOff struct {
 	t  *testing.T
@@ -58,7 +90,8 @@ type cutOff struct {
 	s  *Store
 	at Access
 
-	under []byte // what absent blocks show
+	under     []byte // what absent blocks show
+	unflushed uint32 // as of Absolve
 }
 
 func newCutOff(t *testing.T, seed uint64, lower []byte) *cutOff {
@@ -94,7 +127,7 @@ func (c *cutOff) power() {
 	_ = c.s.Close() // which cannot save anything any more
 	c.s = opened(c.t, c.m, "cs", Options{})
 	c.at.Version++
-	must(c.t, c.s.Absolve(idA, c.at.Version, func(layer, block uint32) []byte { return nil }))
+	must(c.t, c.s.Absolve(idA, c.at.Version, c.unflushed, func(layer, block uint32) []byte { return nil }))
 }
 
 // wantOneOf checks that each sector of a block is one of what it may be, and returns the block.
@@ -132,6 +165,7 @@ func testAnUnflushedWriteLosesNothingBelow(t *testing.T) {
 		fresh := pattern(seed+2, 8*bs)
 		of := func(data []byte, block int) []byte { return data[block*bs:][:bs] }
 		c.zero(1)
+		c.zero(6)
 		kept := pattern(seed+1000, bs)
 		c.write(2, kept)
 		c.write(4, kept)
@@ -142,11 +176,14 @@ func testAnUnflushedWriteLosesNothingBelow(t *testing.T) {
 		c.write(2, of(fresh, 2))
 		c.write(3, of(fresh, 3))
 		c.zero(4)
+		c.write(5, fresh[5*bs:7*bs])
 		c.power()
 		c.wantOneOf("a first write", 0, of(lower, 0), of(fresh, 0))
 		c.wantOneOf("a write of what was zeroed and flushed", 1, none, of(fresh, 1))
 		c.wantOneOf("a write of what was written, flushed and zeroed", 2, kept, none, of(fresh, 2))
 		c.wantOneOf("zeroes", 4, kept, none)
+		c.wantOneOf("a first write, of two blocks", 5, of(lower, 5), of(fresh, 5))
+		c.wantOneOf("the second, zeroed and flushed", 6, none, of(fresh, 6))
 		shown := c.wantOneOf("another first write", 3, of(lower, 3), of(fresh, 3))
 		again := pattern(seed+2000, bs)
 		c.write(3, again)
