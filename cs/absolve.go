@@ -27,7 +27,7 @@ func (a *attachment) startAbsolve(cmd uint64, m *metapb.Absolve) {
 		defer free()
 		o := &others{s: a.s, ctx: ctx, id: id, versions: a.s.versionsOf(id, version), addrs: m.Others}
 		defer o.release()
-		if err := a.s.engine.Absolve(id, version, o.block); err != nil {
+		if err := a.s.engine.Absolve(id, version, m.Unflushed, o.block); err != nil {
 			a.fail(cmd, err)
 			return
 		}

@@ -10,8 +10,8 @@ import (
 )
 
 // Absolve implements Engine. other returns a block's bytes as another replica has them, verified there, or nil. Only in the top layer,
-// which was being written, can a sum be computed anew; a frozen one that lacks a good copy keeps its bad sum.
-func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error {
+// which was being written, and in those above the last flush can a sum be computed anew; one of another that lacks a good copy keeps its bad sum.
+func (s *Store) Absolve(id chunk.ID, version uint64, unflushed uint32, other func(layer, block uint32) []byte) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
@@ -32,7 +32,8 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 	}
 	if r.suspect != Sound {
 		for i, l := range r.layers {
-			if err := s.absolveLayer(r, l, i == len(r.layers)-1, other); err != nil {
+			torn := i == len(r.layers)-1 || unflushed != 0 && l.num >= unflushed
+			if err := s.absolveLayer(r, l, torn, other); err != nil {
 				return about(id, err)
 			}
 		}
@@ -41,7 +42,7 @@ func (s *Store) Absolve(id chunk.ID, version uint64, other func(layer, block uin
 }
 
 // absolveLayer makes every block of a layer match its sum. Nobody else uses the file: a suspect replica refuses all.
-func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, block uint32) []byte) error {
+func (s *Store) absolveLayer(r *replica, l *layer, torn bool, other func(layer, block uint32) []byte) error {
 	r.mu.Lock()
 	had := len(l.table)
 	err := s.load(l)
@@ -49,7 +50,7 @@ func (s *Store) absolveLayer(r *replica, l *layer, top bool, other func(layer, b
 		r.mu.Unlock()
 		return err
 	}
-	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), top: top, other: other}
+	w := absolving{r: r, l: l, f: l.f, table: slices.Clone(l.table), torn: torn, other: other}
 	l.pins.Add(1) // the cache does not close the file meanwhile
 	r.mu.Unlock()
 	s.loaded(l, len(w.table)-had)
@@ -87,7 +88,7 @@ type absolving struct {
 	l       *layer
 	f       disk.File
 	table   []byte
-	top     bool
+	torn    bool // blocks may have been on their way to the disk when power was lost
 	other   func(layer, block uint32) []byte
 	changed bool
 	buf     [chunk.BlockSize]byte
@@ -113,13 +114,13 @@ func (w *absolving) absolve(block uint32) error {
 	if readErr != nil {
 		return fmt.Errorf("%w: block %d: %w", ErrIO, block, readErr)
 	}
-	if w.top {
+	if w.torn {
 		return w.keep(block, off)
 	}
 	return nil
 }
 
-// keep makes the best of a block of the top layer that was being written when the power failed: what is there, or, if it was the first write of it in
+// keep makes the best of a block that was being written when the power failed: what is there, or, if it was the first write of it in
 // the layer, what is below or under the file (over.go); if nothing is, that is zeros.
 func (w *absolving) keep(block uint32, off int64) error {
 	hole, err := w.f.Hole(off, chunk.BlockSize)

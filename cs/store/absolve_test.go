@@ -37,7 +37,7 @@ func TestAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum(t *testing.T) {
 func testAbsolvedReplicaHasOtherCopiesOrItsOwnBytesUnderANewSum(t *testing.T) {
 	s, m, top := tornStore(t)
 	other := pattern(9, bs)
-	must(t, s.Absolve(idA, 4, func(layer, block uint32) []byte {
+	must(t, s.Absolve(idA, 4, 0, func(layer, block uint32) []byte {
 		if layer == 2 && block == 1 {
 			return other
 		}
@@ -72,14 +72,14 @@ func testCrashWhileAbsolvingLeavesTheReplicaSuspect(t *testing.T) {
 	for step := 1; ; step++ {
 		s, m, top := tornStore(t)
 		m.Dies(step)
-		err := s.Absolve(idA, 4, func(layer, block uint32) []byte { return nil })
+		err := s.Absolve(idA, 4, 0, func(layer, block uint32) []byte { return nil })
 		m.Restart(true)
 		s = opened(t, m, "cs", Options{})
 		r := inventory(s)[idA]
 		if r.Suspect == Sound { // in the log again, since it was absolved
 			t.Fatalf("step %d: %+v", step, r)
 		}
-		must(t, s.Absolve(idA, 5, func(layer, block uint32) []byte { return nil }))
+		must(t, s.Absolve(idA, 5, 0, func(layer, block uint32) []byte { return nil }))
 		top.Version = 5
 		_, readErr := readAll(s, idA, top, 0, 4*bs)
 		must(t, readErr)
@@ -94,8 +94,8 @@ func TestOnlyAMemberCanBeAbsolved(t *testing.T) { bothWays(t, testOnlyAMemberCan
 
 func testOnlyAMemberCanBeAbsolved(t *testing.T) {
 	s, _, _ := tornStore(t)
-	wantErr(t, s.Absolve(idA, 0, nil), ErrStaleVersion{Have: 1})
-	wantErr(t, s.Absolve(idB, 1, nil), ErrNoChunk)
+	wantErr(t, s.Absolve(idA, 0, 0, nil), ErrStaleVersion{Have: 1})
+	wantErr(t, s.Absolve(idB, 1, 0, nil), ErrNoChunk)
 	must(t, s.Quarantine(idA))
-	wantErr(t, s.Absolve(idA, 4, nil), ErrStaleReplica)
+	wantErr(t, s.Absolve(idA, 4, 0, nil), ErrStaleReplica)
 }

@@ -108,8 +108,9 @@ type Engine interface {
 	// Demote marks replicas stale, durably (R6stale).
 	Demote(ids []chunk.ID) error
 	// Absolve makes a suspect replica the source (R6): each block that does not verify is replaced by what other(block)
-	// returns, if that verifies, else its sum is computed anew; then it is in sync, sound, and has the version, durably.
-	Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error
+	// returns, if that verifies, else its sum is computed anew, where it may have been on its way to the disk: in the last layer, and from unflushed on
+	// (0: nowhere else). Then the replica is in sync, sound, and has the version, durably.
+	Absolve(id chunk.ID, version uint64, unflushed uint32, other func(layer, block uint32) []byte) error
 	// Remove deletes replicas. Those not here are no error.
 	Remove(ids []chunk.ID) error
 

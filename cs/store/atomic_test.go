@@ -112,7 +112,7 @@ func crashAtomic(t *testing.T, step, again int, power bool, o Options) (over boo
 	}
 	s = opened(t, m, "cs", o)
 	defer s.Close()
-	must(t, s.Absolve(idA, 1, func(layer, block uint32) []byte { return nil }))
+	must(t, s.Absolve(idA, 1, 0, func(layer, block uint32) []byte { return nil }))
 	got, err := readAll(s, idA, access, 0, crashBlocks*bs)
 	if err != nil || now[0] == (image{}) || bytes.Equal(got, now[0][:]) || bytes.Equal(got, now[1][:]) {
 		return over, err

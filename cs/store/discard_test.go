@@ -104,7 +104,7 @@ func cutDiscard(t *testing.T, step int) bool {
 	m.Restart(true)
 	_ = s.Close()
 	s = opened(t, m, "cs", Options{})
-	must(t, s.Absolve(idA, 1, nobody))
+	must(t, s.Absolve(idA, 1, 0, nobody))
 	checkKept(t, s, below)
 	must(t, s.Fold(idA, freely))
 	checkKept(t, s, below)

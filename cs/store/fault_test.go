@@ -307,7 +307,7 @@ func TestFencedOutWriterWritesNothingAfterTheFence(t *testing.T) {
 func TestAFlushIsRefusedWhileAReplicaIsSuspect(t *testing.T) {
 	none := func(layer, block uint32) []byte { return nil }
 	for name, resolve := range map[string]func(*Store) error{
-		"absolved": func(s *Store) error { return s.Absolve(idA, 4, none) },
+		"absolved": func(s *Store) error { return s.Absolve(idA, 4, 0, none) },
 		"demoted":  func(s *Store) error { return s.Demote([]chunk.ID{idA}) },
 	} {
 		t.Run(name, func(t *testing.T) {

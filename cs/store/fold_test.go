@@ -92,7 +92,7 @@ func (h *history) checkAgain(t *testing.T, m *disk.Mem, when string) {
 	s := opened(t, m, "cs", Options{})
 	defer s.Close()
 	for id, c := range h.chunks {
-		must(t, s.Absolve(id, c.version, nobody))
+		must(t, s.Absolve(id, c.version, h.oldest(), nobody))
 		got, err := readAll(s, id, h.access(id), 0, crashBlocks*bs)
 		must(t, err)
 		for b := 1; b < crashBlocks; b++ { // check has written the first

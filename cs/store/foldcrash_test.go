@@ -84,7 +84,7 @@ func (c cutFold) cut(t *testing.T, step int) bool {
 func (c cutFold) reopened(t *testing.T, m *disk.Mem) *Store {
 	s := opened(t, m, "cs", Options{})
 	if !c.settled {
-		must(t, s.Absolve(idA, 1, nobody))
+		must(t, s.Absolve(idA, 1, 0, nobody))
 	}
 	return s
 }

@@ -33,7 +33,7 @@ func cut(t *testing.T, m *disk.Mem, s *Store, version uint64) *Store {
 	t.Cleanup(func() { _ = s.Close() })
 	for id, r := range inventory(s) {
 		if r.Suspect != Sound && r.State != Stale {
-			must(t, s.Absolve(id, version, func(layer, block uint32) []byte { return nil }))
+			must(t, s.Absolve(id, version, 0, func(layer, block uint32) []byte { return nil }))
 		}
 	}
 	return s
@@ -313,7 +313,7 @@ func changeAt(t *testing.T, name string, op func(*disk.Mem) error, step int, pow
 	if r := inventory(s)[idA]; r.State != InSync || r.Suspect == Sound {
 		t.Errorf("%s, step %d: %+v", name, step, r)
 	}
-	must(t, s.Absolve(idA, 1, func(layer, block uint32) []byte { return nil }))
+	must(t, s.Absolve(idA, 1, 0, func(layer, block uint32) []byte { return nil }))
 	wantBytes(t, s, idA, access, 0, pattern(1, 3*bs))
 	return err != nil
 }

@@ -296,7 +296,7 @@ func (d *model) crash(t *rapid.T) {
 	d.open()
 	for _, id := range modelIDs {
 		if c := d.chunks[id]; c.open {
-			must(t, d.s.Absolve(id, c.version, func(layer, block uint32) []byte {
+			must(t, d.s.Absolve(id, c.version, 0, func(layer, block uint32) []byte {
 				t.Errorf("chunk %s: block %d of layer %d does not match its sum", id, block, layer)
 				return nil
 			}))

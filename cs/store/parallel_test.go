@@ -133,7 +133,7 @@ func testCloseEndsWhatIsUnderWay(t *testing.T) {
 	wantErr(t, write(s, idA, access, 0, acked[0]), ErrClosed)
 	_, err := s.Fence(7, 9)
 	for _, err := range []error{err, s.Flush(7, 1), s.Settle(7, 1, nil), s.Raise(7, 0, nil), s.Demote(nil), s.Remove(nil),
-		s.Promote(idA, 1), s.Absolve(idA, 1, nil), errors.Join(s.Prepare([]Preparation{preparation(idA)})...)} {
+		s.Promote(idA, 1), s.Absolve(idA, 1, 0, nil), errors.Join(s.Prepare([]Preparation{preparation(idA)})...)} {
 		wantErr(t, err, ErrClosed)
 	}
 }

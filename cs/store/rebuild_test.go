@@ -74,7 +74,7 @@ func testStaleReplicaRefusesEverything(t *testing.T) {
 		wantErr(t, write(s, idA, access, 0, pattern(1, bs)), ErrStaleReplica)
 		wantErr(t, s.Raise(7, 1, []ChunkVersion{{0, 5}}), ErrStaleReplica)
 		wantErr(t, s.Promote(idA, 1), ErrStaleReplica)
-		wantErr(t, s.Absolve(idA, 5, nil), ErrStaleReplica)
+		wantErr(t, s.Absolve(idA, 5, 0, nil), ErrStaleReplica)
 		_, err = s.Pull(idA, 1, 1, 0, 0, []uint32{0}, nil)
 		wantErr(t, err, ErrStaleReplica)
 	}
@@ -132,7 +132,7 @@ func TestWhatARebuildFindsInItsBaseIsDurable(t *testing.T) {
 		must(t, to.Flush(7, 1))
 		m.Restart(true)
 		again := opened(t, m, "cs", Options{})
-		must(t, again.Absolve(idA, 2, func(uint32, uint32) []byte { return nil }))
+		must(t, again.Absolve(idA, 2, 0, func(uint32, uint32) []byte { return nil }))
 		wantEqual(t, from, again, idA, atVersion(2))
 		must(t, again.Close())
 	}

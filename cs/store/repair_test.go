@@ -272,7 +272,7 @@ func TestAsALastResortFilesAreBelievedAsSuspects(t *testing.T) {
 	}
 	_, err = s.Fence(7, 3)
 	must(t, err)
-	must(t, s.Absolve(repairIDs[0], 5, func(uint32, uint32) []byte { return nil }))
+	must(t, s.Absolve(repairIDs[0], 5, 0, func(uint32, uint32) []byte { return nil }))
 	wantBytes(t, s, repairIDs[0], Access{Epoch: 3, Version: 5, Layer: 4}, 0, append(pattern(0, 4*bs), pattern(10, 8*bs)...))
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"slices"
 
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/rules"
@@ -67,7 +68,7 @@ func (tx *txn) hide(s *fsmpb.Snapshot) {
 			tx.putSnapshot(child)
 		}
 	}
-	s.Deleting, s.Pending, s.Protected = true, false, false
+	s.Deleting, s.Protected = true, false // pending or not: what was not flushed then may never be
 	tx.putSnapshot(s)
 	tx.tidy(tx.volumeOf(s.File))
 }
@@ -86,6 +87,18 @@ func shown(all []*fsmpb.Snapshot) (out []*fsmpb.Snapshot) {
 func (v *View) Took(id []byte) bool {
 	s := v.snapshot(id)
 	return s != nil && !s.Deleting
+}
+
+// Unflushed returns the lowest layer of a file below its last that may not have been flushed since it was the last; 0: none. A flush is of all layers
+// below it too.
+func (v *View) Unflushed(file uint64) (layer uint32) {
+	for _, s := range slices.Backward(v.snapshotsOf(file)) {
+		if !s.Pending {
+			break
+		}
+		layer = s.Layer
+	}
+	return layer
 }
 
 // Progress tells how far the snapshots of a request are: all can be read, or one is given up.

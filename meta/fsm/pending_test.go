@@ -113,3 +113,33 @@ func TestAPendingSnapshotGoesWithItsHolder(t *testing.T) {
 		})
 	}
 }
+
+// What a replica has in a layer that was frozen before it was flushed may be torn when the power of all replicas fails, also after the snapshot was given up.
+func TestLayersAreUnflushedUntilTheHolderSaysSo(t *testing.T) {
+	b, f, _ := settled(t)
+	wants := func(want uint32) {
+		t.Helper()
+		if err := b.View(func(v *View) error {
+			if got := v.Unflushed(f.ID); got != want {
+				t.Errorf("unflushed from layer %d, want %d", got, want)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must[*Taken](t, b, takes(take(f.ID, 1, 1, 1)))
+	wants(0)
+	must[*Taken](t, b, takes(pend(f.ID, 2, 2)))
+	must[*Taken](t, b, takes(pend(f.ID, 3, 3)))
+	wants(2)
+	wantsNothing(t, b, &fsmpb.GiveUpSnapshots{Ids: [][]byte{snapID(2)}})
+	wants(2)
+	wantsNothing(t, b, flushed(f.ID, 4))
+	wants(0) // the flush was of what is below it too
+	must[*Taken](t, b, takes(pend(f.ID, 4, 4)))
+	must[*File](t, b, &fsmpb.CloseFile{File: f.ID, Epoch: 1, Client: alice})
+	wants(4)
+	must[*File](t, b, &fsmpb.Folded{File: f.ID, Layer: 4})
+	wants(0)
+}

@@ -7572,11 +7572,13 @@ func (x *Promote) GetChunks() []*ChunkAt {
 }
 
 // Absolve makes a suspect replica the source with the version; blocks that do not verify are taken from others (addresses) where
-// those verify.
+// those verify. What does not verify in the last layer, and from the layer unflushed on (0: nowhere else), may have been on its way to the disk when power
+// was lost.
 type Absolve struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chunk         *ChunkAt               `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	Others        []string               `protobuf:"bytes,2,rep,name=others,proto3" json:"others,omitempty"`
+	Unflushed     uint32                 `protobuf:"varint,3,opt,name=unflushed,proto3" json:"unflushed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7623,6 +7625,13 @@ func (x *Absolve) GetOthers() []string {
 		return x.Others
 	}
 	return nil
+}
+
+func (x *Absolve) GetUnflushed() uint32 {
+	if x != nil {
+		return x.Unflushed
+	}
+	return 0
 }
 
 // Verify reads replicas from the disk and compares them with their sums: those named, and as many more, of the server's own choice: those whose
@@ -8592,10 +8601,11 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"CancelPull\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x19.pstorage.meta.v1.ChunkAtR\x05chunk\"<\n" +
 	"\aPromote\x121\n" +
-	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\"R\n" +
+	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\"p\n" +
 	"\aAbsolve\x12/\n" +
 	"\x05chunk\x18\x01 \x01(\v2\x19.pstorage.meta.v1.ChunkAtR\x05chunk\x12\x16\n" +
-	"\x06others\x18\x02 \x03(\tR\x06others\"w\n" +
+	"\x06others\x18\x02 \x03(\tR\x06others\x12\x1c\n" +
+	"\tunflushed\x18\x03 \x01(\rR\tunflushed\"w\n" +
 	"\x06Verify\x121\n" +
 	"\x06chunks\x18\x01 \x03(\v2\x19.pstorage.meta.v1.ChunkAtR\x06chunks\x12\x10\n" +
 	"\x03due\x18\x02 \x01(\rR\x03due\x12(\n" +

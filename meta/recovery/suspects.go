@@ -224,6 +224,9 @@ func (e *Engine) absolveOne(ctx context.Context, a *absolution) *absolution {
 		return nil
 	}
 	c := &metapb.Absolve{Chunk: &metapb.ChunkAt{File: a.key.File, Index: a.key.Index, Version: a.atVersion()}, Others: e.addresses(a.helpers)}
+	if err := e.leader.View(func(v *fsm.View) error { c.Unflushed = v.Unflushed(a.key.File); return nil }); err != nil {
+		return nil
+	}
 	_, err = s.Do(ctx, &metapb.Command{Command: &metapb.Command_Absolve{Absolve: c}}, absolveStall)
 	var refused *sessions.CommandError
 	switch {

@@ -171,7 +171,7 @@ func (e *Engine) Demote(ids []chunk.ID) error {
 	return nil
 }
 
-func (e *Engine) Absolve(id chunk.ID, version uint64, other func(layer, block uint32) []byte) error {
+func (e *Engine) Absolve(id chunk.ID, version uint64, _ uint32, other func(layer, block uint32) []byte) error {
 	e.slow("Absolve")
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -5288,7 +5288,7 @@ type Snapshot struct {
 	Size          uint64                 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`
 	Deleting      bool                   `protobuf:"varint,10,opt,name=deleting,proto3" json:"deleting,omitempty"`
 	Origin        []byte                 `protobuf:"bytes,20,opt,name=origin,proto3" json:"origin,omitempty"`                         // the snapshot, of another volume or cluster, whose contents it was imported with; empty: none
-	Pending       bool                   `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`                      // not shown yet: it is being flushed
+	Pending       bool                   `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`                      // not shown yet: it is being flushed; or, with deleting, given up before it was
 	Losses        uint64                 `protobuf:"varint,12,opt,name=losses,proto3" json:"losses,omitempty"`                        // of the file, when it was taken
 	Scheduled     uint32                 `protobuf:"varint,21,opt,name=scheduled,proto3" json:"scheduled,omitempty"`                  // for which of the schedule it was taken (bits): 1 hourly, 2 daily, 4 weekly; 0: by request
 	IdleEpoch     uint64                 `protobuf:"varint,22,opt,name=idle_epoch,json=idleEpoch,proto3" json:"idle_epoch,omitempty"` // not 0: it was taken with nobody holding the file, which has not been opened since while it has this epoch
