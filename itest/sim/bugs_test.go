@@ -62,7 +62,7 @@ var covered = map[rules.Set]string{
 }
 
 // more are situations in which nothing may be found, besides those of planted bugs.
-var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp, "snapshots": busyShots,
+var more = map[string]func(*stage){"R7lease": tooEarly, "codes": zeroed, "processes die": unharmed, "a block is lost": givenUp, "snapshots": busyShots, "a snapshot is torn": tornShot,
 	"clones": cutClone, "clones are flattened": flattenedClone}
 
 func TestEachRuleIsPlantedOrCovered(t *testing.T) {

@@ -22,15 +22,16 @@ const dataPort = ":2512"
 
 // chunkServer is a chunk server, its machine and its disk.
 type chunkServer struct {
-	s      *Sim
-	name   string
-	id     uint32
-	dir    string // identity and lock; the store is on the disk
-	disk   *disk.Mem
-	slow   slowness
-	server *cs.Server // nil while it does not run
-	meta   *client.Client
-	store  *store.Store
+	s       *Sim
+	name    string
+	id      uint32
+	dir     string // identity and lock; the store is on the disk
+	disk    *disk.Mem
+	slow    slowness
+	flushes slowness
+	server  *cs.Server // nil while it does not run
+	meta    *client.Client
+	store   *store.Store
 }
 
 func (s *Sim) metaAddresses() (addrs []string) {
@@ -110,7 +111,7 @@ func (c *chunkServer) start() (err error) {
 
 func (c *chunkServer) wrap(st *store.Store) cs.Engine {
 	c.store = st
-	return &slowEngine{st, &c.slow}
+	return &slowEngine{st, &c.slow, &c.flushes}
 }
 
 const (

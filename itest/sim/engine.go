@@ -24,7 +24,8 @@ func (s *slowness) wait() {
 // locks then, and virtual time stands still while a goroutine waits for a lock.
 type slowEngine struct {
 	*store.Store
-	slow *slowness
+	slow    *slowness
+	flushes *slowness // besides
 }
 
 // Ready leaves writes to workers while the disk is slow.
@@ -57,6 +58,7 @@ func (e *slowEngine) Read(id chunk.ID, a store.Access, off, length uint32, codes
 
 func (e *slowEngine) Flush(file, epoch uint64) error {
 	e.slow.wait()
+	e.flushes.wait()
 	return e.Store.Flush(file, epoch)
 }
 

@@ -95,6 +95,34 @@ func lostShot(s *stage) {
 	a.does(a.writes(0, few...))
 	m := s.members(v, 0)
 	s.hold(a, m...) // the flush
+	s.powerBeforeFlush(v, m, func() { time.Sleep(time.Second) }, func() { s.letGo(a, m...) })
+	a.does(a.flush)
+	a.closes()
+}
+
+// tornShot is that where some of what was not flushed is on the disks, so that blocks of the frozen layer do not match their sums.
+func tornShot(s *stage) {
+	v := s.volumes[0]
+	a := s.open(v, nil)
+	a.does(a.writes(0, many...), a.flush, a.writes(0, many...))
+	m := s.members(v, 0)
+	flushes := func(d time.Duration) {
+		for _, c := range m {
+			c.disk.Forgets(false)
+			c.flushes.set(d)
+		}
+	}
+	flushes(time.Minute)
+	s.powerBeforeFlush(v, m, func() {
+		time.Sleep(time.Second)
+		a.does(a.writes(0, 0)) // each has a file of the new layer
+	}, func() { flushes(0) })
+	a.does(a.flush, a.reads(0, many...))
+	a.closes()
+}
+
+// powerBeforeFlush takes a snapshot, and reads it if it is shown. Members lose power when before has returned, and are back after after.
+func (s *stage) powerBeforeFlush(v *volume, m []*chunkServer, before, after func()) {
 	var sn *shot
 	var err error
 	done := make(chan struct{})
@@ -102,17 +130,15 @@ func lostShot(s *stage) {
 		sn, err = s.takeSnapshot(v)
 		close(done)
 	}()
-	time.Sleep(time.Second)
+	before()
 	for _, c := range m {
 		s.kill(c, true)
 	}
-	s.letGo(a, m...)
+	after()
 	for _, c := range m {
 		s.need(c.back())
 	}
 	if <-done; err == nil {
 		s.until("the snapshot is read", func() bool { return s.readSnapshot(sn, "") == nil })
 	}
-	a.does(a.flush)
-	a.closes()
 }
