@@ -38,7 +38,7 @@ func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
 		a.upCommand(),
 		a.makeMDSCommand(), a.mdsdCommand(), a.removeMDSCommand(), a.makeCSCommand(), a.csdCommand(), a.configureCSCommand(), a.removeCSCommand(), a.targetdCommand(),
-		a.createCommand(), a.makeFolderCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(),
+		a.createCommand(), a.makeFolderCommand(), a.listCommand(), a.removeCommand(), a.resizeCommand(), a.setAttrCommand(), a.getAttrCommand(), a.quotaCommand(),
 		a.setConfigCommand(), a.getConfigCommand(), a.snapshotCommand(), a.exportCommand(), a.importCommand(), a.checkExportCommand(), a.convertCommand(), a.cloneCommand(), a.flattenCommand(), a.iscsiCommand(), a.nbdCommand(),
 		a.statCommand(), a.listServicesCommand(),
 		a.csCheckCommand(), a.csDumpCommand(), a.mdsDumpCommand(), a.mdsRecoverCommand(),

@@ -117,6 +117,10 @@ func (r *router) SetSchedule(ctx context.Context, in *metapb.SetScheduleRequest)
 	return route(ctx, r.server, in, (*leader.Leader).SetSchedule)
 }
 
+func (r *router) SetQuota(ctx context.Context, in *metapb.SetQuotaRequest) (*metapb.FileInfo, error) {
+	return route(ctx, r.server, in, (*leader.Leader).SetQuota)
+}
+
 func (r *router) SetIncoming(ctx context.Context, in *metapb.SetIncomingRequest) (*metapb.FileInfo, error) {
 	return route(ctx, r.server, in, (*leader.Leader).SetIncoming)
 }

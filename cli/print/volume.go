@@ -34,6 +34,7 @@ type Volume struct {
 	Flattening bool      `json:"flattening,omitempty"`
 	Schedule   *Schedule `json:"snapshot_schedule,omitempty"`
 	Import     *Import   `json:"import,omitempty"`
+	Quotas     []Quota   `json:"quotas,omitempty"` // that hold for it, the nearest first
 	Created    int64     `json:"created_unix,omitempty"`
 	Dates                // of verification
 }
@@ -64,6 +65,7 @@ func NewVolume(f *metapb.FileInfo) Volume {
 			view.CloneOf = view.Over
 		}
 	}
+	view.Quotas = newQuotas(f.GetQuotas())
 	if i := f.GetIncoming(); i != nil {
 		view.Import = &Import{uuidText(i.GetSnapshot()), uuidText(i.GetBase()), i.GetUpto()}
 	}
@@ -180,6 +182,9 @@ func VolumeAttributes(w io.Writer, v Volume) error {
 	}
 	for _, pair := range v.pairs() {
 		fmt.Fprintf(&lines, "  %s=%s\n", pair[0], pair[1])
+	}
+	for _, q := range v.Quotas {
+		fmt.Fprintf(&lines, "Quota: %s\n", q)
 	}
 	if v.Chunks > 0 {
 		fmt.Fprintf(&lines, "Verified: %s\n", v.Dates)

@@ -27,7 +27,7 @@ func (v *View) Check() error {
 			return err
 		}
 	}
-	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree, v.checkIncoming, v.checkExports} {
+	for _, check := range []func() error{v.checkTargets, v.checkSnapshots, v.checkTree, v.checkIncoming, v.checkExports, v.checkQuotas} {
 		if err := check(); err != nil {
 			return err
 		}

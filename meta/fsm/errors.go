@@ -61,6 +61,8 @@ var (
 	ErrNoBase = errors.New("it is not what the increment is to be put on")
 	// ErrUnclean: what the last holder left in flight is not sorted out.
 	ErrUnclean = errors.New("it was left without being closed: it has to be opened and closed first")
+	// ErrQuota: the volumes below a folder may not become larger.
+	ErrQuota = errors.New("over quota")
 	// ErrTerm: the leader that judged what the command rests on was deposed meanwhile.
 	ErrTerm = errors.New("the leader was deposed")
 	// ErrNewer: the log or the state has something that this version of the program does not know, and may not pass over.

@@ -54,6 +54,12 @@
 // parent is what users see the file's snapshot as begun with, and one that is deleted while another state of the volume is over it is only hidden. What holds for the file with
 // the name (attributes, removal, its LUN) holds for its formers.
 //
+// Quotas: a directory's quota says what all volumes below it have, by their
+// sizes, at any time; whatever would make one of them larger is refused where
+// it does not fit into the quotas of all directories it is in. One that is less
+// than what there is keeps that from growing, and no more. States that a volume
+// is not in any more do not count.
+//
 // Each command either changes nothing and returns an error, or is done as a whole. A batch of entries is one transaction. The database
 // is not synced: it is made anew from snapshot and log when the process starts, and what is durable is those.
 //

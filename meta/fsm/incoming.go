@@ -91,6 +91,9 @@ func (tx *txn) beginIncoming(c *fsmpb.SetIncoming, n *fsmpb.Node) error {
 	case n.Target != "" && c.Incoming.Size != n.Size:
 		return fmt.Errorf("%s is a LUN of target %s, which has to grow to %d bytes first: %w", path, n.Target, c.Incoming.Size, ErrInUse)
 	}
+	if err := tx.charge(n.Parent, n.Size, c.Incoming.Size); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	n.Incoming, n.Size = proto.CloneOf(c.Incoming), c.Incoming.Size
 	return nil
 }

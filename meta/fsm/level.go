@@ -32,11 +32,13 @@ const (
 	// importLevel: files are imported into (SetIncoming; CreateNode.incoming, Grant.incoming, Snapshot.origin), and have schedules (SetSchedule; TakeSnapshot.idle,
 	// Snapshot.scheduled).
 	importLevel = 4
+	// quotaLevel: directories have quotas (SetQuota).
+	quotaLevel = 4
 )
 
 // newer are the commands of a level above the first, by their number in the Command message. A new field of an old command is a case of its own in LevelOf.
 var newer = map[protoreflect.FieldNumber]uint64{44: snapshotLevel, 45: snapshotLevel, 46: snapshotLevel, 47: snapshotLevel,
-	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel, 56: importLevel, 59: exportLevel, 60: exportLevel,
+	48: treeLevel, 49: treeLevel, 52: treeLevel, 53: treeLevel, 54: treeLevel, 55: importLevel, 56: importLevel, 57: quotaLevel, 59: exportLevel, 60: exportLevel,
 	63: treeLevel, 64: treeLevel}
 
 // LevelOf is the level that a cluster must have for the command.

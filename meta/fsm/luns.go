@@ -69,13 +69,19 @@ func (tx *txn) createVolume(target string, c *fsmpb.AddLun) (*File, error) {
 		return nil, fmt.Errorf("%s is there already, and no LUN of target %s: %w", in.Path, target, ErrExists)
 	}
 	var missing []string
+	folder := uint64(Root)
 	for _, path := range []string{lunFolder, targetFolder(target)} {
-		switch _, n, err := tx.find(path); {
+		switch id, n, err := tx.find(path); {
 		case err != nil:
 			missing = append(missing, path)
 		case !n.Directory:
 			return nil, fmt.Errorf("%s is no directory: %w", path, ErrExists)
+		default:
+			folder = id
 		}
+	}
+	if err := tx.roomBelow(folder, 0, in.Size); err != nil {
+		return nil, fmt.Errorf("target %s: LUN %d: %w", target, c.Number, err)
 	}
 	for _, path := range missing {
 		if _, err := tx.create(&fsmpb.CreateNode{Path: path, Directory: true, Created: c.Created}); err != nil {
@@ -158,6 +164,9 @@ func (tx *txn) growLun(c *fsmpb.GrowLun) (*fsmpb.Target, error) {
 	}
 	if n.Incoming != nil {
 		return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, c.Number, ErrImporting)
+	}
+	if err := tx.charge(n.Parent, n.Size, c.Size); err != nil {
+		return nil, fmt.Errorf("target %s: LUN %d: %w", t.Name, c.Number, err)
 	}
 	n.Size = c.Size
 	tx.putNode(l.File, n)

@@ -293,6 +293,8 @@ func (tx *txn) apply(l *raft.Log) (any, error) {
 		return tx.setIncoming(c.SetIncoming)
 	case *fsmpb.Command_SetSchedule:
 		return tx.setSchedule(c.SetSchedule)
+	case *fsmpb.Command_SetQuota:
+		return tx.setQuota(c.SetQuota)
 	}
 	return tx.applyTargets(&c)
 }

@@ -23,7 +23,7 @@ func drawCommand(t *rapid.T) any {
 		return rapid.SliceOfNDistinct(server, least, most, rapid.ID[uint32]).Draw(t, name)
 	}
 	index := rapid.SampledFrom([]uint32{0, 1, 511, 512, 513}).Draw(t, "index")
-	switch rapid.IntRange(0, 29).Draw(t, "kind") {
+	switch rapid.IntRange(0, 30).Draw(t, "kind") {
 	case 17:
 		return drawMember(t)
 	case 18, 19, 20, 21, 22:
@@ -34,6 +34,8 @@ func drawCommand(t *rapid.T) any {
 		return drawTree(t)
 	case 29:
 		return drawExports(t)
+	case 30:
+		return &fsmpb.SetQuota{Path: path, Limit: rapid.SampledFrom([]uint64{0, 1 << 30, 1 << 38, 1 << 40}).Draw(t, "quota")}
 	case 0:
 		return &fsmpb.CreateNode{Path: path, Directory: rapid.Bool().Draw(t, "dir"), Attributes: drawAttributes(t)}
 	case 1:

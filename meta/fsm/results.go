@@ -16,6 +16,7 @@ type File struct {
 	Over   *Over // nil: the file is over no snapshot
 	// Snapshots is how many its volume has, those being deleted among them.
 	Snapshots int
+	Quotas    []Quota // of it and of the directories it is in, the nearest first
 }
 
 // Over is the snapshot that shows where a file has nothing itself, with the path of its file.

@@ -31,6 +31,8 @@ func wrapSnapshots(c any) *fsmpb.Command {
 		return &fsmpb.Command{Command: &fsmpb.Command_Folded{Folded: c}}
 	case *fsmpb.SetSchedule:
 		return &fsmpb.Command{Command: &fsmpb.Command_SetSchedule{SetSchedule: c}}
+	case *fsmpb.SetQuota:
+		return &fsmpb.Command{Command: &fsmpb.Command_SetQuota{SetQuota: c}}
 	case *fsmpb.SetIncoming:
 		return &fsmpb.Command{Command: &fsmpb.Command_SetIncoming{SetIncoming: c}}
 	}

@@ -75,6 +75,9 @@ func (tx *txn) switchTo(c *fsmpb.SwitchSnapshot) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := tx.charge(old.Parent, old.Size, s.Size); err != nil {
+		return nil, fmt.Errorf("%s: %w", tx.pathOf(c.File), err)
+	}
 	id := tx.count(lastNodeKey)
 	n := &fsmpb.Node{Parent: old.Parent, Name: old.Name, Own: old.Own, ChunkSize: old.ChunkSize, Size: s.Size, Layers: []uint32{FirstLayer}, Clean: true,
 		Created: old.Created, Over: s.Id, Target: old.Target, Identity: cmp.Or(old.Identity, c.File), Schedule: old.Schedule}

@@ -22,6 +22,9 @@ func (tx *txn) create(c *fsmpb.CreateNode) (*File, error) {
 	if err := checkCreation(c); err != nil {
 		return nil, err
 	}
+	if err := tx.charge(parent, 0, c.Size); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
+	}
 	n := &fsmpb.Node{Parent: parent, Name: name, Directory: c.Directory, Own: override(nil, c.Attributes), Created: c.Created}
 	if !c.Directory {
 		n.Size, n.Layers, n.Clean = c.Size, []uint32{FirstLayer}, true
@@ -59,6 +62,9 @@ func (tx *txn) resize(c *fsmpb.Resize) (*File, error) {
 		return nil, fmt.Errorf("%s: size %d: a file has at most %d bytes: %w", c.Path, c.Size, uint64(MaxSize), ErrInvalid)
 	case n.Incoming != nil:
 		return nil, fmt.Errorf("%s: %w", c.Path, ErrImporting)
+	}
+	if err := tx.charge(n.Parent, n.Size, c.Size); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Path, err)
 	}
 	n.Size = c.Size
 	tx.putNode(id, n)
@@ -117,6 +123,7 @@ func (tx *txn) forgetNode(id uint64, n *fsmpb.Node) {
 		tx.delete(tx.formers, formerKey(n.FormerOf, id))
 	} else {
 		tx.delete(tx.names, nameKeyOf(n.Parent, n.Name))
+		tx.recount(n.Parent, n.Size, 0)
 	}
 	delete(tx.policies, id)
 }

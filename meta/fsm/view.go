@@ -13,7 +13,7 @@ type View struct{ *txn }
 
 func (tx *txn) file(id uint64, n *fsmpb.Node) *File {
 	f := &File{ID: id, Path: tx.pathOf(id), Node: n, Policy: tx.policy(id, n), Counts: tx.fileCounts(id),
-		Snapshots: tx.countSnapshots(id, n)}
+		Snapshots: tx.countSnapshots(id, n), Quotas: tx.quotas(id, n)}
 	if s := tx.base(n); s != nil {
 		f.Over = &Over{s, tx.pathOf(s.File)}
 	}

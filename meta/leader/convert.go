@@ -44,6 +44,9 @@ func info(f *fsm.File, lost uint64) *metapb.FileInfo {
 	if s := f.Node.Schedule; s != nil {
 		out.Schedule = &metapb.Schedule{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly}
 	}
+	for _, q := range f.Quotas {
+		out.Quotas = append(out.Quotas, &metapb.Quota{Path: q.Path, Limit: q.Limit, Used: q.Used})
+	}
 	if h := f.Node.Holder; h != nil {
 		out.Holder, out.HolderHost = clientName(h.Id), h.Host
 	}

@@ -78,6 +78,7 @@ var statusCodes = []struct {
 	{fsm.ErrNotImporting, codes.FailedPrecondition},
 	{fsm.ErrNoBase, codes.FailedPrecondition},
 	{fsm.ErrUnclean, codes.FailedPrecondition},
+	{fsm.ErrQuota, codes.FailedPrecondition},
 	{fsm.ErrUnsettled, codes.Unavailable},
 	{snapshots.ErrBusy, codes.Unavailable},
 	{snapshots.ErrChanged, codes.Unavailable},

@@ -131,6 +131,15 @@ func (l *Leader) Resize(ctx context.Context, in *metapb.ResizeRequest) (*metapb.
 	return info(f, 0), nil
 }
 
+// SetQuota limits the sizes of all volumes below a folder together.
+func (l *Leader) SetQuota(ctx context.Context, in *metapb.SetQuotaRequest) (*metapb.FileInfo, error) {
+	f, err := propose[*fsm.File](ctx, l, &fsmpb.Command{Command: &fsmpb.Command_SetQuota{SetQuota: &fsmpb.SetQuota{Path: in.Path, Limit: in.Limit}}})
+	if err != nil {
+		return nil, Status(err)
+	}
+	return info(f, 0), nil
+}
+
 // checkClient checks how a client names itself.
 func checkClient(c *metapb.Client) error {
 	if len(c.GetId()) != fsm.ClientIDSize || len(c.GetHost()) > fsm.MaxHost {

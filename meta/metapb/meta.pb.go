@@ -76,7 +76,7 @@ func (x Server_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Server_State.Descriptor instead.
 func (Server_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type Mds_State int32
@@ -128,7 +128,7 @@ func (x Mds_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mds_State.Descriptor instead.
 func (Mds_State) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66, 0}
 }
 
 type RemoveServersRequest_Action int32
@@ -180,7 +180,7 @@ func (x RemoveServersRequest_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RemoveServersRequest_Action.Descriptor instead.
 func (RemoveServersRequest_Action) EnumDescriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84, 0}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86, 0}
 }
 
 type NotLeader struct {
@@ -329,6 +329,7 @@ type FileInfo struct {
 	Identity         uint64                 `protobuf:"varint,27,opt,name=identity,proto3" json:"identity,omitempty"`                                         // what users know the volume by: stays the same when it is switched to a snapshot
 	Snapshots        uint64                 `protobuf:"varint,28,opt,name=snapshots,proto3" json:"snapshots,omitempty"`                                       // of the volume, those being deleted among them
 	Schedule         *Schedule              `protobuf:"bytes,23,opt,name=schedule,proto3" json:"schedule,omitempty"`                                          // of snapshots
+	Quotas           []*Quota               `protobuf:"bytes,24,rep,name=quotas,proto3" json:"quotas,omitempty"`                                              // of it and of the folders it is in, the nearest first
 	Losses           uint64                 `protobuf:"varint,17,opt,name=losses,proto3" json:"losses,omitempty"`                                             // how often a chunk has lost what was not flushed, with the power of all its replicas in sync
 	// Scrubbing, by the servers that are up: when the replica that was verified longest ago was (0: none ever), and how many never were.
 	VerifiedUnix  int64  `protobuf:"varint,30,opt,name=verified_unix,json=verifiedUnix,proto3" json:"verified_unix,omitempty"`
@@ -524,6 +525,13 @@ func (x *FileInfo) GetSnapshots() uint64 {
 func (x *FileInfo) GetSchedule() *Schedule {
 	if x != nil {
 		return x.Schedule
+	}
+	return nil
+}
+
+func (x *FileInfo) GetQuotas() []*Quota {
+	if x != nil {
+		return x.Quotas
 	}
 	return nil
 }
@@ -815,6 +823,120 @@ func (x *SetScheduleRequest) GetSchedule() *Schedule {
 	return nil
 }
 
+// Quota of a folder: how many bytes all volumes below it may have together (their sizes, whatever they take), and have. What would make one larger is refused with
+// FAILED_PRECONDITION where that is too much.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Limit         uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Used          uint64                 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Quota) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Quota) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Quota) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+type SetQuotaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Limit         uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuotaRequest) Reset() {
+	*x = SetQuotaRequest{}
+	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuotaRequest) ProtoMessage() {}
+
+func (x *SetQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SetQuotaRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SetQuotaRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 type SetIncomingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Client        *Client                `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
@@ -827,7 +949,7 @@ type SetIncomingRequest struct {
 
 func (x *SetIncomingRequest) Reset() {
 	*x = SetIncomingRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_meta_metapb_meta_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +961,7 @@ func (x *SetIncomingRequest) String() string {
 func (*SetIncomingRequest) ProtoMessage() {}
 
 func (x *SetIncomingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_meta_metapb_meta_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +974,7 @@ func (x *SetIncomingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIncomingRequest.ProtoReflect.Descriptor instead.
 func (*SetIncomingRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetIncomingRequest) GetClient() *Client {
@@ -896,7 +1018,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_meta_metapb_meta_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +1030,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_meta_metapb_meta_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1043,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateRequest) GetPath() string {
@@ -969,7 +1091,7 @@ type RemoveRequest struct {
 
 func (x *RemoveRequest) Reset() {
 	*x = RemoveRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_meta_metapb_meta_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1103,7 @@ func (x *RemoveRequest) String() string {
 func (*RemoveRequest) ProtoMessage() {}
 
 func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_meta_metapb_meta_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1116,7 @@ func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
 func (*RemoveRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveRequest) GetPath() string {
@@ -1019,7 +1141,7 @@ type RemoveReply struct {
 
 func (x *RemoveReply) Reset() {
 	*x = RemoveReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_meta_metapb_meta_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1153,7 @@ func (x *RemoveReply) String() string {
 func (*RemoveReply) ProtoMessage() {}
 
 func (x *RemoveReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_meta_metapb_meta_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1166,7 @@ func (x *RemoveReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReply.ProtoReflect.Descriptor instead.
 func (*RemoveReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
 }
 
 type ListRequest struct {
@@ -1057,7 +1179,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_meta_metapb_meta_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1069,7 +1191,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_meta_metapb_meta_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1082,7 +1204,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRequest) GetPath() string {
@@ -1108,7 +1230,7 @@ type ListReply struct {
 
 func (x *ListReply) Reset() {
 	*x = ListReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_meta_metapb_meta_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1242,7 @@ func (x *ListReply) String() string {
 func (*ListReply) ProtoMessage() {}
 
 func (x *ListReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_meta_metapb_meta_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1255,7 @@ func (x *ListReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReply.ProtoReflect.Descriptor instead.
 func (*ListReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListReply) GetFiles() []*FileInfo {
@@ -1153,7 +1275,7 @@ type LookupRequest struct {
 
 func (x *LookupRequest) Reset() {
 	*x = LookupRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1287,7 @@ func (x *LookupRequest) String() string {
 func (*LookupRequest) ProtoMessage() {}
 
 func (x *LookupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_meta_metapb_meta_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1300,7 @@ func (x *LookupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupRequest.ProtoReflect.Descriptor instead.
 func (*LookupRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LookupRequest) GetPath() string {
@@ -1205,7 +1327,7 @@ type SetAttributesRequest struct {
 
 func (x *SetAttributesRequest) Reset() {
 	*x = SetAttributesRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1339,7 @@ func (x *SetAttributesRequest) String() string {
 func (*SetAttributesRequest) ProtoMessage() {}
 
 func (x *SetAttributesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_meta_metapb_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1352,7 @@ func (x *SetAttributesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttributesRequest.ProtoReflect.Descriptor instead.
 func (*SetAttributesRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetAttributesRequest) GetPath() string {
@@ -1257,7 +1379,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1391,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_meta_metapb_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1404,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ResizeRequest) GetPath() string {
@@ -1311,7 +1433,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1323,7 +1445,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_meta_metapb_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1336,7 +1458,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Client) GetId() []byte {
@@ -1374,7 +1496,7 @@ type OpenRequest struct {
 
 func (x *OpenRequest) Reset() {
 	*x = OpenRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1508,7 @@ func (x *OpenRequest) String() string {
 func (*OpenRequest) ProtoMessage() {}
 
 func (x *OpenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_meta_metapb_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1521,7 @@ func (x *OpenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRequest.ProtoReflect.Descriptor instead.
 func (*OpenRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *OpenRequest) GetClient() *Client {
@@ -1449,7 +1571,7 @@ type OpenReply struct {
 
 func (x *OpenReply) Reset() {
 	*x = OpenReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1583,7 @@ func (x *OpenReply) String() string {
 func (*OpenReply) ProtoMessage() {}
 
 func (x *OpenReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_meta_metapb_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1596,7 @@ func (x *OpenReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenReply.ProtoReflect.Descriptor instead.
 func (*OpenReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *OpenReply) GetFile() *FileInfo {
@@ -1537,7 +1659,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1671,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_meta_metapb_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1684,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Server) GetId() uint32 {
@@ -1748,7 +1870,7 @@ type Scrubbing struct {
 
 func (x *Scrubbing) Reset() {
 	*x = Scrubbing{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +1882,7 @@ func (x *Scrubbing) String() string {
 func (*Scrubbing) ProtoMessage() {}
 
 func (x *Scrubbing) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_meta_metapb_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +1895,7 @@ func (x *Scrubbing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbing.ProtoReflect.Descriptor instead.
 func (*Scrubbing) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Scrubbing) GetReplicas() uint64 {
@@ -1828,7 +1950,7 @@ type Held struct {
 
 func (x *Held) Reset() {
 	*x = Held{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1962,7 @@ func (x *Held) String() string {
 func (*Held) ProtoMessage() {}
 
 func (x *Held) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_meta_metapb_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1975,7 @@ func (x *Held) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Held.ProtoReflect.Descriptor instead.
 func (*Held) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Held) GetFile() uint64 {
@@ -1880,7 +2002,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +2014,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_meta_metapb_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2027,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RenewRequest) GetClient() *Client {
@@ -1933,7 +2055,7 @@ type RenewReply struct {
 
 func (x *RenewReply) Reset() {
 	*x = RenewReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2067,7 @@ func (x *RenewReply) String() string {
 func (*RenewReply) ProtoMessage() {}
 
 func (x *RenewReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_meta_metapb_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2080,7 @@ func (x *RenewReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewReply.ProtoReflect.Descriptor instead.
 func (*RenewReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RenewReply) GetLeaseMs() int64 {
@@ -1993,7 +2115,7 @@ type SettledRequest struct {
 
 func (x *SettledRequest) Reset() {
 	*x = SettledRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2127,7 @@ func (x *SettledRequest) String() string {
 func (*SettledRequest) ProtoMessage() {}
 
 func (x *SettledRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_meta_metapb_meta_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2140,7 @@ func (x *SettledRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledRequest.ProtoReflect.Descriptor instead.
 func (*SettledRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SettledRequest) GetClient() *Client {
@@ -2050,7 +2172,7 @@ type SettledReply struct {
 
 func (x *SettledReply) Reset() {
 	*x = SettledReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2184,7 @@ func (x *SettledReply) String() string {
 func (*SettledReply) ProtoMessage() {}
 
 func (x *SettledReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_meta_metapb_meta_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2197,7 @@ func (x *SettledReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SettledReply.ProtoReflect.Descriptor instead.
 func (*SettledReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
 }
 
 type CloseFileRequest struct {
@@ -2090,7 +2212,7 @@ type CloseFileRequest struct {
 
 func (x *CloseFileRequest) Reset() {
 	*x = CloseFileRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2224,7 @@ func (x *CloseFileRequest) String() string {
 func (*CloseFileRequest) ProtoMessage() {}
 
 func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_meta_metapb_meta_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2237,7 @@ func (x *CloseFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileRequest.ProtoReflect.Descriptor instead.
 func (*CloseFileRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CloseFileRequest) GetClient() *Client {
@@ -2154,7 +2276,7 @@ type CloseFileReply struct {
 
 func (x *CloseFileReply) Reset() {
 	*x = CloseFileReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2288,7 @@ func (x *CloseFileReply) String() string {
 func (*CloseFileReply) ProtoMessage() {}
 
 func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[27]
+	mi := &file_meta_metapb_meta_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2301,7 @@ func (x *CloseFileReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseFileReply.ProtoReflect.Descriptor instead.
 func (*CloseFileReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
 }
 
 type Chunk struct {
@@ -2195,7 +2317,7 @@ type Chunk struct {
 
 func (x *Chunk) Reset() {
 	*x = Chunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2207,7 +2329,7 @@ func (x *Chunk) String() string {
 func (*Chunk) ProtoMessage() {}
 
 func (x *Chunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[28]
+	mi := &file_meta_metapb_meta_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2220,7 +2342,7 @@ func (x *Chunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
 func (*Chunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Chunk) GetIndex() uint32 {
@@ -2270,7 +2392,7 @@ type GetChunksRequest struct {
 
 func (x *GetChunksRequest) Reset() {
 	*x = GetChunksRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2404,7 @@ func (x *GetChunksRequest) String() string {
 func (*GetChunksRequest) ProtoMessage() {}
 
 func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[29]
+	mi := &file_meta_metapb_meta_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2417,7 @@ func (x *GetChunksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksRequest.ProtoReflect.Descriptor instead.
 func (*GetChunksRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetChunksRequest) GetFile() uint64 {
@@ -2337,7 +2459,7 @@ type GetChunksReply struct {
 
 func (x *GetChunksReply) Reset() {
 	*x = GetChunksReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2471,7 @@ func (x *GetChunksReply) String() string {
 func (*GetChunksReply) ProtoMessage() {}
 
 func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[30]
+	mi := &file_meta_metapb_meta_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2484,7 @@ func (x *GetChunksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetChunksReply.ProtoReflect.Descriptor instead.
 func (*GetChunksReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetChunksReply) GetChunks() []*Chunk {
@@ -2399,7 +2521,7 @@ type AllocateRequest struct {
 
 func (x *AllocateRequest) Reset() {
 	*x = AllocateRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2411,7 +2533,7 @@ func (x *AllocateRequest) String() string {
 func (*AllocateRequest) ProtoMessage() {}
 
 func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[31]
+	mi := &file_meta_metapb_meta_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2424,7 +2546,7 @@ func (x *AllocateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateRequest.ProtoReflect.Descriptor instead.
 func (*AllocateRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AllocateRequest) GetClient() *Client {
@@ -2465,7 +2587,7 @@ type AllocateReply struct {
 
 func (x *AllocateReply) Reset() {
 	*x = AllocateReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2599,7 @@ func (x *AllocateReply) String() string {
 func (*AllocateReply) ProtoMessage() {}
 
 func (x *AllocateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[32]
+	mi := &file_meta_metapb_meta_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2612,7 @@ func (x *AllocateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateReply.ProtoReflect.Descriptor instead.
 func (*AllocateReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AllocateReply) GetChunks() []*Chunk {
@@ -2525,7 +2647,7 @@ type DropRequest struct {
 
 func (x *DropRequest) Reset() {
 	*x = DropRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +2659,7 @@ func (x *DropRequest) String() string {
 func (*DropRequest) ProtoMessage() {}
 
 func (x *DropRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[33]
+	mi := &file_meta_metapb_meta_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +2672,7 @@ func (x *DropRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropRequest.ProtoReflect.Descriptor instead.
 func (*DropRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DropRequest) GetClient() *Client {
@@ -2619,7 +2741,7 @@ type DropReply struct {
 
 func (x *DropReply) Reset() {
 	*x = DropReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2753,7 @@ func (x *DropReply) String() string {
 func (*DropReply) ProtoMessage() {}
 
 func (x *DropReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[34]
+	mi := &file_meta_metapb_meta_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2766,7 @@ func (x *DropReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReply.ProtoReflect.Descriptor instead.
 func (*DropReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DropReply) GetDropped() []*Chunk {
@@ -2671,7 +2793,7 @@ type SpaceRequest struct {
 
 func (x *SpaceRequest) Reset() {
 	*x = SpaceRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +2805,7 @@ func (x *SpaceRequest) String() string {
 func (*SpaceRequest) ProtoMessage() {}
 
 func (x *SpaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[35]
+	mi := &file_meta_metapb_meta_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +2818,7 @@ func (x *SpaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpaceRequest.ProtoReflect.Descriptor instead.
 func (*SpaceRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SpaceRequest) GetFiles() []uint64 {
@@ -2715,7 +2837,7 @@ type SpaceReply struct {
 
 func (x *SpaceReply) Reset() {
 	*x = SpaceReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +2849,7 @@ func (x *SpaceReply) String() string {
 func (*SpaceReply) ProtoMessage() {}
 
 func (x *SpaceReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[36]
+	mi := &file_meta_metapb_meta_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +2862,7 @@ func (x *SpaceReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpaceReply.ProtoReflect.Descriptor instead.
 func (*SpaceReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *SpaceReply) GetFiles() []*FileSpace {
@@ -2763,7 +2885,7 @@ type FileSpace struct {
 
 func (x *FileSpace) Reset() {
 	*x = FileSpace{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2775,7 +2897,7 @@ func (x *FileSpace) String() string {
 func (*FileSpace) ProtoMessage() {}
 
 func (x *FileSpace) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[37]
+	mi := &file_meta_metapb_meta_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2788,7 +2910,7 @@ func (x *FileSpace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSpace.ProtoReflect.Descriptor instead.
 func (*FileSpace) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *FileSpace) GetFile() uint64 {
@@ -2843,7 +2965,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +2977,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[38]
+	mi := &file_meta_metapb_meta_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +2990,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -2991,7 +3113,7 @@ type SnapshotRequest struct {
 
 func (x *SnapshotRequest) Reset() {
 	*x = SnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3003,7 +3125,7 @@ func (x *SnapshotRequest) String() string {
 func (*SnapshotRequest) ProtoMessage() {}
 
 func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[39]
+	mi := &file_meta_metapb_meta_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3016,7 +3138,7 @@ func (x *SnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotRequest) GetPaths() []string {
@@ -3071,7 +3193,7 @@ type NoHolder struct {
 
 func (x *NoHolder) Reset() {
 	*x = NoHolder{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3205,7 @@ func (x *NoHolder) String() string {
 func (*NoHolder) ProtoMessage() {}
 
 func (x *NoHolder) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[40]
+	mi := &file_meta_metapb_meta_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3218,7 @@ func (x *NoHolder) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NoHolder.ProtoReflect.Descriptor instead.
 func (*NoHolder) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *NoHolder) GetPaths() []string {
@@ -3115,7 +3237,7 @@ type SnapshotReply struct {
 
 func (x *SnapshotReply) Reset() {
 	*x = SnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3249,7 @@ func (x *SnapshotReply) String() string {
 func (*SnapshotReply) ProtoMessage() {}
 
 func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[41]
+	mi := &file_meta_metapb_meta_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3262,7 @@ func (x *SnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotReply.ProtoReflect.Descriptor instead.
 func (*SnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SnapshotReply) GetSnapshots() []*Snapshot {
@@ -3161,7 +3283,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3173,7 +3295,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[42]
+	mi := &file_meta_metapb_meta_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3186,7 +3308,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListSnapshotsRequest) GetPath() string {
@@ -3219,7 +3341,7 @@ type ListSnapshotsReply struct {
 
 func (x *ListSnapshotsReply) Reset() {
 	*x = ListSnapshotsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3353,7 @@ func (x *ListSnapshotsReply) String() string {
 func (*ListSnapshotsReply) ProtoMessage() {}
 
 func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[43]
+	mi := &file_meta_metapb_meta_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3366,7 @@ func (x *ListSnapshotsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsReply.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListSnapshotsReply) GetSnapshots() []*Snapshot {
@@ -3263,7 +3385,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3397,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[44]
+	mi := &file_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3410,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeleteSnapshotRequest) GetId() []byte {
@@ -3306,7 +3428,7 @@ type DeleteSnapshotReply struct {
 
 func (x *DeleteSnapshotReply) Reset() {
 	*x = DeleteSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3440,7 @@ func (x *DeleteSnapshotReply) String() string {
 func (*DeleteSnapshotReply) ProtoMessage() {}
 
 func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3453,7 @@ func (x *DeleteSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotReply.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 type ProtectSnapshotRequest struct {
@@ -3344,7 +3466,7 @@ type ProtectSnapshotRequest struct {
 
 func (x *ProtectSnapshotRequest) Reset() {
 	*x = ProtectSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3356,7 +3478,7 @@ func (x *ProtectSnapshotRequest) String() string {
 func (*ProtectSnapshotRequest) ProtoMessage() {}
 
 func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3369,7 +3491,7 @@ func (x *ProtectSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ProtectSnapshotRequest) GetId() []byte {
@@ -3395,7 +3517,7 @@ type ProtectSnapshotReply struct {
 
 func (x *ProtectSnapshotReply) Reset() {
 	*x = ProtectSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3407,7 +3529,7 @@ func (x *ProtectSnapshotReply) String() string {
 func (*ProtectSnapshotReply) ProtoMessage() {}
 
 func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3420,7 +3542,7 @@ func (x *ProtectSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectSnapshotReply.ProtoReflect.Descriptor instead.
 func (*ProtectSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProtectSnapshotReply) GetSnapshot() *Snapshot {
@@ -3444,7 +3566,7 @@ type OpenSnapshotRequest struct {
 
 func (x *OpenSnapshotRequest) Reset() {
 	*x = OpenSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3578,7 @@ func (x *OpenSnapshotRequest) String() string {
 func (*OpenSnapshotRequest) ProtoMessage() {}
 
 func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3591,7 @@ func (x *OpenSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *OpenSnapshotRequest) GetPath() string {
@@ -3518,7 +3640,7 @@ type OpenSnapshotReply struct {
 
 func (x *OpenSnapshotReply) Reset() {
 	*x = OpenSnapshotReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3530,7 +3652,7 @@ func (x *OpenSnapshotReply) String() string {
 func (*OpenSnapshotReply) ProtoMessage() {}
 
 func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3543,7 +3665,7 @@ func (x *OpenSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSnapshotReply.ProtoReflect.Descriptor instead.
 func (*OpenSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *OpenSnapshotReply) GetSnapshot() *Snapshot {
@@ -3580,7 +3702,7 @@ type CloneRequest struct {
 
 func (x *CloneRequest) Reset() {
 	*x = CloneRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3714,7 @@ func (x *CloneRequest) String() string {
 func (*CloneRequest) ProtoMessage() {}
 
 func (x *CloneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3727,7 @@ func (x *CloneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloneRequest.ProtoReflect.Descriptor instead.
 func (*CloneRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CloneRequest) GetPath() string {
@@ -3647,7 +3769,7 @@ type SwitchSnapshotRequest struct {
 
 func (x *SwitchSnapshotRequest) Reset() {
 	*x = SwitchSnapshotRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3659,7 +3781,7 @@ func (x *SwitchSnapshotRequest) String() string {
 func (*SwitchSnapshotRequest) ProtoMessage() {}
 
 func (x *SwitchSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3672,7 +3794,7 @@ func (x *SwitchSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SwitchSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *SwitchSnapshotRequest) GetId() []byte {
@@ -3699,7 +3821,7 @@ type FlattenRequest struct {
 
 func (x *FlattenRequest) Reset() {
 	*x = FlattenRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3711,7 +3833,7 @@ func (x *FlattenRequest) String() string {
 func (*FlattenRequest) ProtoMessage() {}
 
 func (x *FlattenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3724,7 +3846,7 @@ func (x *FlattenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenRequest.ProtoReflect.Descriptor instead.
 func (*FlattenRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *FlattenRequest) GetPath() string {
@@ -3753,7 +3875,7 @@ type FlattenedRequest struct {
 
 func (x *FlattenedRequest) Reset() {
 	*x = FlattenedRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3765,7 +3887,7 @@ func (x *FlattenedRequest) String() string {
 func (*FlattenedRequest) ProtoMessage() {}
 
 func (x *FlattenedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +3900,7 @@ func (x *FlattenedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenedRequest.ProtoReflect.Descriptor instead.
 func (*FlattenedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *FlattenedRequest) GetClient() *Client {
@@ -3810,7 +3932,7 @@ type FlattenedReply struct {
 
 func (x *FlattenedReply) Reset() {
 	*x = FlattenedReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +3944,7 @@ func (x *FlattenedReply) String() string {
 func (*FlattenedReply) ProtoMessage() {}
 
 func (x *FlattenedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +3957,7 @@ func (x *FlattenedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlattenedReply.ProtoReflect.Descriptor instead.
 func (*FlattenedReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 type OrdersRequest struct {
@@ -3847,7 +3969,7 @@ type OrdersRequest struct {
 
 func (x *OrdersRequest) Reset() {
 	*x = OrdersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +3981,7 @@ func (x *OrdersRequest) String() string {
 func (*OrdersRequest) ProtoMessage() {}
 
 func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +3994,7 @@ func (x *OrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrdersRequest.ProtoReflect.Descriptor instead.
 func (*OrdersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *OrdersRequest) GetClient() *Client {
@@ -3899,7 +4021,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3911,7 +4033,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3924,7 +4046,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Order) GetRequest() []byte {
@@ -3975,7 +4097,7 @@ type HoldRequest struct {
 
 func (x *HoldRequest) Reset() {
 	*x = HoldRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3987,7 +4109,7 @@ func (x *HoldRequest) String() string {
 func (*HoldRequest) ProtoMessage() {}
 
 func (x *HoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4000,7 +4122,7 @@ func (x *HoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldRequest.ProtoReflect.Descriptor instead.
 func (*HoldRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *HoldRequest) GetClient() *Client {
@@ -4049,7 +4171,7 @@ type HoldReply struct {
 
 func (x *HoldReply) Reset() {
 	*x = HoldReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4061,7 +4183,7 @@ func (x *HoldReply) String() string {
 func (*HoldReply) ProtoMessage() {}
 
 func (x *HoldReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4074,7 +4196,7 @@ func (x *HoldReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HoldReply.ProtoReflect.Descriptor instead.
 func (*HoldReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *HoldReply) GetTaken() bool {
@@ -4104,7 +4226,7 @@ type SnapshotFlushedRequest struct {
 
 func (x *SnapshotFlushedRequest) Reset() {
 	*x = SnapshotFlushedRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4116,7 +4238,7 @@ func (x *SnapshotFlushedRequest) String() string {
 func (*SnapshotFlushedRequest) ProtoMessage() {}
 
 func (x *SnapshotFlushedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4129,7 +4251,7 @@ func (x *SnapshotFlushedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFlushedRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotFlushedRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SnapshotFlushedRequest) GetClient() *Client {
@@ -4168,7 +4290,7 @@ type SnapshotFlushedReply struct {
 
 func (x *SnapshotFlushedReply) Reset() {
 	*x = SnapshotFlushedReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4180,7 +4302,7 @@ func (x *SnapshotFlushedReply) String() string {
 func (*SnapshotFlushedReply) ProtoMessage() {}
 
 func (x *SnapshotFlushedReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4193,7 +4315,7 @@ func (x *SnapshotFlushedReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFlushedReply.ProtoReflect.Descriptor instead.
 func (*SnapshotFlushedReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 type StatusRequest struct {
@@ -4204,7 +4326,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4216,7 +4338,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4229,7 +4351,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 type StatusReply struct {
@@ -4260,7 +4382,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4272,7 +4394,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4285,7 +4407,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *StatusReply) GetCluster() string {
@@ -4447,7 +4569,7 @@ type Recovery struct {
 
 func (x *Recovery) Reset() {
 	*x = Recovery{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4459,7 +4581,7 @@ func (x *Recovery) String() string {
 func (*Recovery) ProtoMessage() {}
 
 func (x *Recovery) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4472,7 +4594,7 @@ func (x *Recovery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recovery.ProtoReflect.Descriptor instead.
 func (*Recovery) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Recovery) GetQueued() uint64 {
@@ -4561,7 +4683,7 @@ type Mds struct {
 
 func (x *Mds) Reset() {
 	*x = Mds{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4573,7 +4695,7 @@ func (x *Mds) String() string {
 func (*Mds) ProtoMessage() {}
 
 func (x *Mds) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4586,7 +4708,7 @@ func (x *Mds) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mds.ProtoReflect.Descriptor instead.
 func (*Mds) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Mds) GetId() uint64 {
@@ -4659,7 +4781,7 @@ type MdsLoad struct {
 
 func (x *MdsLoad) Reset() {
 	*x = MdsLoad{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4671,7 +4793,7 @@ func (x *MdsLoad) String() string {
 func (*MdsLoad) ProtoMessage() {}
 
 func (x *MdsLoad) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4684,7 +4806,7 @@ func (x *MdsLoad) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MdsLoad.ProtoReflect.Descriptor instead.
 func (*MdsLoad) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *MdsLoad) GetUptimeSeconds() uint64 {
@@ -4730,7 +4852,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4742,7 +4864,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_meta_metapb_meta_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4755,7 +4877,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
 }
 
 type MembersReply struct {
@@ -4770,7 +4892,7 @@ type MembersReply struct {
 
 func (x *MembersReply) Reset() {
 	*x = MembersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4782,7 +4904,7 @@ func (x *MembersReply) String() string {
 func (*MembersReply) ProtoMessage() {}
 
 func (x *MembersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[67]
+	mi := &file_meta_metapb_meta_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4795,7 +4917,7 @@ func (x *MembersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersReply.ProtoReflect.Descriptor instead.
 func (*MembersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *MembersReply) GetClientAddresses() []string {
@@ -4842,7 +4964,7 @@ type JoinMdsRequest struct {
 
 func (x *JoinMdsRequest) Reset() {
 	*x = JoinMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4854,7 +4976,7 @@ func (x *JoinMdsRequest) String() string {
 func (*JoinMdsRequest) ProtoMessage() {}
 
 func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[68]
+	mi := &file_meta_metapb_meta_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4867,7 +4989,7 @@ func (x *JoinMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsRequest.ProtoReflect.Descriptor instead.
 func (*JoinMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{68}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *JoinMdsRequest) GetCluster() string {
@@ -4931,7 +5053,7 @@ type JoinMdsReply struct {
 
 func (x *JoinMdsReply) Reset() {
 	*x = JoinMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4943,7 +5065,7 @@ func (x *JoinMdsReply) String() string {
 func (*JoinMdsReply) ProtoMessage() {}
 
 func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[69]
+	mi := &file_meta_metapb_meta_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4956,7 +5078,7 @@ func (x *JoinMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMdsReply.ProtoReflect.Descriptor instead.
 func (*JoinMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{69}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *JoinMdsReply) GetId() uint64 {
@@ -5005,7 +5127,7 @@ type PresentMdsRequest struct {
 
 func (x *PresentMdsRequest) Reset() {
 	*x = PresentMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5017,7 +5139,7 @@ func (x *PresentMdsRequest) String() string {
 func (*PresentMdsRequest) ProtoMessage() {}
 
 func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[70]
+	mi := &file_meta_metapb_meta_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5030,7 +5152,7 @@ func (x *PresentMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsRequest.ProtoReflect.Descriptor instead.
 func (*PresentMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{70}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *PresentMdsRequest) GetId() uint64 {
@@ -5114,7 +5236,7 @@ type PresentMdsReply struct {
 
 func (x *PresentMdsReply) Reset() {
 	*x = PresentMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5126,7 +5248,7 @@ func (x *PresentMdsReply) String() string {
 func (*PresentMdsReply) ProtoMessage() {}
 
 func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[71]
+	mi := &file_meta_metapb_meta_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5139,7 +5261,7 @@ func (x *PresentMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PresentMdsReply.ProtoReflect.Descriptor instead.
 func (*PresentMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{71}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *PresentMdsReply) GetRemoved() bool {
@@ -5173,7 +5295,7 @@ type RemoveMdsRequest struct {
 
 func (x *RemoveMdsRequest) Reset() {
 	*x = RemoveMdsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5185,7 +5307,7 @@ func (x *RemoveMdsRequest) String() string {
 func (*RemoveMdsRequest) ProtoMessage() {}
 
 func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[72]
+	mi := &file_meta_metapb_meta_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5198,7 +5320,7 @@ func (x *RemoveMdsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMdsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{72}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RemoveMdsRequest) GetId() uint64 {
@@ -5223,7 +5345,7 @@ type RemoveMdsReply struct {
 
 func (x *RemoveMdsReply) Reset() {
 	*x = RemoveMdsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5235,7 +5357,7 @@ func (x *RemoveMdsReply) String() string {
 func (*RemoveMdsReply) ProtoMessage() {}
 
 func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[73]
+	mi := &file_meta_metapb_meta_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5248,7 +5370,7 @@ func (x *RemoveMdsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMdsReply.ProtoReflect.Descriptor instead.
 func (*RemoveMdsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{73}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
 }
 
 // Export of a volume, or of its snapshot (by name or UUID), over NBD. hosts: those whose front ends serve it, by identity or name; clients: "cert:NAME", an address or a
@@ -5268,7 +5390,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5280,7 +5402,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[74]
+	mi := &file_meta_metapb_meta_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5293,7 +5415,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{74}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Export) GetName() string {
@@ -5354,7 +5476,7 @@ type SetExportRequest struct {
 
 func (x *SetExportRequest) Reset() {
 	*x = SetExportRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5366,7 +5488,7 @@ func (x *SetExportRequest) String() string {
 func (*SetExportRequest) ProtoMessage() {}
 
 func (x *SetExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[75]
+	mi := &file_meta_metapb_meta_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5379,7 +5501,7 @@ func (x *SetExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExportRequest.ProtoReflect.Descriptor instead.
 func (*SetExportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{75}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *SetExportRequest) GetExport() *Export {
@@ -5398,7 +5520,7 @@ type DeleteExportRequest struct {
 
 func (x *DeleteExportRequest) Reset() {
 	*x = DeleteExportRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5410,7 +5532,7 @@ func (x *DeleteExportRequest) String() string {
 func (*DeleteExportRequest) ProtoMessage() {}
 
 func (x *DeleteExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[76]
+	mi := &file_meta_metapb_meta_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5423,7 +5545,7 @@ func (x *DeleteExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteExportRequest.ProtoReflect.Descriptor instead.
 func (*DeleteExportRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{76}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *DeleteExportRequest) GetName() string {
@@ -5441,7 +5563,7 @@ type DeleteExportReply struct {
 
 func (x *DeleteExportReply) Reset() {
 	*x = DeleteExportReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5453,7 +5575,7 @@ func (x *DeleteExportReply) String() string {
 func (*DeleteExportReply) ProtoMessage() {}
 
 func (x *DeleteExportReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[77]
+	mi := &file_meta_metapb_meta_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5466,7 +5588,7 @@ func (x *DeleteExportReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteExportReply.ProtoReflect.Descriptor instead.
 func (*DeleteExportReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{77}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
 }
 
 type ListExportsRequest struct {
@@ -5477,7 +5599,7 @@ type ListExportsRequest struct {
 
 func (x *ListExportsRequest) Reset() {
 	*x = ListExportsRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +5611,7 @@ func (x *ListExportsRequest) String() string {
 func (*ListExportsRequest) ProtoMessage() {}
 
 func (x *ListExportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[78]
+	mi := &file_meta_metapb_meta_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +5624,7 @@ func (x *ListExportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExportsRequest.ProtoReflect.Descriptor instead.
 func (*ListExportsRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{78}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
 }
 
 type ListExportsReply struct {
@@ -5514,7 +5636,7 @@ type ListExportsReply struct {
 
 func (x *ListExportsReply) Reset() {
 	*x = ListExportsReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5526,7 +5648,7 @@ func (x *ListExportsReply) String() string {
 func (*ListExportsReply) ProtoMessage() {}
 
 func (x *ListExportsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[79]
+	mi := &file_meta_metapb_meta_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5539,7 +5661,7 @@ func (x *ListExportsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListExportsReply.ProtoReflect.Descriptor instead.
 func (*ListExportsReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{79}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *ListExportsReply) GetExports() []*Export {
@@ -5558,7 +5680,7 @@ type SetConfigRequest struct {
 
 func (x *SetConfigRequest) Reset() {
 	*x = SetConfigRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5570,7 +5692,7 @@ func (x *SetConfigRequest) String() string {
 func (*SetConfigRequest) ProtoMessage() {}
 
 func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[80]
+	mi := &file_meta_metapb_meta_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5583,7 +5705,7 @@ func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
 func (*SetConfigRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{80}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *SetConfigRequest) GetSet() map[string]string {
@@ -5602,7 +5724,7 @@ type SetConfigReply struct {
 
 func (x *SetConfigReply) Reset() {
 	*x = SetConfigReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5614,7 +5736,7 @@ func (x *SetConfigReply) String() string {
 func (*SetConfigReply) ProtoMessage() {}
 
 func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[81]
+	mi := &file_meta_metapb_meta_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5627,7 +5749,7 @@ func (x *SetConfigReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetConfigReply.ProtoReflect.Descriptor instead.
 func (*SetConfigReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{81}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *SetConfigReply) GetConfig() map[string]string {
@@ -5649,7 +5771,7 @@ type CreateServerRequest struct {
 
 func (x *CreateServerRequest) Reset() {
 	*x = CreateServerRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5661,7 +5783,7 @@ func (x *CreateServerRequest) String() string {
 func (*CreateServerRequest) ProtoMessage() {}
 
 func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[82]
+	mi := &file_meta_metapb_meta_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5674,7 +5796,7 @@ func (x *CreateServerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerRequest.ProtoReflect.Descriptor instead.
 func (*CreateServerRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{82}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *CreateServerRequest) GetAddress() string {
@@ -5716,7 +5838,7 @@ type CreateServerReply struct {
 
 func (x *CreateServerReply) Reset() {
 	*x = CreateServerReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5728,7 +5850,7 @@ func (x *CreateServerReply) String() string {
 func (*CreateServerReply) ProtoMessage() {}
 
 func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[83]
+	mi := &file_meta_metapb_meta_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5741,7 +5863,7 @@ func (x *CreateServerReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateServerReply.ProtoReflect.Descriptor instead.
 func (*CreateServerReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{83}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *CreateServerReply) GetId() uint32 {
@@ -5777,7 +5899,7 @@ type RemoveServersRequest struct {
 
 func (x *RemoveServersRequest) Reset() {
 	*x = RemoveServersRequest{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5789,7 +5911,7 @@ func (x *RemoveServersRequest) String() string {
 func (*RemoveServersRequest) ProtoMessage() {}
 
 func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[84]
+	mi := &file_meta_metapb_meta_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5802,7 +5924,7 @@ func (x *RemoveServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServersRequest) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{84}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *RemoveServersRequest) GetIds() []uint32 {
@@ -5828,7 +5950,7 @@ type RemoveServersReply struct {
 
 func (x *RemoveServersReply) Reset() {
 	*x = RemoveServersReply{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5840,7 +5962,7 @@ func (x *RemoveServersReply) String() string {
 func (*RemoveServersReply) ProtoMessage() {}
 
 func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[85]
+	mi := &file_meta_metapb_meta_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5853,7 +5975,7 @@ func (x *RemoveServersReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServersReply.ProtoReflect.Descriptor instead.
 func (*RemoveServersReply) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{85}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *RemoveServersReply) GetServers() []*Removal {
@@ -5876,7 +5998,7 @@ type Removal struct {
 
 func (x *Removal) Reset() {
 	*x = Removal{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5888,7 +6010,7 @@ func (x *Removal) String() string {
 func (*Removal) ProtoMessage() {}
 
 func (x *Removal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[86]
+	mi := &file_meta_metapb_meta_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5901,7 +6023,7 @@ func (x *Removal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Removal.ProtoReflect.Descriptor instead.
 func (*Removal) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{86}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Removal) GetId() uint32 {
@@ -5957,7 +6079,7 @@ type FromServer struct {
 
 func (x *FromServer) Reset() {
 	*x = FromServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5969,7 +6091,7 @@ func (x *FromServer) String() string {
 func (*FromServer) ProtoMessage() {}
 
 func (x *FromServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[87]
+	mi := &file_meta_metapb_meta_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5982,7 +6104,7 @@ func (x *FromServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromServer.ProtoReflect.Descriptor instead.
 func (*FromServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{87}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *FromServer) GetMessage() isFromServer_Message {
@@ -6116,7 +6238,7 @@ type Register struct {
 
 func (x *Register) Reset() {
 	*x = Register{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6128,7 +6250,7 @@ func (x *Register) String() string {
 func (*Register) ProtoMessage() {}
 
 func (x *Register) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[88]
+	mi := &file_meta_metapb_meta_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6141,7 +6263,7 @@ func (x *Register) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Register.ProtoReflect.Descriptor instead.
 func (*Register) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{88}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Register) GetId() uint32 {
@@ -6203,7 +6325,7 @@ type InventoryPage struct {
 
 func (x *InventoryPage) Reset() {
 	*x = InventoryPage{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6215,7 +6337,7 @@ func (x *InventoryPage) String() string {
 func (*InventoryPage) ProtoMessage() {}
 
 func (x *InventoryPage) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[89]
+	mi := &file_meta_metapb_meta_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6228,7 +6350,7 @@ func (x *InventoryPage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryPage.ProtoReflect.Descriptor instead.
 func (*InventoryPage) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{89}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *InventoryPage) GetReplicas() []*Replica {
@@ -6259,7 +6381,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6271,7 +6393,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[90]
+	mi := &file_meta_metapb_meta_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6284,7 +6406,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{90}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Replica) GetFile() uint64 {
@@ -6350,7 +6472,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6362,7 +6484,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[91]
+	mi := &file_meta_metapb_meta_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6375,7 +6497,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{91}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Heartbeat) GetSpaceTotal() uint64 {
@@ -6480,7 +6602,7 @@ type Scrubbed struct {
 
 func (x *Scrubbed) Reset() {
 	*x = Scrubbed{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6492,7 +6614,7 @@ func (x *Scrubbed) String() string {
 func (*Scrubbed) ProtoMessage() {}
 
 func (x *Scrubbed) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[92]
+	mi := &file_meta_metapb_meta_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6505,7 +6627,7 @@ func (x *Scrubbed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Scrubbed.ProtoReflect.Descriptor instead.
 func (*Scrubbed) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{92}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Scrubbed) GetTotal() *Scrubbing {
@@ -6533,7 +6655,7 @@ type FileDates struct {
 
 func (x *FileDates) Reset() {
 	*x = FileDates{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6545,7 +6667,7 @@ func (x *FileDates) String() string {
 func (*FileDates) ProtoMessage() {}
 
 func (x *FileDates) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[93]
+	mi := &file_meta_metapb_meta_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6558,7 +6680,7 @@ func (x *FileDates) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileDates.ProtoReflect.Descriptor instead.
 func (*FileDates) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{93}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *FileDates) GetFile() uint64 {
@@ -6596,7 +6718,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6608,7 +6730,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[94]
+	mi := &file_meta_metapb_meta_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6621,7 +6743,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{94}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Trouble) GetFile() uint64 {
@@ -6672,7 +6794,7 @@ type ToServer struct {
 
 func (x *ToServer) Reset() {
 	*x = ToServer{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6684,7 +6806,7 @@ func (x *ToServer) String() string {
 func (*ToServer) ProtoMessage() {}
 
 func (x *ToServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[95]
+	mi := &file_meta_metapb_meta_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6697,7 +6819,7 @@ func (x *ToServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToServer.ProtoReflect.Descriptor instead.
 func (*ToServer) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{95}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *ToServer) GetMessage() isToServer_Message {
@@ -6757,7 +6879,7 @@ type Admission struct {
 
 func (x *Admission) Reset() {
 	*x = Admission{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6769,7 +6891,7 @@ func (x *Admission) String() string {
 func (*Admission) ProtoMessage() {}
 
 func (x *Admission) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[96]
+	mi := &file_meta_metapb_meta_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6782,7 +6904,7 @@ func (x *Admission) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Admission.ProtoReflect.Descriptor instead.
 func (*Admission) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{96}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Admission) GetRaise() []*ChunkAt {
@@ -6839,7 +6961,7 @@ type ChunkAt struct {
 
 func (x *ChunkAt) Reset() {
 	*x = ChunkAt{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6851,7 +6973,7 @@ func (x *ChunkAt) String() string {
 func (*ChunkAt) ProtoMessage() {}
 
 func (x *ChunkAt) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[97]
+	mi := &file_meta_metapb_meta_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6864,7 +6986,7 @@ func (x *ChunkAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkAt.ProtoReflect.Descriptor instead.
 func (*ChunkAt) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{97}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ChunkAt) GetFile() uint64 {
@@ -6918,7 +7040,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6930,7 +7052,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[98]
+	mi := &file_meta_metapb_meta_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6943,7 +7065,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{98}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Command) GetId() uint64 {
@@ -7138,7 +7260,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7150,7 +7272,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[99]
+	mi := &file_meta_metapb_meta_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7163,7 +7285,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{99}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Prepare) GetChunks() []*PrepareChunk {
@@ -7188,7 +7310,7 @@ type PrepareChunk struct {
 
 func (x *PrepareChunk) Reset() {
 	*x = PrepareChunk{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7200,7 +7322,7 @@ func (x *PrepareChunk) String() string {
 func (*PrepareChunk) ProtoMessage() {}
 
 func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[100]
+	mi := &file_meta_metapb_meta_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7213,7 +7335,7 @@ func (x *PrepareChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrepareChunk.ProtoReflect.Descriptor instead.
 func (*PrepareChunk) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{100}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *PrepareChunk) GetFile() uint64 {
@@ -7274,7 +7396,7 @@ type Raise struct {
 
 func (x *Raise) Reset() {
 	*x = Raise{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7286,7 +7408,7 @@ func (x *Raise) String() string {
 func (*Raise) ProtoMessage() {}
 
 func (x *Raise) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[101]
+	mi := &file_meta_metapb_meta_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7299,7 +7421,7 @@ func (x *Raise) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Raise.ProtoReflect.Descriptor instead.
 func (*Raise) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{101}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *Raise) GetChunks() []*ChunkAt {
@@ -7318,7 +7440,7 @@ type Demote struct {
 
 func (x *Demote) Reset() {
 	*x = Demote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7330,7 +7452,7 @@ func (x *Demote) String() string {
 func (*Demote) ProtoMessage() {}
 
 func (x *Demote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[102]
+	mi := &file_meta_metapb_meta_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7343,7 +7465,7 @@ func (x *Demote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Demote.ProtoReflect.Descriptor instead.
 func (*Demote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{102}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Demote) GetChunks() []*ChunkAt {
@@ -7362,7 +7484,7 @@ type Remove struct {
 
 func (x *Remove) Reset() {
 	*x = Remove{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[103]
+	mi := &file_meta_metapb_meta_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7374,7 +7496,7 @@ func (x *Remove) String() string {
 func (*Remove) ProtoMessage() {}
 
 func (x *Remove) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[103]
+	mi := &file_meta_metapb_meta_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7387,7 +7509,7 @@ func (x *Remove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remove.ProtoReflect.Descriptor instead.
 func (*Remove) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{103}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Remove) GetChunks() []*ChunkAt {
@@ -7413,7 +7535,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[104]
+	mi := &file_meta_metapb_meta_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7425,7 +7547,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[104]
+	mi := &file_meta_metapb_meta_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7438,7 +7560,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{104}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Pull) GetChunk() *ChunkAt {
@@ -7492,7 +7614,7 @@ type CancelPull struct {
 
 func (x *CancelPull) Reset() {
 	*x = CancelPull{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[105]
+	mi := &file_meta_metapb_meta_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7504,7 +7626,7 @@ func (x *CancelPull) String() string {
 func (*CancelPull) ProtoMessage() {}
 
 func (x *CancelPull) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[105]
+	mi := &file_meta_metapb_meta_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7517,7 +7639,7 @@ func (x *CancelPull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelPull.ProtoReflect.Descriptor instead.
 func (*CancelPull) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{105}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *CancelPull) GetChunk() *ChunkAt {
@@ -7536,7 +7658,7 @@ type Promote struct {
 
 func (x *Promote) Reset() {
 	*x = Promote{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[106]
+	mi := &file_meta_metapb_meta_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7548,7 +7670,7 @@ func (x *Promote) String() string {
 func (*Promote) ProtoMessage() {}
 
 func (x *Promote) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[106]
+	mi := &file_meta_metapb_meta_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7561,7 +7683,7 @@ func (x *Promote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Promote.ProtoReflect.Descriptor instead.
 func (*Promote) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{106}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Promote) GetChunks() []*ChunkAt {
@@ -7585,7 +7707,7 @@ type Absolve struct {
 
 func (x *Absolve) Reset() {
 	*x = Absolve{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[107]
+	mi := &file_meta_metapb_meta_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7597,7 +7719,7 @@ func (x *Absolve) String() string {
 func (*Absolve) ProtoMessage() {}
 
 func (x *Absolve) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[107]
+	mi := &file_meta_metapb_meta_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7610,7 +7732,7 @@ func (x *Absolve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Absolve.ProtoReflect.Descriptor instead.
 func (*Absolve) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{107}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Absolve) GetChunk() *ChunkAt {
@@ -7647,7 +7769,7 @@ type Verify struct {
 
 func (x *Verify) Reset() {
 	*x = Verify{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[108]
+	mi := &file_meta_metapb_meta_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7659,7 +7781,7 @@ func (x *Verify) String() string {
 func (*Verify) ProtoMessage() {}
 
 func (x *Verify) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[108]
+	mi := &file_meta_metapb_meta_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7672,7 +7794,7 @@ func (x *Verify) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Verify.ProtoReflect.Descriptor instead.
 func (*Verify) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{108}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Verify) GetChunks() []*ChunkAt {
@@ -7712,7 +7834,7 @@ type Mend struct {
 
 func (x *Mend) Reset() {
 	*x = Mend{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[109]
+	mi := &file_meta_metapb_meta_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7724,7 +7846,7 @@ func (x *Mend) String() string {
 func (*Mend) ProtoMessage() {}
 
 func (x *Mend) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[109]
+	mi := &file_meta_metapb_meta_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7737,7 +7859,7 @@ func (x *Mend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mend.ProtoReflect.Descriptor instead.
 func (*Mend) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{109}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Mend) GetChunk() *ChunkAt {
@@ -7791,7 +7913,7 @@ type Fold struct {
 
 func (x *Fold) Reset() {
 	*x = Fold{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[110]
+	mi := &file_meta_metapb_meta_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7803,7 +7925,7 @@ func (x *Fold) String() string {
 func (*Fold) ProtoMessage() {}
 
 func (x *Fold) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[110]
+	mi := &file_meta_metapb_meta_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7816,7 +7938,7 @@ func (x *Fold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fold.ProtoReflect.Descriptor instead.
 func (*Fold) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{110}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *Fold) GetFile() uint64 {
@@ -7869,7 +7991,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[111]
+	mi := &file_meta_metapb_meta_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7881,7 +8003,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[111]
+	mi := &file_meta_metapb_meta_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7894,7 +8016,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{111}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Result) GetId() uint64 {
@@ -7950,7 +8072,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meta_metapb_meta_proto_msgTypes[112]
+	mi := &file_meta_metapb_meta_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7962,7 +8084,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_metapb_meta_proto_msgTypes[112]
+	mi := &file_meta_metapb_meta_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7975,7 +8097,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{112}
+	return file_meta_metapb_meta_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *Progress) GetId() uint64 {
@@ -8013,7 +8135,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x0efailure_domain\x18\x03 \x01(\tR\rfailureDomain\x12\x1d\n" +
 	"\n" +
 	"chunk_size\x18\x04 \x01(\x04R\tchunkSize\x12\x12\n" +
-	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xf6\x06\n" +
+	"\x04tier\x18\x05 \x01(\rR\x04tier\"\xa7\a\n" +
 	"\bFileInfo\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x1c\n" +
@@ -8043,7 +8165,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\bincoming\x18\x16 \x01(\v2\x1a.pstorage.meta.v1.IncomingR\bincoming\x12\x1a\n" +
 	"\bidentity\x18\x1b \x01(\x04R\bidentity\x12\x1c\n" +
 	"\tsnapshots\x18\x1c \x01(\x04R\tsnapshots\x126\n" +
-	"\bschedule\x18\x17 \x01(\v2\x1a.pstorage.meta.v1.ScheduleR\bschedule\x12\x16\n" +
+	"\bschedule\x18\x17 \x01(\v2\x1a.pstorage.meta.v1.ScheduleR\bschedule\x12/\n" +
+	"\x06quotas\x18\x18 \x03(\v2\x17.pstorage.meta.v1.QuotaR\x06quotas\x12\x16\n" +
 	"\x06losses\x18\x11 \x01(\x04R\x06losses\x12#\n" +
 	"\rverified_unix\x18\x1e \x01(\x03R\fverifiedUnix\x12%\n" +
 	"\x0enever_verified\x18\x1f \x01(\x04R\rneverVerified\"\x88\x01\n" +
@@ -8065,7 +8188,14 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06weekly\x18\x03 \x01(\rR\x06weekly\"`\n" +
 	"\x12SetScheduleRequest\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x126\n" +
-	"\bschedule\x18\x02 \x01(\v2\x1a.pstorage.meta.v1.ScheduleR\bschedule\"\xa8\x01\n" +
+	"\bschedule\x18\x02 \x01(\v2\x1a.pstorage.meta.v1.ScheduleR\bschedule\"E\n" +
+	"\x05Quota\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\";\n" +
+	"\x0fSetQuotaRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\"\xa8\x01\n" +
 	"\x12SetIncomingRequest\x120\n" +
 	"\x06client\x18\x01 \x01(\v2\x18.pstorage.meta.v1.ClientR\x06client\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\x04R\x04file\x12\x14\n" +
@@ -8635,7 +8765,7 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\vdone_blocks\x18\x02 \x01(\x04R\n" +
 	"doneBlocks\x12\x1f\n" +
 	"\vmoved_bytes\x18\x03 \x01(\x04R\n" +
-	"movedBytes2\xcd\x18\n" +
+	"movedBytes2\x98\x19\n" +
 	"\x04Meta\x12E\n" +
 	"\x06Create\x12\x1f.pstorage.meta.v1.CreateRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12H\n" +
 	"\x06Remove\x12\x1f.pstorage.meta.v1.RemoveRequest\x1a\x1d.pstorage.meta.v1.RemoveReply\x12B\n" +
@@ -8661,7 +8791,8 @@ const file_meta_metapb_meta_proto_rawDesc = "" +
 	"\aFlatten\x12 .pstorage.meta.v1.FlattenRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12Q\n" +
 	"\tFlattened\x12\".pstorage.meta.v1.FlattenedRequest\x1a .pstorage.meta.v1.FlattenedReply\x12O\n" +
 	"\vSetIncoming\x12$.pstorage.meta.v1.SetIncomingRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12O\n" +
-	"\vSetSchedule\x12$.pstorage.meta.v1.SetScheduleRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12D\n" +
+	"\vSetSchedule\x12$.pstorage.meta.v1.SetScheduleRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12I\n" +
+	"\bSetQuota\x12!.pstorage.meta.v1.SetQuotaRequest\x1a\x1a.pstorage.meta.v1.FileInfo\x12D\n" +
 	"\x06Orders\x12\x1f.pstorage.meta.v1.OrdersRequest\x1a\x17.pstorage.meta.v1.Order0\x01\x12B\n" +
 	"\x04Hold\x12\x1d.pstorage.meta.v1.HoldRequest\x1a\x1b.pstorage.meta.v1.HoldReply\x12c\n" +
 	"\x0fSnapshotFlushed\x12(.pstorage.meta.v1.SnapshotFlushedRequest\x1a&.pstorage.meta.v1.SnapshotFlushedReply\x12H\n" +
@@ -8693,7 +8824,7 @@ func file_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
+var file_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 118)
 var file_meta_metapb_meta_proto_goTypes = []any{
 	(Server_State)(0),                // 0: pstorage.meta.v1.Server.State
 	(Mds_State)(0),                   // 1: pstorage.meta.v1.Mds.State
@@ -8705,115 +8836,117 @@ var file_meta_metapb_meta_proto_goTypes = []any{
 	(*Incoming)(nil),                 // 7: pstorage.meta.v1.Incoming
 	(*Schedule)(nil),                 // 8: pstorage.meta.v1.Schedule
 	(*SetScheduleRequest)(nil),       // 9: pstorage.meta.v1.SetScheduleRequest
-	(*SetIncomingRequest)(nil),       // 10: pstorage.meta.v1.SetIncomingRequest
-	(*CreateRequest)(nil),            // 11: pstorage.meta.v1.CreateRequest
-	(*RemoveRequest)(nil),            // 12: pstorage.meta.v1.RemoveRequest
-	(*RemoveReply)(nil),              // 13: pstorage.meta.v1.RemoveReply
-	(*ListRequest)(nil),              // 14: pstorage.meta.v1.ListRequest
-	(*ListReply)(nil),                // 15: pstorage.meta.v1.ListReply
-	(*LookupRequest)(nil),            // 16: pstorage.meta.v1.LookupRequest
-	(*SetAttributesRequest)(nil),     // 17: pstorage.meta.v1.SetAttributesRequest
-	(*ResizeRequest)(nil),            // 18: pstorage.meta.v1.ResizeRequest
-	(*Client)(nil),                   // 19: pstorage.meta.v1.Client
-	(*OpenRequest)(nil),              // 20: pstorage.meta.v1.OpenRequest
-	(*OpenReply)(nil),                // 21: pstorage.meta.v1.OpenReply
-	(*Server)(nil),                   // 22: pstorage.meta.v1.Server
-	(*Scrubbing)(nil),                // 23: pstorage.meta.v1.Scrubbing
-	(*Held)(nil),                     // 24: pstorage.meta.v1.Held
-	(*RenewRequest)(nil),             // 25: pstorage.meta.v1.RenewRequest
-	(*RenewReply)(nil),               // 26: pstorage.meta.v1.RenewReply
-	(*SettledRequest)(nil),           // 27: pstorage.meta.v1.SettledRequest
-	(*SettledReply)(nil),             // 28: pstorage.meta.v1.SettledReply
-	(*CloseFileRequest)(nil),         // 29: pstorage.meta.v1.CloseFileRequest
-	(*CloseFileReply)(nil),           // 30: pstorage.meta.v1.CloseFileReply
-	(*Chunk)(nil),                    // 31: pstorage.meta.v1.Chunk
-	(*GetChunksRequest)(nil),         // 32: pstorage.meta.v1.GetChunksRequest
-	(*GetChunksReply)(nil),           // 33: pstorage.meta.v1.GetChunksReply
-	(*AllocateRequest)(nil),          // 34: pstorage.meta.v1.AllocateRequest
-	(*AllocateReply)(nil),            // 35: pstorage.meta.v1.AllocateReply
-	(*DropRequest)(nil),              // 36: pstorage.meta.v1.DropRequest
-	(*DropReply)(nil),                // 37: pstorage.meta.v1.DropReply
-	(*SpaceRequest)(nil),             // 38: pstorage.meta.v1.SpaceRequest
-	(*SpaceReply)(nil),               // 39: pstorage.meta.v1.SpaceReply
-	(*FileSpace)(nil),                // 40: pstorage.meta.v1.FileSpace
-	(*Snapshot)(nil),                 // 41: pstorage.meta.v1.Snapshot
-	(*SnapshotRequest)(nil),          // 42: pstorage.meta.v1.SnapshotRequest
-	(*NoHolder)(nil),                 // 43: pstorage.meta.v1.NoHolder
-	(*SnapshotReply)(nil),            // 44: pstorage.meta.v1.SnapshotReply
-	(*ListSnapshotsRequest)(nil),     // 45: pstorage.meta.v1.ListSnapshotsRequest
-	(*ListSnapshotsReply)(nil),       // 46: pstorage.meta.v1.ListSnapshotsReply
-	(*DeleteSnapshotRequest)(nil),    // 47: pstorage.meta.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotReply)(nil),      // 48: pstorage.meta.v1.DeleteSnapshotReply
-	(*ProtectSnapshotRequest)(nil),   // 49: pstorage.meta.v1.ProtectSnapshotRequest
-	(*ProtectSnapshotReply)(nil),     // 50: pstorage.meta.v1.ProtectSnapshotReply
-	(*OpenSnapshotRequest)(nil),      // 51: pstorage.meta.v1.OpenSnapshotRequest
-	(*OpenSnapshotReply)(nil),        // 52: pstorage.meta.v1.OpenSnapshotReply
-	(*CloneRequest)(nil),             // 53: pstorage.meta.v1.CloneRequest
-	(*SwitchSnapshotRequest)(nil),    // 54: pstorage.meta.v1.SwitchSnapshotRequest
-	(*FlattenRequest)(nil),           // 55: pstorage.meta.v1.FlattenRequest
-	(*FlattenedRequest)(nil),         // 56: pstorage.meta.v1.FlattenedRequest
-	(*FlattenedReply)(nil),           // 57: pstorage.meta.v1.FlattenedReply
-	(*OrdersRequest)(nil),            // 58: pstorage.meta.v1.OrdersRequest
-	(*Order)(nil),                    // 59: pstorage.meta.v1.Order
-	(*HoldRequest)(nil),              // 60: pstorage.meta.v1.HoldRequest
-	(*HoldReply)(nil),                // 61: pstorage.meta.v1.HoldReply
-	(*SnapshotFlushedRequest)(nil),   // 62: pstorage.meta.v1.SnapshotFlushedRequest
-	(*SnapshotFlushedReply)(nil),     // 63: pstorage.meta.v1.SnapshotFlushedReply
-	(*StatusRequest)(nil),            // 64: pstorage.meta.v1.StatusRequest
-	(*StatusReply)(nil),              // 65: pstorage.meta.v1.StatusReply
-	(*Recovery)(nil),                 // 66: pstorage.meta.v1.Recovery
-	(*Mds)(nil),                      // 67: pstorage.meta.v1.Mds
-	(*MdsLoad)(nil),                  // 68: pstorage.meta.v1.MdsLoad
-	(*MembersRequest)(nil),           // 69: pstorage.meta.v1.MembersRequest
-	(*MembersReply)(nil),             // 70: pstorage.meta.v1.MembersReply
-	(*JoinMdsRequest)(nil),           // 71: pstorage.meta.v1.JoinMdsRequest
-	(*JoinMdsReply)(nil),             // 72: pstorage.meta.v1.JoinMdsReply
-	(*PresentMdsRequest)(nil),        // 73: pstorage.meta.v1.PresentMdsRequest
-	(*PresentMdsReply)(nil),          // 74: pstorage.meta.v1.PresentMdsReply
-	(*RemoveMdsRequest)(nil),         // 75: pstorage.meta.v1.RemoveMdsRequest
-	(*RemoveMdsReply)(nil),           // 76: pstorage.meta.v1.RemoveMdsReply
-	(*Export)(nil),                   // 77: pstorage.meta.v1.Export
-	(*SetExportRequest)(nil),         // 78: pstorage.meta.v1.SetExportRequest
-	(*DeleteExportRequest)(nil),      // 79: pstorage.meta.v1.DeleteExportRequest
-	(*DeleteExportReply)(nil),        // 80: pstorage.meta.v1.DeleteExportReply
-	(*ListExportsRequest)(nil),       // 81: pstorage.meta.v1.ListExportsRequest
-	(*ListExportsReply)(nil),         // 82: pstorage.meta.v1.ListExportsReply
-	(*SetConfigRequest)(nil),         // 83: pstorage.meta.v1.SetConfigRequest
-	(*SetConfigReply)(nil),           // 84: pstorage.meta.v1.SetConfigReply
-	(*CreateServerRequest)(nil),      // 85: pstorage.meta.v1.CreateServerRequest
-	(*CreateServerReply)(nil),        // 86: pstorage.meta.v1.CreateServerReply
-	(*RemoveServersRequest)(nil),     // 87: pstorage.meta.v1.RemoveServersRequest
-	(*RemoveServersReply)(nil),       // 88: pstorage.meta.v1.RemoveServersReply
-	(*Removal)(nil),                  // 89: pstorage.meta.v1.Removal
-	(*FromServer)(nil),               // 90: pstorage.meta.v1.FromServer
-	(*Register)(nil),                 // 91: pstorage.meta.v1.Register
-	(*InventoryPage)(nil),            // 92: pstorage.meta.v1.InventoryPage
-	(*Replica)(nil),                  // 93: pstorage.meta.v1.Replica
-	(*Heartbeat)(nil),                // 94: pstorage.meta.v1.Heartbeat
-	(*Scrubbed)(nil),                 // 95: pstorage.meta.v1.Scrubbed
-	(*FileDates)(nil),                // 96: pstorage.meta.v1.FileDates
-	(*Trouble)(nil),                  // 97: pstorage.meta.v1.Trouble
-	(*ToServer)(nil),                 // 98: pstorage.meta.v1.ToServer
-	(*Admission)(nil),                // 99: pstorage.meta.v1.Admission
-	(*ChunkAt)(nil),                  // 100: pstorage.meta.v1.ChunkAt
-	(*Command)(nil),                  // 101: pstorage.meta.v1.Command
-	(*Prepare)(nil),                  // 102: pstorage.meta.v1.Prepare
-	(*PrepareChunk)(nil),             // 103: pstorage.meta.v1.PrepareChunk
-	(*Raise)(nil),                    // 104: pstorage.meta.v1.Raise
-	(*Demote)(nil),                   // 105: pstorage.meta.v1.Demote
-	(*Remove)(nil),                   // 106: pstorage.meta.v1.Remove
-	(*Pull)(nil),                     // 107: pstorage.meta.v1.Pull
-	(*CancelPull)(nil),               // 108: pstorage.meta.v1.CancelPull
-	(*Promote)(nil),                  // 109: pstorage.meta.v1.Promote
-	(*Absolve)(nil),                  // 110: pstorage.meta.v1.Absolve
-	(*Verify)(nil),                   // 111: pstorage.meta.v1.Verify
-	(*Mend)(nil),                     // 112: pstorage.meta.v1.Mend
-	(*Fold)(nil),                     // 113: pstorage.meta.v1.Fold
-	(*Result)(nil),                   // 114: pstorage.meta.v1.Result
-	(*Progress)(nil),                 // 115: pstorage.meta.v1.Progress
-	nil,                              // 116: pstorage.meta.v1.StatusReply.ConfigEntry
-	nil,                              // 117: pstorage.meta.v1.SetConfigRequest.SetEntry
-	nil,                              // 118: pstorage.meta.v1.SetConfigReply.ConfigEntry
+	(*Quota)(nil),                    // 10: pstorage.meta.v1.Quota
+	(*SetQuotaRequest)(nil),          // 11: pstorage.meta.v1.SetQuotaRequest
+	(*SetIncomingRequest)(nil),       // 12: pstorage.meta.v1.SetIncomingRequest
+	(*CreateRequest)(nil),            // 13: pstorage.meta.v1.CreateRequest
+	(*RemoveRequest)(nil),            // 14: pstorage.meta.v1.RemoveRequest
+	(*RemoveReply)(nil),              // 15: pstorage.meta.v1.RemoveReply
+	(*ListRequest)(nil),              // 16: pstorage.meta.v1.ListRequest
+	(*ListReply)(nil),                // 17: pstorage.meta.v1.ListReply
+	(*LookupRequest)(nil),            // 18: pstorage.meta.v1.LookupRequest
+	(*SetAttributesRequest)(nil),     // 19: pstorage.meta.v1.SetAttributesRequest
+	(*ResizeRequest)(nil),            // 20: pstorage.meta.v1.ResizeRequest
+	(*Client)(nil),                   // 21: pstorage.meta.v1.Client
+	(*OpenRequest)(nil),              // 22: pstorage.meta.v1.OpenRequest
+	(*OpenReply)(nil),                // 23: pstorage.meta.v1.OpenReply
+	(*Server)(nil),                   // 24: pstorage.meta.v1.Server
+	(*Scrubbing)(nil),                // 25: pstorage.meta.v1.Scrubbing
+	(*Held)(nil),                     // 26: pstorage.meta.v1.Held
+	(*RenewRequest)(nil),             // 27: pstorage.meta.v1.RenewRequest
+	(*RenewReply)(nil),               // 28: pstorage.meta.v1.RenewReply
+	(*SettledRequest)(nil),           // 29: pstorage.meta.v1.SettledRequest
+	(*SettledReply)(nil),             // 30: pstorage.meta.v1.SettledReply
+	(*CloseFileRequest)(nil),         // 31: pstorage.meta.v1.CloseFileRequest
+	(*CloseFileReply)(nil),           // 32: pstorage.meta.v1.CloseFileReply
+	(*Chunk)(nil),                    // 33: pstorage.meta.v1.Chunk
+	(*GetChunksRequest)(nil),         // 34: pstorage.meta.v1.GetChunksRequest
+	(*GetChunksReply)(nil),           // 35: pstorage.meta.v1.GetChunksReply
+	(*AllocateRequest)(nil),          // 36: pstorage.meta.v1.AllocateRequest
+	(*AllocateReply)(nil),            // 37: pstorage.meta.v1.AllocateReply
+	(*DropRequest)(nil),              // 38: pstorage.meta.v1.DropRequest
+	(*DropReply)(nil),                // 39: pstorage.meta.v1.DropReply
+	(*SpaceRequest)(nil),             // 40: pstorage.meta.v1.SpaceRequest
+	(*SpaceReply)(nil),               // 41: pstorage.meta.v1.SpaceReply
+	(*FileSpace)(nil),                // 42: pstorage.meta.v1.FileSpace
+	(*Snapshot)(nil),                 // 43: pstorage.meta.v1.Snapshot
+	(*SnapshotRequest)(nil),          // 44: pstorage.meta.v1.SnapshotRequest
+	(*NoHolder)(nil),                 // 45: pstorage.meta.v1.NoHolder
+	(*SnapshotReply)(nil),            // 46: pstorage.meta.v1.SnapshotReply
+	(*ListSnapshotsRequest)(nil),     // 47: pstorage.meta.v1.ListSnapshotsRequest
+	(*ListSnapshotsReply)(nil),       // 48: pstorage.meta.v1.ListSnapshotsReply
+	(*DeleteSnapshotRequest)(nil),    // 49: pstorage.meta.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotReply)(nil),      // 50: pstorage.meta.v1.DeleteSnapshotReply
+	(*ProtectSnapshotRequest)(nil),   // 51: pstorage.meta.v1.ProtectSnapshotRequest
+	(*ProtectSnapshotReply)(nil),     // 52: pstorage.meta.v1.ProtectSnapshotReply
+	(*OpenSnapshotRequest)(nil),      // 53: pstorage.meta.v1.OpenSnapshotRequest
+	(*OpenSnapshotReply)(nil),        // 54: pstorage.meta.v1.OpenSnapshotReply
+	(*CloneRequest)(nil),             // 55: pstorage.meta.v1.CloneRequest
+	(*SwitchSnapshotRequest)(nil),    // 56: pstorage.meta.v1.SwitchSnapshotRequest
+	(*FlattenRequest)(nil),           // 57: pstorage.meta.v1.FlattenRequest
+	(*FlattenedRequest)(nil),         // 58: pstorage.meta.v1.FlattenedRequest
+	(*FlattenedReply)(nil),           // 59: pstorage.meta.v1.FlattenedReply
+	(*OrdersRequest)(nil),            // 60: pstorage.meta.v1.OrdersRequest
+	(*Order)(nil),                    // 61: pstorage.meta.v1.Order
+	(*HoldRequest)(nil),              // 62: pstorage.meta.v1.HoldRequest
+	(*HoldReply)(nil),                // 63: pstorage.meta.v1.HoldReply
+	(*SnapshotFlushedRequest)(nil),   // 64: pstorage.meta.v1.SnapshotFlushedRequest
+	(*SnapshotFlushedReply)(nil),     // 65: pstorage.meta.v1.SnapshotFlushedReply
+	(*StatusRequest)(nil),            // 66: pstorage.meta.v1.StatusRequest
+	(*StatusReply)(nil),              // 67: pstorage.meta.v1.StatusReply
+	(*Recovery)(nil),                 // 68: pstorage.meta.v1.Recovery
+	(*Mds)(nil),                      // 69: pstorage.meta.v1.Mds
+	(*MdsLoad)(nil),                  // 70: pstorage.meta.v1.MdsLoad
+	(*MembersRequest)(nil),           // 71: pstorage.meta.v1.MembersRequest
+	(*MembersReply)(nil),             // 72: pstorage.meta.v1.MembersReply
+	(*JoinMdsRequest)(nil),           // 73: pstorage.meta.v1.JoinMdsRequest
+	(*JoinMdsReply)(nil),             // 74: pstorage.meta.v1.JoinMdsReply
+	(*PresentMdsRequest)(nil),        // 75: pstorage.meta.v1.PresentMdsRequest
+	(*PresentMdsReply)(nil),          // 76: pstorage.meta.v1.PresentMdsReply
+	(*RemoveMdsRequest)(nil),         // 77: pstorage.meta.v1.RemoveMdsRequest
+	(*RemoveMdsReply)(nil),           // 78: pstorage.meta.v1.RemoveMdsReply
+	(*Export)(nil),                   // 79: pstorage.meta.v1.Export
+	(*SetExportRequest)(nil),         // 80: pstorage.meta.v1.SetExportRequest
+	(*DeleteExportRequest)(nil),      // 81: pstorage.meta.v1.DeleteExportRequest
+	(*DeleteExportReply)(nil),        // 82: pstorage.meta.v1.DeleteExportReply
+	(*ListExportsRequest)(nil),       // 83: pstorage.meta.v1.ListExportsRequest
+	(*ListExportsReply)(nil),         // 84: pstorage.meta.v1.ListExportsReply
+	(*SetConfigRequest)(nil),         // 85: pstorage.meta.v1.SetConfigRequest
+	(*SetConfigReply)(nil),           // 86: pstorage.meta.v1.SetConfigReply
+	(*CreateServerRequest)(nil),      // 87: pstorage.meta.v1.CreateServerRequest
+	(*CreateServerReply)(nil),        // 88: pstorage.meta.v1.CreateServerReply
+	(*RemoveServersRequest)(nil),     // 89: pstorage.meta.v1.RemoveServersRequest
+	(*RemoveServersReply)(nil),       // 90: pstorage.meta.v1.RemoveServersReply
+	(*Removal)(nil),                  // 91: pstorage.meta.v1.Removal
+	(*FromServer)(nil),               // 92: pstorage.meta.v1.FromServer
+	(*Register)(nil),                 // 93: pstorage.meta.v1.Register
+	(*InventoryPage)(nil),            // 94: pstorage.meta.v1.InventoryPage
+	(*Replica)(nil),                  // 95: pstorage.meta.v1.Replica
+	(*Heartbeat)(nil),                // 96: pstorage.meta.v1.Heartbeat
+	(*Scrubbed)(nil),                 // 97: pstorage.meta.v1.Scrubbed
+	(*FileDates)(nil),                // 98: pstorage.meta.v1.FileDates
+	(*Trouble)(nil),                  // 99: pstorage.meta.v1.Trouble
+	(*ToServer)(nil),                 // 100: pstorage.meta.v1.ToServer
+	(*Admission)(nil),                // 101: pstorage.meta.v1.Admission
+	(*ChunkAt)(nil),                  // 102: pstorage.meta.v1.ChunkAt
+	(*Command)(nil),                  // 103: pstorage.meta.v1.Command
+	(*Prepare)(nil),                  // 104: pstorage.meta.v1.Prepare
+	(*PrepareChunk)(nil),             // 105: pstorage.meta.v1.PrepareChunk
+	(*Raise)(nil),                    // 106: pstorage.meta.v1.Raise
+	(*Demote)(nil),                   // 107: pstorage.meta.v1.Demote
+	(*Remove)(nil),                   // 108: pstorage.meta.v1.Remove
+	(*Pull)(nil),                     // 109: pstorage.meta.v1.Pull
+	(*CancelPull)(nil),               // 110: pstorage.meta.v1.CancelPull
+	(*Promote)(nil),                  // 111: pstorage.meta.v1.Promote
+	(*Absolve)(nil),                  // 112: pstorage.meta.v1.Absolve
+	(*Verify)(nil),                   // 113: pstorage.meta.v1.Verify
+	(*Mend)(nil),                     // 114: pstorage.meta.v1.Mend
+	(*Fold)(nil),                     // 115: pstorage.meta.v1.Fold
+	(*Result)(nil),                   // 116: pstorage.meta.v1.Result
+	(*Progress)(nil),                 // 117: pstorage.meta.v1.Progress
+	nil,                              // 118: pstorage.meta.v1.StatusReply.ConfigEntry
+	nil,                              // 119: pstorage.meta.v1.SetConfigRequest.SetEntry
+	nil,                              // 120: pstorage.meta.v1.SetConfigReply.ConfigEntry
 }
 var file_meta_metapb_meta_proto_depIdxs = []int32{
 	4,   // 0: pstorage.meta.v1.FileInfo.own:type_name -> pstorage.meta.v1.Attributes
@@ -8821,179 +8954,182 @@ var file_meta_metapb_meta_proto_depIdxs = []int32{
 	6,   // 2: pstorage.meta.v1.FileInfo.over:type_name -> pstorage.meta.v1.Over
 	7,   // 3: pstorage.meta.v1.FileInfo.incoming:type_name -> pstorage.meta.v1.Incoming
 	8,   // 4: pstorage.meta.v1.FileInfo.schedule:type_name -> pstorage.meta.v1.Schedule
-	8,   // 5: pstorage.meta.v1.SetScheduleRequest.schedule:type_name -> pstorage.meta.v1.Schedule
-	19,  // 6: pstorage.meta.v1.SetIncomingRequest.client:type_name -> pstorage.meta.v1.Client
-	7,   // 7: pstorage.meta.v1.SetIncomingRequest.incoming:type_name -> pstorage.meta.v1.Incoming
-	4,   // 8: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	7,   // 9: pstorage.meta.v1.CreateRequest.incoming:type_name -> pstorage.meta.v1.Incoming
-	5,   // 10: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
-	4,   // 11: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	19,  // 12: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
-	5,   // 13: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
-	22,  // 14: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
-	0,   // 15: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
-	23,  // 16: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	19,  // 17: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
-	24,  // 18: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
-	5,   // 19: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
-	19,  // 20: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
-	19,  // 21: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
-	31,  // 22: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	22,  // 23: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
-	19,  // 24: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
-	31,  // 25: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
-	22,  // 26: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
-	19,  // 27: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
-	31,  // 28: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
-	31,  // 29: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
-	40,  // 30: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
-	41,  // 31: pstorage.meta.v1.SnapshotReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
-	41,  // 32: pstorage.meta.v1.ListSnapshotsReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
-	41,  // 33: pstorage.meta.v1.ProtectSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
-	41,  // 34: pstorage.meta.v1.OpenSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
-	5,   // 35: pstorage.meta.v1.OpenSnapshotReply.file:type_name -> pstorage.meta.v1.FileInfo
-	22,  // 36: pstorage.meta.v1.OpenSnapshotReply.servers:type_name -> pstorage.meta.v1.Server
-	4,   // 37: pstorage.meta.v1.CloneRequest.attributes:type_name -> pstorage.meta.v1.Attributes
-	19,  // 38: pstorage.meta.v1.FlattenedRequest.client:type_name -> pstorage.meta.v1.Client
-	19,  // 39: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
-	19,  // 40: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
-	19,  // 41: pstorage.meta.v1.SnapshotFlushedRequest.client:type_name -> pstorage.meta.v1.Client
-	22,  // 42: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
-	67,  // 43: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
-	116, // 44: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
-	23,  // 45: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
-	66,  // 46: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
-	1,   // 47: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
-	68,  // 48: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
-	68,  // 49: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
-	77,  // 50: pstorage.meta.v1.SetExportRequest.export:type_name -> pstorage.meta.v1.Export
-	77,  // 51: pstorage.meta.v1.ListExportsReply.exports:type_name -> pstorage.meta.v1.Export
-	117, // 52: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
-	118, // 53: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
-	2,   // 54: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
-	89,  // 55: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
-	0,   // 56: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
-	91,  // 57: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
-	92,  // 58: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
-	94,  // 59: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
-	114, // 60: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
-	115, // 61: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
-	97,  // 62: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
-	95,  // 63: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
-	93,  // 64: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
-	23,  // 65: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
-	96,  // 66: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
-	99,  // 67: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
-	101, // 68: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
-	100, // 69: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 70: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 71: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
-	102, // 72: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
-	104, // 73: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
-	105, // 74: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
-	106, // 75: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
-	107, // 76: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
-	110, // 77: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
-	108, // 78: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
-	109, // 79: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
-	111, // 80: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
-	112, // 81: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
-	113, // 82: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
-	103, // 83: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
-	100, // 84: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 85: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 86: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 87: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 88: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 89: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 90: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 91: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
-	100, // 92: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
-	11,  // 93: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
-	12,  // 94: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
-	14,  // 95: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
-	16,  // 96: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
-	17,  // 97: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
-	18,  // 98: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
-	20,  // 99: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
-	25,  // 100: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
-	27,  // 101: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
-	29,  // 102: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
-	32,  // 103: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
-	34,  // 104: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
-	36,  // 105: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
-	38,  // 106: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
-	42,  // 107: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
-	45,  // 108: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
-	47,  // 109: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
-	49,  // 110: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
-	51,  // 111: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
-	53,  // 112: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
-	54,  // 113: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
-	55,  // 114: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
-	56,  // 115: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
-	10,  // 116: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
-	9,   // 117: pstorage.meta.v1.Meta.SetSchedule:input_type -> pstorage.meta.v1.SetScheduleRequest
-	58,  // 118: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
-	60,  // 119: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
-	62,  // 120: pstorage.meta.v1.Meta.SnapshotFlushed:input_type -> pstorage.meta.v1.SnapshotFlushedRequest
-	64,  // 121: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
-	78,  // 122: pstorage.meta.v1.Meta.SetExport:input_type -> pstorage.meta.v1.SetExportRequest
-	79,  // 123: pstorage.meta.v1.Meta.DeleteExport:input_type -> pstorage.meta.v1.DeleteExportRequest
-	81,  // 124: pstorage.meta.v1.Meta.ListExports:input_type -> pstorage.meta.v1.ListExportsRequest
-	83,  // 125: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
-	85,  // 126: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
-	69,  // 127: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
-	71,  // 128: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
-	73,  // 129: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
-	75,  // 130: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
-	87,  // 131: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
-	90,  // 132: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
-	5,   // 133: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
-	13,  // 134: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
-	15,  // 135: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
-	5,   // 136: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 137: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 138: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
-	21,  // 139: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
-	26,  // 140: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
-	28,  // 141: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
-	30,  // 142: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
-	33,  // 143: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
-	35,  // 144: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
-	37,  // 145: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
-	39,  // 146: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
-	44,  // 147: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
-	46,  // 148: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
-	48,  // 149: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
-	50,  // 150: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
-	52,  // 151: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
-	5,   // 152: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 153: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 154: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
-	57,  // 155: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
-	5,   // 156: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
-	5,   // 157: pstorage.meta.v1.Meta.SetSchedule:output_type -> pstorage.meta.v1.FileInfo
-	59,  // 158: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
-	61,  // 159: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
-	63,  // 160: pstorage.meta.v1.Meta.SnapshotFlushed:output_type -> pstorage.meta.v1.SnapshotFlushedReply
-	65,  // 161: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
-	77,  // 162: pstorage.meta.v1.Meta.SetExport:output_type -> pstorage.meta.v1.Export
-	80,  // 163: pstorage.meta.v1.Meta.DeleteExport:output_type -> pstorage.meta.v1.DeleteExportReply
-	82,  // 164: pstorage.meta.v1.Meta.ListExports:output_type -> pstorage.meta.v1.ListExportsReply
-	84,  // 165: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
-	86,  // 166: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
-	70,  // 167: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
-	72,  // 168: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
-	74,  // 169: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
-	76,  // 170: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
-	88,  // 171: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
-	98,  // 172: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
-	133, // [133:173] is the sub-list for method output_type
-	93,  // [93:133] is the sub-list for method input_type
-	93,  // [93:93] is the sub-list for extension type_name
-	93,  // [93:93] is the sub-list for extension extendee
-	0,   // [0:93] is the sub-list for field type_name
+	10,  // 5: pstorage.meta.v1.FileInfo.quotas:type_name -> pstorage.meta.v1.Quota
+	8,   // 6: pstorage.meta.v1.SetScheduleRequest.schedule:type_name -> pstorage.meta.v1.Schedule
+	21,  // 7: pstorage.meta.v1.SetIncomingRequest.client:type_name -> pstorage.meta.v1.Client
+	7,   // 8: pstorage.meta.v1.SetIncomingRequest.incoming:type_name -> pstorage.meta.v1.Incoming
+	4,   // 9: pstorage.meta.v1.CreateRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	7,   // 10: pstorage.meta.v1.CreateRequest.incoming:type_name -> pstorage.meta.v1.Incoming
+	5,   // 11: pstorage.meta.v1.ListReply.files:type_name -> pstorage.meta.v1.FileInfo
+	4,   // 12: pstorage.meta.v1.SetAttributesRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	21,  // 13: pstorage.meta.v1.OpenRequest.client:type_name -> pstorage.meta.v1.Client
+	5,   // 14: pstorage.meta.v1.OpenReply.file:type_name -> pstorage.meta.v1.FileInfo
+	24,  // 15: pstorage.meta.v1.OpenReply.servers:type_name -> pstorage.meta.v1.Server
+	0,   // 16: pstorage.meta.v1.Server.state:type_name -> pstorage.meta.v1.Server.State
+	25,  // 17: pstorage.meta.v1.Server.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	21,  // 18: pstorage.meta.v1.RenewRequest.client:type_name -> pstorage.meta.v1.Client
+	26,  // 19: pstorage.meta.v1.RenewRequest.held:type_name -> pstorage.meta.v1.Held
+	5,   // 20: pstorage.meta.v1.RenewReply.changed:type_name -> pstorage.meta.v1.FileInfo
+	21,  // 21: pstorage.meta.v1.SettledRequest.client:type_name -> pstorage.meta.v1.Client
+	21,  // 22: pstorage.meta.v1.CloseFileRequest.client:type_name -> pstorage.meta.v1.Client
+	33,  // 23: pstorage.meta.v1.GetChunksReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	24,  // 24: pstorage.meta.v1.GetChunksReply.servers:type_name -> pstorage.meta.v1.Server
+	21,  // 25: pstorage.meta.v1.AllocateRequest.client:type_name -> pstorage.meta.v1.Client
+	33,  // 26: pstorage.meta.v1.AllocateReply.chunks:type_name -> pstorage.meta.v1.Chunk
+	24,  // 27: pstorage.meta.v1.AllocateReply.servers:type_name -> pstorage.meta.v1.Server
+	21,  // 28: pstorage.meta.v1.DropRequest.client:type_name -> pstorage.meta.v1.Client
+	33,  // 29: pstorage.meta.v1.DropReply.dropped:type_name -> pstorage.meta.v1.Chunk
+	33,  // 30: pstorage.meta.v1.DropReply.refused:type_name -> pstorage.meta.v1.Chunk
+	42,  // 31: pstorage.meta.v1.SpaceReply.files:type_name -> pstorage.meta.v1.FileSpace
+	43,  // 32: pstorage.meta.v1.SnapshotReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	43,  // 33: pstorage.meta.v1.ListSnapshotsReply.snapshots:type_name -> pstorage.meta.v1.Snapshot
+	43,  // 34: pstorage.meta.v1.ProtectSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
+	43,  // 35: pstorage.meta.v1.OpenSnapshotReply.snapshot:type_name -> pstorage.meta.v1.Snapshot
+	5,   // 36: pstorage.meta.v1.OpenSnapshotReply.file:type_name -> pstorage.meta.v1.FileInfo
+	24,  // 37: pstorage.meta.v1.OpenSnapshotReply.servers:type_name -> pstorage.meta.v1.Server
+	4,   // 38: pstorage.meta.v1.CloneRequest.attributes:type_name -> pstorage.meta.v1.Attributes
+	21,  // 39: pstorage.meta.v1.FlattenedRequest.client:type_name -> pstorage.meta.v1.Client
+	21,  // 40: pstorage.meta.v1.OrdersRequest.client:type_name -> pstorage.meta.v1.Client
+	21,  // 41: pstorage.meta.v1.HoldRequest.client:type_name -> pstorage.meta.v1.Client
+	21,  // 42: pstorage.meta.v1.SnapshotFlushedRequest.client:type_name -> pstorage.meta.v1.Client
+	24,  // 43: pstorage.meta.v1.StatusReply.servers:type_name -> pstorage.meta.v1.Server
+	69,  // 44: pstorage.meta.v1.StatusReply.mds:type_name -> pstorage.meta.v1.Mds
+	118, // 45: pstorage.meta.v1.StatusReply.config:type_name -> pstorage.meta.v1.StatusReply.ConfigEntry
+	25,  // 46: pstorage.meta.v1.StatusReply.scrubbing:type_name -> pstorage.meta.v1.Scrubbing
+	68,  // 47: pstorage.meta.v1.StatusReply.recovery:type_name -> pstorage.meta.v1.Recovery
+	1,   // 48: pstorage.meta.v1.Mds.state:type_name -> pstorage.meta.v1.Mds.State
+	70,  // 49: pstorage.meta.v1.Mds.load:type_name -> pstorage.meta.v1.MdsLoad
+	70,  // 50: pstorage.meta.v1.PresentMdsRequest.load:type_name -> pstorage.meta.v1.MdsLoad
+	79,  // 51: pstorage.meta.v1.SetExportRequest.export:type_name -> pstorage.meta.v1.Export
+	79,  // 52: pstorage.meta.v1.ListExportsReply.exports:type_name -> pstorage.meta.v1.Export
+	119, // 53: pstorage.meta.v1.SetConfigRequest.set:type_name -> pstorage.meta.v1.SetConfigRequest.SetEntry
+	120, // 54: pstorage.meta.v1.SetConfigReply.config:type_name -> pstorage.meta.v1.SetConfigReply.ConfigEntry
+	2,   // 55: pstorage.meta.v1.RemoveServersRequest.action:type_name -> pstorage.meta.v1.RemoveServersRequest.Action
+	91,  // 56: pstorage.meta.v1.RemoveServersReply.servers:type_name -> pstorage.meta.v1.Removal
+	0,   // 57: pstorage.meta.v1.Removal.state:type_name -> pstorage.meta.v1.Server.State
+	93,  // 58: pstorage.meta.v1.FromServer.register:type_name -> pstorage.meta.v1.Register
+	94,  // 59: pstorage.meta.v1.FromServer.inventory:type_name -> pstorage.meta.v1.InventoryPage
+	96,  // 60: pstorage.meta.v1.FromServer.heartbeat:type_name -> pstorage.meta.v1.Heartbeat
+	116, // 61: pstorage.meta.v1.FromServer.result:type_name -> pstorage.meta.v1.Result
+	117, // 62: pstorage.meta.v1.FromServer.progress:type_name -> pstorage.meta.v1.Progress
+	99,  // 63: pstorage.meta.v1.FromServer.trouble:type_name -> pstorage.meta.v1.Trouble
+	97,  // 64: pstorage.meta.v1.FromServer.scrubbed:type_name -> pstorage.meta.v1.Scrubbed
+	95,  // 65: pstorage.meta.v1.InventoryPage.replicas:type_name -> pstorage.meta.v1.Replica
+	25,  // 66: pstorage.meta.v1.Scrubbed.total:type_name -> pstorage.meta.v1.Scrubbing
+	98,  // 67: pstorage.meta.v1.Scrubbed.files:type_name -> pstorage.meta.v1.FileDates
+	101, // 68: pstorage.meta.v1.ToServer.admission:type_name -> pstorage.meta.v1.Admission
+	103, // 69: pstorage.meta.v1.ToServer.command:type_name -> pstorage.meta.v1.Command
+	102, // 70: pstorage.meta.v1.Admission.raise:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 71: pstorage.meta.v1.Admission.stale:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 72: pstorage.meta.v1.Admission.unknown:type_name -> pstorage.meta.v1.ChunkAt
+	104, // 73: pstorage.meta.v1.Command.prepare:type_name -> pstorage.meta.v1.Prepare
+	106, // 74: pstorage.meta.v1.Command.raise:type_name -> pstorage.meta.v1.Raise
+	107, // 75: pstorage.meta.v1.Command.demote:type_name -> pstorage.meta.v1.Demote
+	108, // 76: pstorage.meta.v1.Command.remove:type_name -> pstorage.meta.v1.Remove
+	109, // 77: pstorage.meta.v1.Command.pull:type_name -> pstorage.meta.v1.Pull
+	112, // 78: pstorage.meta.v1.Command.absolve:type_name -> pstorage.meta.v1.Absolve
+	110, // 79: pstorage.meta.v1.Command.cancel:type_name -> pstorage.meta.v1.CancelPull
+	111, // 80: pstorage.meta.v1.Command.promote:type_name -> pstorage.meta.v1.Promote
+	113, // 81: pstorage.meta.v1.Command.verify:type_name -> pstorage.meta.v1.Verify
+	114, // 82: pstorage.meta.v1.Command.mend:type_name -> pstorage.meta.v1.Mend
+	115, // 83: pstorage.meta.v1.Command.fold:type_name -> pstorage.meta.v1.Fold
+	105, // 84: pstorage.meta.v1.Prepare.chunks:type_name -> pstorage.meta.v1.PrepareChunk
+	102, // 85: pstorage.meta.v1.Raise.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 86: pstorage.meta.v1.Demote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 87: pstorage.meta.v1.Remove.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 88: pstorage.meta.v1.Pull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 89: pstorage.meta.v1.CancelPull.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 90: pstorage.meta.v1.Promote.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 91: pstorage.meta.v1.Absolve.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 92: pstorage.meta.v1.Verify.chunks:type_name -> pstorage.meta.v1.ChunkAt
+	102, // 93: pstorage.meta.v1.Mend.chunk:type_name -> pstorage.meta.v1.ChunkAt
+	13,  // 94: pstorage.meta.v1.Meta.Create:input_type -> pstorage.meta.v1.CreateRequest
+	14,  // 95: pstorage.meta.v1.Meta.Remove:input_type -> pstorage.meta.v1.RemoveRequest
+	16,  // 96: pstorage.meta.v1.Meta.List:input_type -> pstorage.meta.v1.ListRequest
+	18,  // 97: pstorage.meta.v1.Meta.Lookup:input_type -> pstorage.meta.v1.LookupRequest
+	19,  // 98: pstorage.meta.v1.Meta.SetAttributes:input_type -> pstorage.meta.v1.SetAttributesRequest
+	20,  // 99: pstorage.meta.v1.Meta.Resize:input_type -> pstorage.meta.v1.ResizeRequest
+	22,  // 100: pstorage.meta.v1.Meta.Open:input_type -> pstorage.meta.v1.OpenRequest
+	27,  // 101: pstorage.meta.v1.Meta.Renew:input_type -> pstorage.meta.v1.RenewRequest
+	29,  // 102: pstorage.meta.v1.Meta.Settled:input_type -> pstorage.meta.v1.SettledRequest
+	31,  // 103: pstorage.meta.v1.Meta.CloseFile:input_type -> pstorage.meta.v1.CloseFileRequest
+	34,  // 104: pstorage.meta.v1.Meta.GetChunks:input_type -> pstorage.meta.v1.GetChunksRequest
+	36,  // 105: pstorage.meta.v1.Meta.Allocate:input_type -> pstorage.meta.v1.AllocateRequest
+	38,  // 106: pstorage.meta.v1.Meta.Drop:input_type -> pstorage.meta.v1.DropRequest
+	40,  // 107: pstorage.meta.v1.Meta.Space:input_type -> pstorage.meta.v1.SpaceRequest
+	44,  // 108: pstorage.meta.v1.Meta.Snapshot:input_type -> pstorage.meta.v1.SnapshotRequest
+	47,  // 109: pstorage.meta.v1.Meta.ListSnapshots:input_type -> pstorage.meta.v1.ListSnapshotsRequest
+	49,  // 110: pstorage.meta.v1.Meta.DeleteSnapshot:input_type -> pstorage.meta.v1.DeleteSnapshotRequest
+	51,  // 111: pstorage.meta.v1.Meta.ProtectSnapshot:input_type -> pstorage.meta.v1.ProtectSnapshotRequest
+	53,  // 112: pstorage.meta.v1.Meta.OpenSnapshot:input_type -> pstorage.meta.v1.OpenSnapshotRequest
+	55,  // 113: pstorage.meta.v1.Meta.Clone:input_type -> pstorage.meta.v1.CloneRequest
+	56,  // 114: pstorage.meta.v1.Meta.SwitchSnapshot:input_type -> pstorage.meta.v1.SwitchSnapshotRequest
+	57,  // 115: pstorage.meta.v1.Meta.Flatten:input_type -> pstorage.meta.v1.FlattenRequest
+	58,  // 116: pstorage.meta.v1.Meta.Flattened:input_type -> pstorage.meta.v1.FlattenedRequest
+	12,  // 117: pstorage.meta.v1.Meta.SetIncoming:input_type -> pstorage.meta.v1.SetIncomingRequest
+	9,   // 118: pstorage.meta.v1.Meta.SetSchedule:input_type -> pstorage.meta.v1.SetScheduleRequest
+	11,  // 119: pstorage.meta.v1.Meta.SetQuota:input_type -> pstorage.meta.v1.SetQuotaRequest
+	60,  // 120: pstorage.meta.v1.Meta.Orders:input_type -> pstorage.meta.v1.OrdersRequest
+	62,  // 121: pstorage.meta.v1.Meta.Hold:input_type -> pstorage.meta.v1.HoldRequest
+	64,  // 122: pstorage.meta.v1.Meta.SnapshotFlushed:input_type -> pstorage.meta.v1.SnapshotFlushedRequest
+	66,  // 123: pstorage.meta.v1.Meta.Status:input_type -> pstorage.meta.v1.StatusRequest
+	80,  // 124: pstorage.meta.v1.Meta.SetExport:input_type -> pstorage.meta.v1.SetExportRequest
+	81,  // 125: pstorage.meta.v1.Meta.DeleteExport:input_type -> pstorage.meta.v1.DeleteExportRequest
+	83,  // 126: pstorage.meta.v1.Meta.ListExports:input_type -> pstorage.meta.v1.ListExportsRequest
+	85,  // 127: pstorage.meta.v1.Meta.SetConfig:input_type -> pstorage.meta.v1.SetConfigRequest
+	87,  // 128: pstorage.meta.v1.Meta.CreateServer:input_type -> pstorage.meta.v1.CreateServerRequest
+	71,  // 129: pstorage.meta.v1.Meta.Members:input_type -> pstorage.meta.v1.MembersRequest
+	73,  // 130: pstorage.meta.v1.Meta.JoinMds:input_type -> pstorage.meta.v1.JoinMdsRequest
+	75,  // 131: pstorage.meta.v1.Meta.PresentMds:input_type -> pstorage.meta.v1.PresentMdsRequest
+	77,  // 132: pstorage.meta.v1.Meta.RemoveMds:input_type -> pstorage.meta.v1.RemoveMdsRequest
+	89,  // 133: pstorage.meta.v1.Meta.RemoveServers:input_type -> pstorage.meta.v1.RemoveServersRequest
+	92,  // 134: pstorage.meta.v1.ChunkServers.Attach:input_type -> pstorage.meta.v1.FromServer
+	5,   // 135: pstorage.meta.v1.Meta.Create:output_type -> pstorage.meta.v1.FileInfo
+	15,  // 136: pstorage.meta.v1.Meta.Remove:output_type -> pstorage.meta.v1.RemoveReply
+	17,  // 137: pstorage.meta.v1.Meta.List:output_type -> pstorage.meta.v1.ListReply
+	5,   // 138: pstorage.meta.v1.Meta.Lookup:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 139: pstorage.meta.v1.Meta.SetAttributes:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 140: pstorage.meta.v1.Meta.Resize:output_type -> pstorage.meta.v1.FileInfo
+	23,  // 141: pstorage.meta.v1.Meta.Open:output_type -> pstorage.meta.v1.OpenReply
+	28,  // 142: pstorage.meta.v1.Meta.Renew:output_type -> pstorage.meta.v1.RenewReply
+	30,  // 143: pstorage.meta.v1.Meta.Settled:output_type -> pstorage.meta.v1.SettledReply
+	32,  // 144: pstorage.meta.v1.Meta.CloseFile:output_type -> pstorage.meta.v1.CloseFileReply
+	35,  // 145: pstorage.meta.v1.Meta.GetChunks:output_type -> pstorage.meta.v1.GetChunksReply
+	37,  // 146: pstorage.meta.v1.Meta.Allocate:output_type -> pstorage.meta.v1.AllocateReply
+	39,  // 147: pstorage.meta.v1.Meta.Drop:output_type -> pstorage.meta.v1.DropReply
+	41,  // 148: pstorage.meta.v1.Meta.Space:output_type -> pstorage.meta.v1.SpaceReply
+	46,  // 149: pstorage.meta.v1.Meta.Snapshot:output_type -> pstorage.meta.v1.SnapshotReply
+	48,  // 150: pstorage.meta.v1.Meta.ListSnapshots:output_type -> pstorage.meta.v1.ListSnapshotsReply
+	50,  // 151: pstorage.meta.v1.Meta.DeleteSnapshot:output_type -> pstorage.meta.v1.DeleteSnapshotReply
+	52,  // 152: pstorage.meta.v1.Meta.ProtectSnapshot:output_type -> pstorage.meta.v1.ProtectSnapshotReply
+	54,  // 153: pstorage.meta.v1.Meta.OpenSnapshot:output_type -> pstorage.meta.v1.OpenSnapshotReply
+	5,   // 154: pstorage.meta.v1.Meta.Clone:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 155: pstorage.meta.v1.Meta.SwitchSnapshot:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 156: pstorage.meta.v1.Meta.Flatten:output_type -> pstorage.meta.v1.FileInfo
+	59,  // 157: pstorage.meta.v1.Meta.Flattened:output_type -> pstorage.meta.v1.FlattenedReply
+	5,   // 158: pstorage.meta.v1.Meta.SetIncoming:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 159: pstorage.meta.v1.Meta.SetSchedule:output_type -> pstorage.meta.v1.FileInfo
+	5,   // 160: pstorage.meta.v1.Meta.SetQuota:output_type -> pstorage.meta.v1.FileInfo
+	61,  // 161: pstorage.meta.v1.Meta.Orders:output_type -> pstorage.meta.v1.Order
+	63,  // 162: pstorage.meta.v1.Meta.Hold:output_type -> pstorage.meta.v1.HoldReply
+	65,  // 163: pstorage.meta.v1.Meta.SnapshotFlushed:output_type -> pstorage.meta.v1.SnapshotFlushedReply
+	67,  // 164: pstorage.meta.v1.Meta.Status:output_type -> pstorage.meta.v1.StatusReply
+	79,  // 165: pstorage.meta.v1.Meta.SetExport:output_type -> pstorage.meta.v1.Export
+	82,  // 166: pstorage.meta.v1.Meta.DeleteExport:output_type -> pstorage.meta.v1.DeleteExportReply
+	84,  // 167: pstorage.meta.v1.Meta.ListExports:output_type -> pstorage.meta.v1.ListExportsReply
+	86,  // 168: pstorage.meta.v1.Meta.SetConfig:output_type -> pstorage.meta.v1.SetConfigReply
+	88,  // 169: pstorage.meta.v1.Meta.CreateServer:output_type -> pstorage.meta.v1.CreateServerReply
+	72,  // 170: pstorage.meta.v1.Meta.Members:output_type -> pstorage.meta.v1.MembersReply
+	74,  // 171: pstorage.meta.v1.Meta.JoinMds:output_type -> pstorage.meta.v1.JoinMdsReply
+	76,  // 172: pstorage.meta.v1.Meta.PresentMds:output_type -> pstorage.meta.v1.PresentMdsReply
+	78,  // 173: pstorage.meta.v1.Meta.RemoveMds:output_type -> pstorage.meta.v1.RemoveMdsReply
+	90,  // 174: pstorage.meta.v1.Meta.RemoveServers:output_type -> pstorage.meta.v1.RemoveServersReply
+	100, // 175: pstorage.meta.v1.ChunkServers.Attach:output_type -> pstorage.meta.v1.ToServer
+	135, // [135:176] is the sub-list for method output_type
+	94,  // [94:135] is the sub-list for method input_type
+	94,  // [94:94] is the sub-list for extension type_name
+	94,  // [94:94] is the sub-list for extension extendee
+	0,   // [0:94] is the sub-list for field type_name
 }
 
 func init() { file_meta_metapb_meta_proto_init() }
@@ -9001,7 +9137,7 @@ func file_meta_metapb_meta_proto_init() {
 	if File_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_meta_metapb_meta_proto_msgTypes[87].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[89].OneofWrappers = []any{
 		(*FromServer_Register)(nil),
 		(*FromServer_Inventory)(nil),
 		(*FromServer_Heartbeat)(nil),
@@ -9010,11 +9146,11 @@ func file_meta_metapb_meta_proto_init() {
 		(*FromServer_Trouble)(nil),
 		(*FromServer_Scrubbed)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[95].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[97].OneofWrappers = []any{
 		(*ToServer_Admission)(nil),
 		(*ToServer_Command)(nil),
 	}
-	file_meta_metapb_meta_proto_msgTypes[98].OneofWrappers = []any{
+	file_meta_metapb_meta_proto_msgTypes[100].OneofWrappers = []any{
 		(*Command_Prepare)(nil),
 		(*Command_Raise)(nil),
 		(*Command_Demote)(nil),
@@ -9033,7 +9169,7 @@ func file_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_metapb_meta_proto_rawDesc), len(file_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   116,
+			NumMessages:   118,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

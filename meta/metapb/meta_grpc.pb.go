@@ -47,6 +47,7 @@ const (
 	Meta_Flattened_FullMethodName       = "/pstorage.meta.v1.Meta/Flattened"
 	Meta_SetIncoming_FullMethodName     = "/pstorage.meta.v1.Meta/SetIncoming"
 	Meta_SetSchedule_FullMethodName     = "/pstorage.meta.v1.Meta/SetSchedule"
+	Meta_SetQuota_FullMethodName        = "/pstorage.meta.v1.Meta/SetQuota"
 	Meta_Orders_FullMethodName          = "/pstorage.meta.v1.Meta/Orders"
 	Meta_Hold_FullMethodName            = "/pstorage.meta.v1.Meta/Hold"
 	Meta_SnapshotFlushed_FullMethodName = "/pstorage.meta.v1.Meta/SnapshotFlushed"
@@ -107,6 +108,7 @@ type MetaClient interface {
 	// origin ends it.
 	SetIncoming(ctx context.Context, in *SetIncomingRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	SetSchedule(ctx context.Context, in *SetScheduleRequest, opts ...grpc.CallOption) (*FileInfo, error)
+	SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*FileInfo, error)
 	Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error)
 	Hold(ctx context.Context, in *HoldRequest, opts ...grpc.CallOption) (*HoldReply, error)
 	SnapshotFlushed(ctx context.Context, in *SnapshotFlushedRequest, opts ...grpc.CallOption) (*SnapshotFlushedReply, error)
@@ -385,6 +387,16 @@ func (c *metaClient) SetSchedule(ctx context.Context, in *SetScheduleRequest, op
 	return out, nil
 }
 
+func (c *metaClient) SetQuota(ctx context.Context, in *SetQuotaRequest, opts ...grpc.CallOption) (*FileInfo, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FileInfo)
+	err := c.cc.Invoke(ctx, Meta_SetQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *metaClient) Orders(ctx context.Context, in *OrdersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Order], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Meta_ServiceDesc.Streams[0], Meta_Orders_FullMethodName, cOpts...)
@@ -578,6 +590,7 @@ type MetaServer interface {
 	// origin ends it.
 	SetIncoming(context.Context, *SetIncomingRequest) (*FileInfo, error)
 	SetSchedule(context.Context, *SetScheduleRequest) (*FileInfo, error)
+	SetQuota(context.Context, *SetQuotaRequest) (*FileInfo, error)
 	Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error
 	Hold(context.Context, *HoldRequest) (*HoldReply, error)
 	SnapshotFlushed(context.Context, *SnapshotFlushedRequest) (*SnapshotFlushedReply, error)
@@ -680,6 +693,9 @@ func (UnimplementedMetaServer) SetIncoming(context.Context, *SetIncomingRequest)
 }
 func (UnimplementedMetaServer) SetSchedule(context.Context, *SetScheduleRequest) (*FileInfo, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetSchedule not implemented")
+}
+func (UnimplementedMetaServer) SetQuota(context.Context, *SetQuotaRequest) (*FileInfo, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetQuota not implemented")
 }
 func (UnimplementedMetaServer) Orders(*OrdersRequest, grpc.ServerStreamingServer[Order]) error {
 	return status.Error(codes.Unimplemented, "method Orders not implemented")
@@ -1194,6 +1210,24 @@ func _Meta_SetSchedule_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Meta_SetQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetaServer).SetQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Meta_SetQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetaServer).SetQuota(ctx, req.(*SetQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Meta_Orders_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(OrdersRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -1545,6 +1579,10 @@ var Meta_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetSchedule",
 			Handler:    _Meta_SetSchedule_Handler,
+		},
+		{
+			MethodName: "SetQuota",
+			Handler:    _Meta_SetQuota_Handler,
 		},
 		{
 			MethodName: "Hold",

@@ -66,6 +66,7 @@ type Command struct {
 	//	*Command_SetExport
 	//	*Command_DeleteExport
 	//	*Command_SetSchedule
+	//	*Command_SetQuota
 	//	*Command_ReleaseServer
 	//	*Command_DropServer
 	//	*Command_CreateTarget
@@ -442,6 +443,15 @@ func (x *Command) GetSetSchedule() *SetSchedule {
 	return nil
 }
 
+func (x *Command) GetSetQuota() *SetQuota {
+	if x != nil {
+		if x, ok := x.Command.(*Command_SetQuota); ok {
+			return x.SetQuota
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetReleaseServer() *ReleaseServer {
 	if x != nil {
 		if x, ok := x.Command.(*Command_ReleaseServer); ok {
@@ -694,6 +704,10 @@ type Command_SetSchedule struct {
 	SetSchedule *SetSchedule `protobuf:"bytes,56,opt,name=set_schedule,json=setSchedule,proto3,oneof"`
 }
 
+type Command_SetQuota struct {
+	SetQuota *SetQuota `protobuf:"bytes,57,opt,name=set_quota,json=setQuota,proto3,oneof"`
+}
+
 type Command_ReleaseServer struct {
 	ReleaseServer *ReleaseServer `protobuf:"bytes,50,opt,name=release_server,json=releaseServer,proto3,oneof"`
 }
@@ -811,6 +825,8 @@ func (*Command_SetExport) isCommand_Command() {}
 func (*Command_DeleteExport) isCommand_Command() {}
 
 func (*Command_SetSchedule) isCommand_Command() {}
+
+func (*Command_SetQuota) isCommand_Command() {}
 
 func (*Command_ReleaseServer) isCommand_Command() {}
 
@@ -3335,6 +3351,59 @@ func (x *Schedule) GetWeekly() uint32 {
 	return 0
 }
 
+// SetQuota says how many bytes the volumes below a folder may have together; 0: no limit.
+type SetQuota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Limit         uint64                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetQuota) Reset() {
+	*x = SetQuota{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetQuota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetQuota) ProtoMessage() {}
+
+func (x *SetQuota) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetQuota.ProtoReflect.Descriptor instead.
+func (*SetQuota) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *SetQuota) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SetQuota) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 // ReleaseServer: its replicas are to be moved away, or, with cancel, stay.
 type ReleaseServer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3346,7 +3415,7 @@ type ReleaseServer struct {
 
 func (x *ReleaseServer) Reset() {
 	*x = ReleaseServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3427,7 @@ func (x *ReleaseServer) String() string {
 func (*ReleaseServer) ProtoMessage() {}
 
 func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[42]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3440,7 @@ func (x *ReleaseServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseServer.ProtoReflect.Descriptor instead.
 func (*ReleaseServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{42}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReleaseServer) GetId() uint32 {
@@ -3399,7 +3468,7 @@ type DropServer struct {
 
 func (x *DropServer) Reset() {
 	*x = DropServer{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3411,7 +3480,7 @@ func (x *DropServer) String() string {
 func (*DropServer) ProtoMessage() {}
 
 func (x *DropServer) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[43]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3424,7 +3493,7 @@ func (x *DropServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropServer.ProtoReflect.Descriptor instead.
 func (*DropServer) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{43}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *DropServer) GetId() uint32 {
@@ -3451,7 +3520,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3463,7 +3532,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[44]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3476,7 +3545,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{44}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateTarget) GetTarget() *Target {
@@ -3496,7 +3565,7 @@ type SetTarget struct {
 
 func (x *SetTarget) Reset() {
 	*x = SetTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3577,7 @@ func (x *SetTarget) String() string {
 func (*SetTarget) ProtoMessage() {}
 
 func (x *SetTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[45]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3590,7 @@ func (x *SetTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTarget.ProtoReflect.Descriptor instead.
 func (*SetTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{45}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetTarget) GetRevision() uint64 {
@@ -3549,7 +3618,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3561,7 +3630,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[46]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3574,7 +3643,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{46}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -3614,7 +3683,7 @@ type AddLun struct {
 
 func (x *AddLun) Reset() {
 	*x = AddLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3626,7 +3695,7 @@ func (x *AddLun) String() string {
 func (*AddLun) ProtoMessage() {}
 
 func (x *AddLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[47]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3639,7 +3708,7 @@ func (x *AddLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddLun.ProtoReflect.Descriptor instead.
 func (*AddLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{47}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *AddLun) GetName() string {
@@ -3710,7 +3779,7 @@ type RemoveLun struct {
 
 func (x *RemoveLun) Reset() {
 	*x = RemoveLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +3791,7 @@ func (x *RemoveLun) String() string {
 func (*RemoveLun) ProtoMessage() {}
 
 func (x *RemoveLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[48]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +3804,7 @@ func (x *RemoveLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveLun.ProtoReflect.Descriptor instead.
 func (*RemoveLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{48}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RemoveLun) GetName() string {
@@ -3778,7 +3847,7 @@ type GrowLun struct {
 
 func (x *GrowLun) Reset() {
 	*x = GrowLun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +3859,7 @@ func (x *GrowLun) String() string {
 func (*GrowLun) ProtoMessage() {}
 
 func (x *GrowLun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[49]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3803,7 +3872,7 @@ func (x *GrowLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GrowLun.ProtoReflect.Descriptor instead.
 func (*GrowLun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{49}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GrowLun) GetName() string {
@@ -3844,7 +3913,7 @@ type VolumeEpoch struct {
 
 func (x *VolumeEpoch) Reset() {
 	*x = VolumeEpoch{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3856,7 +3925,7 @@ func (x *VolumeEpoch) String() string {
 func (*VolumeEpoch) ProtoMessage() {}
 
 func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[50]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3869,7 +3938,7 @@ func (x *VolumeEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeEpoch.ProtoReflect.Descriptor instead.
 func (*VolumeEpoch) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{50}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *VolumeEpoch) GetFile() uint64 {
@@ -3898,7 +3967,7 @@ type SetAccount struct {
 
 func (x *SetAccount) Reset() {
 	*x = SetAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +3979,7 @@ func (x *SetAccount) String() string {
 func (*SetAccount) ProtoMessage() {}
 
 func (x *SetAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[51]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +3992,7 @@ func (x *SetAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAccount.ProtoReflect.Descriptor instead.
 func (*SetAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{51}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *SetAccount) GetUser() string {
@@ -3963,7 +4032,7 @@ type DeleteAccount struct {
 
 func (x *DeleteAccount) Reset() {
 	*x = DeleteAccount{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3975,7 +4044,7 @@ func (x *DeleteAccount) String() string {
 func (*DeleteAccount) ProtoMessage() {}
 
 func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[52]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3988,7 +4057,7 @@ func (x *DeleteAccount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccount.ProtoReflect.Descriptor instead.
 func (*DeleteAccount) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{52}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteAccount) GetUser() string {
@@ -4012,7 +4081,7 @@ type SaveReservations struct {
 
 func (x *SaveReservations) Reset() {
 	*x = SaveReservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4024,7 +4093,7 @@ func (x *SaveReservations) String() string {
 func (*SaveReservations) ProtoMessage() {}
 
 func (x *SaveReservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[53]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4037,7 +4106,7 @@ func (x *SaveReservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveReservations.ProtoReflect.Descriptor instead.
 func (*SaveReservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{53}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SaveReservations) GetFile() uint64 {
@@ -4085,7 +4154,7 @@ type SetKey struct {
 
 func (x *SetKey) Reset() {
 	*x = SetKey{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4097,7 +4166,7 @@ func (x *SetKey) String() string {
 func (*SetKey) ProtoMessage() {}
 
 func (x *SetKey) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[54]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4110,7 +4179,7 @@ func (x *SetKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetKey.ProtoReflect.Descriptor instead.
 func (*SetKey) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{54}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetKey) GetMark() []byte {
@@ -4130,7 +4199,7 @@ type SetExport struct {
 
 func (x *SetExport) Reset() {
 	*x = SetExport{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4142,7 +4211,7 @@ func (x *SetExport) String() string {
 func (*SetExport) ProtoMessage() {}
 
 func (x *SetExport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[55]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4155,7 +4224,7 @@ func (x *SetExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetExport.ProtoReflect.Descriptor instead.
 func (*SetExport) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{55}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SetExport) GetExport() *Export {
@@ -4174,7 +4243,7 @@ type DeleteExport struct {
 
 func (x *DeleteExport) Reset() {
 	*x = DeleteExport{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4186,7 +4255,7 @@ func (x *DeleteExport) String() string {
 func (*DeleteExport) ProtoMessage() {}
 
 func (x *DeleteExport) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[56]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4199,7 +4268,7 @@ func (x *DeleteExport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteExport.ProtoReflect.Descriptor instead.
 func (*DeleteExport) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{56}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *DeleteExport) GetName() string {
@@ -4222,7 +4291,7 @@ type SetMember struct {
 
 func (x *SetMember) Reset() {
 	*x = SetMember{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4303,7 @@ func (x *SetMember) String() string {
 func (*SetMember) ProtoMessage() {}
 
 func (x *SetMember) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[57]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4316,7 @@ func (x *SetMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMember.ProtoReflect.Descriptor instead.
 func (*SetMember) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{57}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SetMember) GetId() string {
@@ -4310,13 +4379,14 @@ type Node struct {
 	Incoming      *Incoming              `protobuf:"bytes,20,opt,name=incoming,proto3" json:"incoming,omitempty"`                  // an import into the file has not ended
 	Identity      uint64                 `protobuf:"varint,27,opt,name=identity,proto3" json:"identity,omitempty"`                 // the first file that had the name, by which users know the volume; 0: itself
 	Schedule      *Schedule              `protobuf:"bytes,21,opt,name=schedule,proto3" json:"schedule,omitempty"`                  // of snapshots; none: none are taken
+	Quota         *Quota                 `protobuf:"bytes,22,opt,name=quota,proto3" json:"quota,omitempty"`                        // of a directory; none: no limit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4328,7 +4398,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[58]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4341,7 +4411,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{58}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Node) GetParent() uint64 {
@@ -4498,6 +4568,66 @@ func (x *Node) GetSchedule() *Schedule {
 	return nil
 }
 
+func (x *Node) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// Quota: limit is for the sizes of all volumes below a directory together, used is what they are now.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Limit         uint64                 `protobuf:"varint,1,opt,name=limit,proto3" json:"limit,omitempty"`
+	Used          uint64                 `protobuf:"varint,2,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Quota) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *Quota) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
 type Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4515,7 +4645,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4527,7 +4657,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[59]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4540,7 +4670,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{59}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Server) GetId() uint32 {
@@ -4620,7 +4750,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4632,7 +4762,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[60]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4645,7 +4775,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{60}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Member) GetId() string {
@@ -4709,7 +4839,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4721,7 +4851,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[61]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4734,7 +4864,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{61}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Target) GetName() string {
@@ -4824,7 +4954,7 @@ type Portal struct {
 
 func (x *Portal) Reset() {
 	*x = Portal{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4836,7 +4966,7 @@ func (x *Portal) String() string {
 func (*Portal) ProtoMessage() {}
 
 func (x *Portal) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[62]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4849,7 +4979,7 @@ func (x *Portal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Portal.ProtoReflect.Descriptor instead.
 func (*Portal) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{62}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Portal) GetAddress() string {
@@ -4877,7 +5007,7 @@ type PortGroup struct {
 
 func (x *PortGroup) Reset() {
 	*x = PortGroup{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4889,7 +5019,7 @@ func (x *PortGroup) String() string {
 func (*PortGroup) ProtoMessage() {}
 
 func (x *PortGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[63]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4902,7 +5032,7 @@ func (x *PortGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortGroup.ProtoReflect.Descriptor instead.
 func (*PortGroup) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{63}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *PortGroup) GetId() uint32 {
@@ -4938,7 +5068,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4950,7 +5080,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[64]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4963,7 +5093,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{64}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -5006,7 +5136,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5018,7 +5148,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[65]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5031,7 +5161,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{65}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Account) GetUser() string {
@@ -5072,7 +5202,7 @@ type Reservations struct {
 
 func (x *Reservations) Reset() {
 	*x = Reservations{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5084,7 +5214,7 @@ func (x *Reservations) String() string {
 func (*Reservations) ProtoMessage() {}
 
 func (x *Reservations) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[66]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5097,7 +5227,7 @@ func (x *Reservations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservations.ProtoReflect.Descriptor instead.
 func (*Reservations) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{66}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Reservations) GetRevision() uint64 {
@@ -5127,7 +5257,7 @@ type Incoming struct {
 
 func (x *Incoming) Reset() {
 	*x = Incoming{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5139,7 +5269,7 @@ func (x *Incoming) String() string {
 func (*Incoming) ProtoMessage() {}
 
 func (x *Incoming) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[67]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5152,7 +5282,7 @@ func (x *Incoming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incoming.ProtoReflect.Descriptor instead.
 func (*Incoming) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{67}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Incoming) GetSnapshot() []byte {
@@ -5198,7 +5328,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5210,7 +5340,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[68]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5223,7 +5353,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{68}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Export) GetName() string {
@@ -5298,7 +5428,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5310,7 +5440,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[69]
+	mi := &file_meta_fsm_fsmpb_command_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5323,7 +5453,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{69}
+	return file_meta_fsm_fsmpb_command_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Snapshot) GetId() []byte {
@@ -5435,7 +5565,7 @@ var File_meta_fsm_fsmpb_command_proto protoreflect.FileDescriptor
 
 const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\x88\x19\n" +
+	"\x1cmeta/fsm/fsmpb/command.proto\x12\x14pstorage.meta.fsm.v1\"\xc7\x19\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04term\x18d \x01(\x04R\x04term\x120\n" +
 	"\x04init\x18\x01 \x01(\v2\x1a.pstorage.meta.fsm.v1.InitH\x00R\x04init\x12:\n" +
@@ -5478,7 +5608,8 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\n" +
 	"set_export\x18; \x01(\v2\x1f.pstorage.meta.fsm.v1.SetExportH\x00R\tsetExport\x12I\n" +
 	"\rdelete_export\x18< \x01(\v2\".pstorage.meta.fsm.v1.DeleteExportH\x00R\fdeleteExport\x12F\n" +
-	"\fset_schedule\x188 \x01(\v2!.pstorage.meta.fsm.v1.SetScheduleH\x00R\vsetSchedule\x12L\n" +
+	"\fset_schedule\x188 \x01(\v2!.pstorage.meta.fsm.v1.SetScheduleH\x00R\vsetSchedule\x12=\n" +
+	"\tset_quota\x189 \x01(\v2\x1e.pstorage.meta.fsm.v1.SetQuotaH\x00R\bsetQuota\x12L\n" +
 	"\x0erelease_server\x182 \x01(\v2#.pstorage.meta.fsm.v1.ReleaseServerH\x00R\rreleaseServer\x12C\n" +
 	"\vdrop_server\x183 \x01(\v2 .pstorage.meta.fsm.v1.DropServerH\x00R\n" +
 	"dropServer\x12I\n" +
@@ -5679,7 +5810,10 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\bSchedule\x12\x16\n" +
 	"\x06hourly\x18\x01 \x01(\rR\x06hourly\x12\x14\n" +
 	"\x05daily\x18\x02 \x01(\rR\x05daily\x12\x16\n" +
-	"\x06weekly\x18\x03 \x01(\rR\x06weekly\"7\n" +
+	"\x06weekly\x18\x03 \x01(\rR\x06weekly\"4\n" +
+	"\bSetQuota\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x04R\x05limit\"7\n" +
 	"\rReleaseServer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06cancel\x18\x02 \x01(\bR\x06cancel\"2\n" +
@@ -5746,7 +5880,7 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12%\n" +
 	"\x0eclient_address\x18\x03 \x01(\tR\rclientAddress\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\x04R\x05level\"\xc2\x05\n" +
+	"\x05level\x18\x05 \x01(\x04R\x05level\"\xf5\x05\n" +
 	"\x04Node\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -5774,7 +5908,11 @@ const file_meta_fsm_fsmpb_command_proto_rawDesc = "" +
 	"\bemptying\x18\x13 \x01(\bR\bemptying\x12:\n" +
 	"\bincoming\x18\x14 \x01(\v2\x1e.pstorage.meta.fsm.v1.IncomingR\bincoming\x12\x1a\n" +
 	"\bidentity\x18\x1b \x01(\x04R\bidentity\x12:\n" +
-	"\bschedule\x18\x15 \x01(\v2\x1e.pstorage.meta.fsm.v1.ScheduleR\bschedule\"\xea\x01\n" +
+	"\bschedule\x18\x15 \x01(\v2\x1e.pstorage.meta.fsm.v1.ScheduleR\bschedule\x121\n" +
+	"\x05quota\x18\x16 \x01(\v2\x1b.pstorage.meta.fsm.v1.QuotaR\x05quota\"1\n" +
+	"\x05Quota\x12\x14\n" +
+	"\x05limit\x18\x01 \x01(\x04R\x05limit\x12\x12\n" +
+	"\x04used\x18\x02 \x01(\x04R\x04used\"\xea\x01\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -5872,7 +6010,7 @@ func file_meta_fsm_fsmpb_command_proto_rawDescGZIP() []byte {
 	return file_meta_fsm_fsmpb_command_proto_rawDescData
 }
 
-var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_meta_fsm_fsmpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*Command)(nil),          // 0: pstorage.meta.fsm.v1.Command
 	(*Init)(nil),             // 1: pstorage.meta.fsm.v1.Init
@@ -5916,35 +6054,37 @@ var file_meta_fsm_fsmpb_command_proto_goTypes = []any{
 	(*SetIncoming)(nil),      // 39: pstorage.meta.fsm.v1.SetIncoming
 	(*SetSchedule)(nil),      // 40: pstorage.meta.fsm.v1.SetSchedule
 	(*Schedule)(nil),         // 41: pstorage.meta.fsm.v1.Schedule
-	(*ReleaseServer)(nil),    // 42: pstorage.meta.fsm.v1.ReleaseServer
-	(*DropServer)(nil),       // 43: pstorage.meta.fsm.v1.DropServer
-	(*CreateTarget)(nil),     // 44: pstorage.meta.fsm.v1.CreateTarget
-	(*SetTarget)(nil),        // 45: pstorage.meta.fsm.v1.SetTarget
-	(*DeleteTarget)(nil),     // 46: pstorage.meta.fsm.v1.DeleteTarget
-	(*AddLun)(nil),           // 47: pstorage.meta.fsm.v1.AddLun
-	(*RemoveLun)(nil),        // 48: pstorage.meta.fsm.v1.RemoveLun
-	(*GrowLun)(nil),          // 49: pstorage.meta.fsm.v1.GrowLun
-	(*VolumeEpoch)(nil),      // 50: pstorage.meta.fsm.v1.VolumeEpoch
-	(*SetAccount)(nil),       // 51: pstorage.meta.fsm.v1.SetAccount
-	(*DeleteAccount)(nil),    // 52: pstorage.meta.fsm.v1.DeleteAccount
-	(*SaveReservations)(nil), // 53: pstorage.meta.fsm.v1.SaveReservations
-	(*SetKey)(nil),           // 54: pstorage.meta.fsm.v1.SetKey
-	(*SetExport)(nil),        // 55: pstorage.meta.fsm.v1.SetExport
-	(*DeleteExport)(nil),     // 56: pstorage.meta.fsm.v1.DeleteExport
-	(*SetMember)(nil),        // 57: pstorage.meta.fsm.v1.SetMember
-	(*Node)(nil),             // 58: pstorage.meta.fsm.v1.Node
-	(*Server)(nil),           // 59: pstorage.meta.fsm.v1.Server
-	(*Member)(nil),           // 60: pstorage.meta.fsm.v1.Member
-	(*Target)(nil),           // 61: pstorage.meta.fsm.v1.Target
-	(*Portal)(nil),           // 62: pstorage.meta.fsm.v1.Portal
-	(*PortGroup)(nil),        // 63: pstorage.meta.fsm.v1.PortGroup
-	(*Lun)(nil),              // 64: pstorage.meta.fsm.v1.Lun
-	(*Account)(nil),          // 65: pstorage.meta.fsm.v1.Account
-	(*Reservations)(nil),     // 66: pstorage.meta.fsm.v1.Reservations
-	(*Incoming)(nil),         // 67: pstorage.meta.fsm.v1.Incoming
-	(*Export)(nil),           // 68: pstorage.meta.fsm.v1.Export
-	(*Snapshot)(nil),         // 69: pstorage.meta.fsm.v1.Snapshot
-	nil,                      // 70: pstorage.meta.fsm.v1.SetConfig.SetEntry
+	(*SetQuota)(nil),         // 42: pstorage.meta.fsm.v1.SetQuota
+	(*ReleaseServer)(nil),    // 43: pstorage.meta.fsm.v1.ReleaseServer
+	(*DropServer)(nil),       // 44: pstorage.meta.fsm.v1.DropServer
+	(*CreateTarget)(nil),     // 45: pstorage.meta.fsm.v1.CreateTarget
+	(*SetTarget)(nil),        // 46: pstorage.meta.fsm.v1.SetTarget
+	(*DeleteTarget)(nil),     // 47: pstorage.meta.fsm.v1.DeleteTarget
+	(*AddLun)(nil),           // 48: pstorage.meta.fsm.v1.AddLun
+	(*RemoveLun)(nil),        // 49: pstorage.meta.fsm.v1.RemoveLun
+	(*GrowLun)(nil),          // 50: pstorage.meta.fsm.v1.GrowLun
+	(*VolumeEpoch)(nil),      // 51: pstorage.meta.fsm.v1.VolumeEpoch
+	(*SetAccount)(nil),       // 52: pstorage.meta.fsm.v1.SetAccount
+	(*DeleteAccount)(nil),    // 53: pstorage.meta.fsm.v1.DeleteAccount
+	(*SaveReservations)(nil), // 54: pstorage.meta.fsm.v1.SaveReservations
+	(*SetKey)(nil),           // 55: pstorage.meta.fsm.v1.SetKey
+	(*SetExport)(nil),        // 56: pstorage.meta.fsm.v1.SetExport
+	(*DeleteExport)(nil),     // 57: pstorage.meta.fsm.v1.DeleteExport
+	(*SetMember)(nil),        // 58: pstorage.meta.fsm.v1.SetMember
+	(*Node)(nil),             // 59: pstorage.meta.fsm.v1.Node
+	(*Quota)(nil),            // 60: pstorage.meta.fsm.v1.Quota
+	(*Server)(nil),           // 61: pstorage.meta.fsm.v1.Server
+	(*Member)(nil),           // 62: pstorage.meta.fsm.v1.Member
+	(*Target)(nil),           // 63: pstorage.meta.fsm.v1.Target
+	(*Portal)(nil),           // 64: pstorage.meta.fsm.v1.Portal
+	(*PortGroup)(nil),        // 65: pstorage.meta.fsm.v1.PortGroup
+	(*Lun)(nil),              // 66: pstorage.meta.fsm.v1.Lun
+	(*Account)(nil),          // 67: pstorage.meta.fsm.v1.Account
+	(*Reservations)(nil),     // 68: pstorage.meta.fsm.v1.Reservations
+	(*Incoming)(nil),         // 69: pstorage.meta.fsm.v1.Incoming
+	(*Export)(nil),           // 70: pstorage.meta.fsm.v1.Export
+	(*Snapshot)(nil),         // 71: pstorage.meta.fsm.v1.Snapshot
+	nil,                      // 72: pstorage.meta.fsm.v1.SetConfig.SetEntry
 }
 var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	1,  // 0: pstorage.meta.fsm.v1.Command.init:type_name -> pstorage.meta.fsm.v1.Init
@@ -5961,7 +6101,7 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	17, // 11: pstorage.meta.fsm.v1.Command.update_server:type_name -> pstorage.meta.fsm.v1.UpdateServer
 	18, // 12: pstorage.meta.fsm.v1.Command.set_config:type_name -> pstorage.meta.fsm.v1.SetConfig
 	19, // 13: pstorage.meta.fsm.v1.Command.swept:type_name -> pstorage.meta.fsm.v1.Swept
-	57, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
+	58, // 14: pstorage.meta.fsm.v1.Command.set_member:type_name -> pstorage.meta.fsm.v1.SetMember
 	21, // 15: pstorage.meta.fsm.v1.Command.forget:type_name -> pstorage.meta.fsm.v1.Forget
 	23, // 16: pstorage.meta.fsm.v1.Command.join_member:type_name -> pstorage.meta.fsm.v1.JoinMember
 	24, // 17: pstorage.meta.fsm.v1.Command.remove_member:type_name -> pstorage.meta.fsm.v1.RemoveMember
@@ -5979,54 +6119,56 @@ var file_meta_fsm_fsmpb_command_proto_depIdxs = []int32{
 	39, // 29: pstorage.meta.fsm.v1.Command.set_incoming:type_name -> pstorage.meta.fsm.v1.SetIncoming
 	29, // 30: pstorage.meta.fsm.v1.Command.snapshot_flushed:type_name -> pstorage.meta.fsm.v1.SnapshotFlushed
 	30, // 31: pstorage.meta.fsm.v1.Command.give_up_snapshots:type_name -> pstorage.meta.fsm.v1.GiveUpSnapshots
-	55, // 32: pstorage.meta.fsm.v1.Command.set_export:type_name -> pstorage.meta.fsm.v1.SetExport
-	56, // 33: pstorage.meta.fsm.v1.Command.delete_export:type_name -> pstorage.meta.fsm.v1.DeleteExport
+	56, // 32: pstorage.meta.fsm.v1.Command.set_export:type_name -> pstorage.meta.fsm.v1.SetExport
+	57, // 33: pstorage.meta.fsm.v1.Command.delete_export:type_name -> pstorage.meta.fsm.v1.DeleteExport
 	40, // 34: pstorage.meta.fsm.v1.Command.set_schedule:type_name -> pstorage.meta.fsm.v1.SetSchedule
-	42, // 35: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
-	43, // 36: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
-	44, // 37: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
-	45, // 38: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
-	46, // 39: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
-	47, // 40: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
-	48, // 41: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
-	49, // 42: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
-	51, // 43: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
-	52, // 44: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
-	53, // 45: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
-	54, // 46: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
-	2,  // 47: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	67, // 48: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	2,  // 49: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 50: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	12, // 51: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
-	14, // 52: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
-	15, // 53: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
-	70, // 54: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
-	20, // 55: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
-	22, // 56: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
-	28, // 57: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
-	69, // 58: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
-	2,  // 59: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	67, // 60: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	41, // 61: pstorage.meta.fsm.v1.SetSchedule.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
-	61, // 62: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	61, // 63: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
-	50, // 64: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	2,  // 65: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
-	50, // 66: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
-	68, // 67: pstorage.meta.fsm.v1.SetExport.export:type_name -> pstorage.meta.fsm.v1.Export
-	2,  // 68: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
-	7,  // 69: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
-	67, // 70: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
-	41, // 71: pstorage.meta.fsm.v1.Node.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
-	62, // 72: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
-	64, // 73: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
-	63, // 74: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
-	75, // [75:75] is the sub-list for method output_type
-	75, // [75:75] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	42, // 35: pstorage.meta.fsm.v1.Command.set_quota:type_name -> pstorage.meta.fsm.v1.SetQuota
+	43, // 36: pstorage.meta.fsm.v1.Command.release_server:type_name -> pstorage.meta.fsm.v1.ReleaseServer
+	44, // 37: pstorage.meta.fsm.v1.Command.drop_server:type_name -> pstorage.meta.fsm.v1.DropServer
+	45, // 38: pstorage.meta.fsm.v1.Command.create_target:type_name -> pstorage.meta.fsm.v1.CreateTarget
+	46, // 39: pstorage.meta.fsm.v1.Command.set_target:type_name -> pstorage.meta.fsm.v1.SetTarget
+	47, // 40: pstorage.meta.fsm.v1.Command.delete_target:type_name -> pstorage.meta.fsm.v1.DeleteTarget
+	48, // 41: pstorage.meta.fsm.v1.Command.add_lun:type_name -> pstorage.meta.fsm.v1.AddLun
+	49, // 42: pstorage.meta.fsm.v1.Command.remove_lun:type_name -> pstorage.meta.fsm.v1.RemoveLun
+	50, // 43: pstorage.meta.fsm.v1.Command.grow_lun:type_name -> pstorage.meta.fsm.v1.GrowLun
+	52, // 44: pstorage.meta.fsm.v1.Command.set_account:type_name -> pstorage.meta.fsm.v1.SetAccount
+	53, // 45: pstorage.meta.fsm.v1.Command.delete_account:type_name -> pstorage.meta.fsm.v1.DeleteAccount
+	54, // 46: pstorage.meta.fsm.v1.Command.save_reservations:type_name -> pstorage.meta.fsm.v1.SaveReservations
+	55, // 47: pstorage.meta.fsm.v1.Command.set_key:type_name -> pstorage.meta.fsm.v1.SetKey
+	2,  // 48: pstorage.meta.fsm.v1.CreateNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	69, // 49: pstorage.meta.fsm.v1.CreateNode.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	2,  // 50: pstorage.meta.fsm.v1.SetAttributes.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 51: pstorage.meta.fsm.v1.Grant.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	12, // 52: pstorage.meta.fsm.v1.Allocate.chunks:type_name -> pstorage.meta.fsm.v1.NewChunk
+	14, // 53: pstorage.meta.fsm.v1.Alter.files:type_name -> pstorage.meta.fsm.v1.FileChanges
+	15, // 54: pstorage.meta.fsm.v1.FileChanges.changes:type_name -> pstorage.meta.fsm.v1.Change
+	72, // 55: pstorage.meta.fsm.v1.SetConfig.set:type_name -> pstorage.meta.fsm.v1.SetConfig.SetEntry
+	20, // 56: pstorage.meta.fsm.v1.Swept.blocks:type_name -> pstorage.meta.fsm.v1.SweptBlock
+	22, // 57: pstorage.meta.fsm.v1.Forget.chunks:type_name -> pstorage.meta.fsm.v1.ForgetChunk
+	28, // 58: pstorage.meta.fsm.v1.TakeSnapshots.files:type_name -> pstorage.meta.fsm.v1.TakeSnapshot
+	71, // 59: pstorage.meta.fsm.v1.TakeSnapshot.snapshot:type_name -> pstorage.meta.fsm.v1.Snapshot
+	2,  // 60: pstorage.meta.fsm.v1.CloneNode.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	69, // 61: pstorage.meta.fsm.v1.SetIncoming.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	41, // 62: pstorage.meta.fsm.v1.SetSchedule.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
+	63, // 63: pstorage.meta.fsm.v1.CreateTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	63, // 64: pstorage.meta.fsm.v1.SetTarget.target:type_name -> pstorage.meta.fsm.v1.Target
+	51, // 65: pstorage.meta.fsm.v1.DeleteTarget.volumes:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	2,  // 66: pstorage.meta.fsm.v1.AddLun.attributes:type_name -> pstorage.meta.fsm.v1.Attributes
+	51, // 67: pstorage.meta.fsm.v1.RemoveLun.volume:type_name -> pstorage.meta.fsm.v1.VolumeEpoch
+	70, // 68: pstorage.meta.fsm.v1.SetExport.export:type_name -> pstorage.meta.fsm.v1.Export
+	2,  // 69: pstorage.meta.fsm.v1.Node.own:type_name -> pstorage.meta.fsm.v1.Attributes
+	7,  // 70: pstorage.meta.fsm.v1.Node.holder:type_name -> pstorage.meta.fsm.v1.Holder
+	69, // 71: pstorage.meta.fsm.v1.Node.incoming:type_name -> pstorage.meta.fsm.v1.Incoming
+	41, // 72: pstorage.meta.fsm.v1.Node.schedule:type_name -> pstorage.meta.fsm.v1.Schedule
+	60, // 73: pstorage.meta.fsm.v1.Node.quota:type_name -> pstorage.meta.fsm.v1.Quota
+	64, // 74: pstorage.meta.fsm.v1.Target.portals:type_name -> pstorage.meta.fsm.v1.Portal
+	66, // 75: pstorage.meta.fsm.v1.Target.luns:type_name -> pstorage.meta.fsm.v1.Lun
+	65, // 76: pstorage.meta.fsm.v1.Target.groups:type_name -> pstorage.meta.fsm.v1.PortGroup
+	77, // [77:77] is the sub-list for method output_type
+	77, // [77:77] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_meta_fsm_fsmpb_command_proto_init() }
@@ -6070,6 +6212,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 		(*Command_SetExport)(nil),
 		(*Command_DeleteExport)(nil),
 		(*Command_SetSchedule)(nil),
+		(*Command_SetQuota)(nil),
 		(*Command_ReleaseServer)(nil),
 		(*Command_DropServer)(nil),
 		(*Command_CreateTarget)(nil),
@@ -6089,7 +6232,7 @@ func file_meta_fsm_fsmpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meta_fsm_fsmpb_command_proto_rawDesc), len(file_meta_fsm_fsmpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
