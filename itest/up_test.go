@@ -99,10 +99,10 @@ func TestFolderInUseIsRefused(t *testing.T) {
 func TestUpServesUnixSocketsToo(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "nbd.sock")
 	u := newUp(t, "--volume", "v=16M", "--nbd", "unix:"+socket, "--iscsi", "")
-	if len(u.Ways) != 1 || !strings.HasPrefix(u.Ways[0], "nbd+unix:///v?socket=") {
+	if len(u.Ways) != 2 || !strings.HasPrefix(u.Ways[0], "nbd://127.0.0.1:") || !strings.HasPrefix(u.Ways[1], "nbd+unix:///v?socket=") {
 		t.Fatalf("printed %q", u.Ways)
 	}
-	client := connect(t, u.NBD("v"))
+	client := connect(t, u.Ways[1])
 	defer client.Close()
 	if err := client.Write(make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
