@@ -64,6 +64,9 @@ type chunkState struct {
 	unflushed uint64 // the round of flushes, or a later one, that covers the last write acknowledged (losses.go)
 	losses    uint64 // as the map says
 
+	absent absences
+	asked  uint8 // parts of the table that were asked for, for absent
+
 	wrote     bool // since the settler last looked
 	unsettled bool // some server may have it open
 	idle      uint8

@@ -40,7 +40,7 @@
 // has nothing to do with layers; making replicas equal has, and keeps the layer from changing. Several orders hold the volume together.
 //
 // Clones. A file may stand over a snapshot (under.go), which may be one of a clone. Snapshots that files here stand over are opened once and shared. For each, the client keeps which blocks
-// it has itself (presence.go): that never changes, so a request goes straight to the snapshot that has the block. A read's answer says which blocks the file has not; the piece goes to the filler,
+// it has itself (presence.go): that never changes, so a request goes straight to the snapshot that has the block. A read's answer says which blocks the file has not, and the next of these goes there at once (absent.go); the piece goes to the filler,
 // as no goroutine that completes calls may wait (fill.go). What changes parts of blocks locks them, reads them and writes them whole (partial.go). Flattening copies blocks as a compare-and-write would
 // write them, a unit at a time (flatten.go).
 //

@@ -48,7 +48,9 @@ func (v *Volume) answered(b *batch, p *piece) {
 	switch v.judge(ch, p) {
 	case good:
 		ch.tries, ch.baffled = 0, false
+		v.noteAbsent(ch, p)
 		if v.lacks(p) {
+			v.askAbsent(ch, p)
 			v.fill(p)
 			break
 		}

@@ -93,6 +93,7 @@ func (v *Volume) issueWrite(b *batch, ch *chunkState, p *piece) (done bool) {
 		return false
 	}
 	ch.opened = true
+	ch.absent.forget(p.blockRange)
 	v.unsettle(ch)
 	if p.atomic {
 		v.issueAtomic(b, ch, p)
@@ -161,6 +162,11 @@ func (v *Volume) address(p *piece, c *call) {
 func (v *Volume) issueRead(b *batch, ch *chunkState, p *piece) (done bool) {
 	if ch.trouble&stopsReads != 0 {
 		v.hold(b, ch, p)
+		return false
+	}
+	if p.kind == kindRead && ch.absent.all(p.blockRange) && v.mayShow(p) {
+		p.version = 0
+		v.fill(p)
 		return false
 	}
 	vs, hopeless := b.pick(ch, p)
