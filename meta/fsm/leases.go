@@ -3,6 +3,7 @@ package fsm
 import (
 	"bytes"
 	"fmt"
+	"math"
 
 	"pstorage/meta/fsm/fsmpb"
 	"pstorage/meta/rules"
@@ -108,6 +109,9 @@ func (tx *txn) closeFile(c *fsmpb.CloseFile) (*File, error) {
 	}
 	n.Holder, n.Clean = nil, c.Clean && n.SettledEpoch == n.Epoch
 	tx.putNode(c.File, n)
+	if n.Clean {
+		tx.show(c.File, n, math.MaxUint32)
+	}
 	tx.giveUpPending(c.File)
 	return tx.file(c.File, n), nil
 }

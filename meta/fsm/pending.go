@@ -12,7 +12,7 @@ import (
 //
 // A snapshot is taken at once, and flushed by the holder when its users' writes go on already (R11flush). Until the holder says that this is done it is pending: nobody can open
 // it, so that what is read from a snapshot is there for ever. It is given up, and goes like one that is deleted, where what it holds may have been lost before it was flushed
-// (R11loss), and when the file gets another holder, who knows nothing of it.
+// (R11loss), and when the file gets another holder, who knows nothing of it. One that leaves the file clean has flushed all.
 
 // snapshotFlushed shows the snapshots that the holder has flushed.
 func (tx *txn) snapshotFlushed(c *fsmpb.SnapshotFlushed) error {
@@ -20,10 +20,16 @@ func (tx *txn) snapshotFlushed(c *fsmpb.SnapshotFlushed) error {
 	if err != nil {
 		return err
 	}
-	for _, was := range tx.pendingOf(c.File) {
+	tx.show(c.File, n, c.Layer)
+	return nil
+}
+
+// show has the pending snapshots of layers below one be seen, or gives them up.
+func (tx *txn) show(file uint64, n *fsmpb.Node, below uint32) {
+	for _, was := range tx.pendingOf(file) {
 		s := tx.snapshot(was.Id) // the one before may have been given up, and s have another parent since
 		switch {
-		case s.Layer >= c.Layer:
+		case s.Layer >= below:
 		case s.Losses != n.Losses && !tx.left.Has(rules.R11loss):
 			tx.hide(s)
 		default:
@@ -31,7 +37,6 @@ func (tx *txn) snapshotFlushed(c *fsmpb.SnapshotFlushed) error {
 			tx.putSnapshot(s)
 		}
 	}
-	return nil
 }
 
 // giveUpSnapshots hides those of a request that are there still.

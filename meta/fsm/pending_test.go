@@ -95,7 +95,7 @@ func TestASnapshotThatMayHaveLostSomethingIsGivenUp(t *testing.T) {
 
 func TestAPendingSnapshotGoesWithItsHolder(t *testing.T) {
 	for name, change := range map[string]func(file uint64) any{
-		"closed": func(file uint64) any { return &fsmpb.CloseFile{File: file, Epoch: 1, Client: alice, Clean: true} },
+		"closed": func(file uint64) any { return &fsmpb.CloseFile{File: file, Epoch: 1, Client: alice} },
 		"another's": func(file uint64) any {
 			return &fsmpb.Grant{File: file, Epoch: 1, Holder: &fsmpb.Holder{Id: make([]byte, ClientIDSize)}}
 		},
@@ -112,6 +112,15 @@ func TestAPendingSnapshotGoesWithItsHolder(t *testing.T) {
 			must[*File](t, b, &fsmpb.Folded{File: f.ID, Layer: 1})
 		})
 	}
+}
+
+// A holder that leaves the file clean has nothing in flight, and all flushed.
+func TestAPendingSnapshotIsShownWhenItsFileIsLeftClean(t *testing.T) {
+	b, f, _ := settled(t)
+	taken := must[*Taken](t, b, takes(pend(f.ID, 1, 1)))
+	must[*File](t, b, &fsmpb.CloseFile{File: f.ID, Epoch: 1, Client: alice, Clean: true})
+	b.progress(t, taken, true, false)
+	b.wantShown(t, f.ID, 1)
 }
 
 // What a replica has in a layer that was frozen before it was flushed may be torn when the power of all replicas fails, also after the snapshot was given up.

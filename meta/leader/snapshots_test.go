@@ -288,7 +288,7 @@ func TestSnapshotsAreGivenUpTogether(t *testing.T) {
 		await(t, a.flushed(2))
 		b.wantAnswer(t, true, 1, 2)
 		b.stop()
-		_, err := c.Leader().CloseFile(context.Background(), &metapb.CloseFileRequest{Client: b.ID, File: b.File, Epoch: b.Epoch, Clean: true})
+		_, err := c.Leader().CloseFile(context.Background(), &metapb.CloseFileRequest{Client: b.ID, File: b.File, Epoch: b.Epoch})
 		await(t, err)
 		req.wants(t, codes.FailedPrecondition)
 		if n := len(snapshotsOf(t, c, "/f")) + len(snapshotsOf(t, c, "/g")); n != 0 {
