@@ -13,23 +13,11 @@ import (
 	"pstorage/meta/rules"
 )
 
-// slowWrites has one server take its time with writes, and no other with anything.
-func slowWrites(s *fakeServer, wait time.Duration) {
+// slow has one server take its time with one kind of call, and no other with anything.
+func slow(s *fakeServer, op wire.Op, wait time.Duration) {
 	s.set(func() {
 		s.delay = func(w *wire.Call) time.Duration {
-			if w.Op == wire.OpWrite {
-				return wait
-			}
-			return 0
-		}
-	})
-}
-
-// slowFlushes has one server take its time with flushes.
-func slowFlushes(s *fakeServer, wait time.Duration) {
-	s.set(func() {
-		s.delay = func(w *wire.Call) time.Duration {
-			if w.Op == wire.OpFlush {
+			if w.Op == op {
 				return wait
 			}
 			return 0
@@ -45,7 +33,7 @@ func inFlightAtSnapshot(t *testing.T, without rules.Set) error {
 	if err := write(v, 0, 1); err != nil {
 		return err
 	}
-	slowWrites(k.servers[2], time.Second)
+	slow(k.servers[2], wire.OpWrite, time.Second)
 	w := submit(v, blocktest.Write(0, blocktest.Bytes(2, 4096)))
 	time.Sleep(time.Second / 2)
 	layer, err := k.meta.take("snapshot")
@@ -95,7 +83,7 @@ func TestWritesGoOnBeforeASnapshotIsFlushed(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		slowFlushes(k.servers[1], 3*time.Second)
+		slow(k.servers[1], wire.OpFlush, 3*time.Second)
 		r := k.meta.request("snapshot")
 		<-r.decided
 		if err := write(v, 0, 2); err != nil || !r.taken {
@@ -132,7 +120,7 @@ func TestASnapshotIsFlushedFirstForALeaderOfBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		slowFlushes(k.servers[1], time.Second)
+		slow(k.servers[1], wire.OpFlush, time.Second)
 		r := k.meta.request("snapshot")
 		time.Sleep(time.Second / 2)
 		select {
@@ -155,7 +143,7 @@ func TestAHoldEnds(t *testing.T) {
 	}{
 		"the reply is lost":        {func(k *cluster, _ *Volume) { k.meta.orders.lose = 3 }, nil, true},
 		"another leads":            {func(k *cluster, _ *Volume) { k.meta.newLeader() }, nil, true},
-		"a write hangs":            {func(k *cluster, _ *Volume) { slowWrites(k.servers[0], 9*time.Second) }, nil, false},
+		"a write hangs":            {func(k *cluster, _ *Volume) { slow(k.servers[0], wire.OpWrite, 9*time.Second) }, nil, false},
 		"a server dies":            {func(k *cluster, _ *Volume) { k.servers[0].kill(false) }, nil, true},
 		"the lease is another's":   {func(k *cluster, v *Volume) { k.meta.orders.deaf = true; k.meta.holder = 99 }, block.ErrLostLease, false},
 		"the volume is closed":     {func(k *cluster, v *Volume) { k.meta.orders.deaf = true; go v.Close() }, block.ErrClosed, false},
@@ -291,7 +279,7 @@ func TestALayerThatBeginsAmidWritesEndsTheVolume(t *testing.T) {
 		k := newCluster(3, testSize, 3, 2)
 		v := k.open(t, OpenOptions{})
 		defer func() { k.end(v) }()
-		slowWrites(k.servers[0], time.Second)
+		slow(k.servers[0], wire.OpWrite, time.Second)
 		w := submit(v, blocktest.Write(0, blocktest.Bytes(1, 4096)))
 		v.goOnIn([]uint32{1, 2})
 		if !w.within(time.Minute) || !v.lease.lost.Load() || v.layer.Load() != 1 {
