@@ -119,6 +119,11 @@ func (v *View) CheckSnapshots(c *fsmpb.TakeSnapshots) (*Taken, error) {
 	return nil, err
 }
 
+// TakenSnapshots returns the snapshots of a file's volume, those among them that cannot be read yet, oldest first.
+func (v *View) TakenSnapshots(file uint64) []*fsmpb.Snapshot {
+	return seen(v.volumeSnapshots(v.volumeOf(file)))
+}
+
 // Snapshots returns the snapshots of a file's volume that can be read, oldest first.
 func (v *View) Snapshots(file uint64) []*fsmpb.Snapshot {
 	return shown(v.volumeSnapshots(v.volumeOf(file)))

@@ -70,6 +70,28 @@ func TestSnapshotsAreTakenAndDeletedBySchedule(t *testing.T) {
 	})
 }
 
+// A snapshot that takes long to be flushed is not taken again meanwhile.
+func TestAScheduledSnapshotMayBeFlushedSlowly(t *testing.T) {
+	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {
+		h := newHolder(t, c, 'a', "/f")
+		h.late = true
+		time.Sleep(time.Until(time.Now().Truncate(time.Hour).Add(time.Hour)))
+		schedule(t, c, "/f", 2, 0)
+		time.Sleep(10 * time.Minute)
+		if n := len(h.answered()); n != 1 || shots(t, c, "/f") != 0 {
+			t.Errorf("held %d times, %d snapshots shown", n, shots(t, c, "/f"))
+		}
+		if err := h.flushed(2); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if n := len(h.answered()); n != 1 || shots(t, c, "/f") != 1 {
+			t.Errorf("held %d times, %d snapshots shown", n, shots(t, c, "/f"))
+		}
+		h.stop()
+	})
+}
+
 // Nobody has the file open: it is fenced before, and only then, and not again while nobody opens it.
 func TestIdleFilesAreTakenOverForTheirSchedule(t *testing.T) {
 	play(t, 0, func(t *testing.T, c *metatest.Cluster, _ []*metatest.Server) {

@@ -234,6 +234,9 @@ func snapshotAt(v *fsm.View, path, name string) (*fsmpb.Snapshot, error) {
 // TakeScheduled takes a snapshot for the sake of a schedule, of a file that somebody holds.
 func (l *Leader) TakeScheduled(ctx context.Context, in *metapb.SnapshotRequest, kinds uint32) error {
 	_, err := l.snapshots.TakeScheduled(ctx, in, kinds)
+	if errors.Is(err, snapshots.ErrFlushing) {
+		return nil // it is taken
+	}
 	return err
 }
 

@@ -123,7 +123,7 @@ func (e *Engine) jobs() (list []*job, err error) {
 				return true
 			}
 			all := v.Snapshots(id)
-			j := &job{kinds: due(n.Schedule, all, time.Now()), expired: expired(n.Schedule, all)}
+			j := &job{kinds: due(n.Schedule, v.TakenSnapshots(id), time.Now()), expired: expired(n.Schedule, all)}
 			if unchanged(id, n, all) {
 				j.kinds = 0
 			}
