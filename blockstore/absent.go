@@ -31,10 +31,10 @@ func (a absences) forget(r blockRange) {
 	}
 }
 
-// noteAbsent notes what a piece that holds its range has found absent. ch.mu is held.
-func (v *Volume) noteAbsent(ch *chunkState, p *piece) {
+// noteAbsent notes what a piece that holds its range has found absent in a clone, and tells whether that was any. ch.mu is held.
+func (v *Volume) noteAbsent(ch *chunkState, p *piece) (some bool) {
 	if p.write || v.under.Load() == nil {
-		return
+		return false
 	}
 	for i, code := range p.calls[0].Codes {
 		if code != chunk.Absent {
@@ -45,7 +45,9 @@ func (v *Volume) noteAbsent(ch *chunkState, p *piece) {
 		}
 		no := p.first + uint32(i)
 		ch.absent[no/64] |= 1 << (no % 64)
+		some = true
 	}
+	return some
 }
 
 // askAbsent has a chunk's table read, the part of it that a piece is in, when the first block there was found absent: it is not the last. ch.mu is held.

@@ -61,20 +61,17 @@ func (c *changeList) add(offset, length int64, changed, zero bool) {
 
 // compare adds the changes of a range within a chunk.
 func (s *Snapshot) compare(ctx context.Context, since *Snapshot, c *changeList, at, n int64) error {
-	index, in := uint32(at>>s.shift), uint32(at&(1<<s.shift-1))
-	first, last := in/block.Size, (in+uint32(n)-1)/block.Size
-	w := wire.Call{Op: wire.OpTableLayer, Epoch: uint64(s.layer - since.layer - 1), Offset: first * block.Size, Length: (last - first + 1) * block.Size}
-	there, err := s.ask(ctx, index, &w)
+	codes, there, err := s.codes(ctx, wire.Call{Op: wire.OpTableLayer, Epoch: uint64(s.layer - since.layer - 1)}, at, n)
 	switch {
 	case errors.Is(err, errMerged):
-		return s.whichIsGone(ctx, since, index)
+		return s.whichIsGone(ctx, since, uint32(at>>s.shift))
 	case err != nil:
 		return s.named(err)
 	case !there:
 		c.add(at, n, false, false)
 		return nil
 	}
-	for _, code := range w.Codes {
+	for _, code := range codes {
 		k := min(n, block.Size-at%block.Size)
 		c.add(at, k, code != chunk.Absent, code == chunk.Zeros)
 		if at, n = at+k, n-k; c.full {

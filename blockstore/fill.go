@@ -61,19 +61,6 @@ func (v *Volume) mayShow(p *piece) bool {
 // place is where a piece begins in the volume.
 func (v *Volume) place(p *piece) int64 { return int64(p.ch.index)<<v.shift + int64(p.offset) }
 
-// lacks tells whether blocks of what a piece has read are to be read from what is under the volume.
-func (v *Volume) lacks(p *piece) bool {
-	if p.kind != kindRead || v.under.Load() == nil {
-		return false
-	}
-	for _, code := range p.calls[0].Codes {
-		if code == chunk.Absent {
-			return v.mayShow(p)
-		}
-	}
-	return false
-}
-
 // fill has a piece's absent blocks read: all of them, in a chunk that does not exist. ch.mu is held.
 func (v *Volume) fill(p *piece) {
 	f := &v.filler

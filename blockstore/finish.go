@@ -48,8 +48,7 @@ func (v *Volume) answered(b *batch, p *piece) {
 	switch v.judge(ch, p) {
 	case good:
 		ch.tries, ch.baffled = 0, false
-		v.noteAbsent(ch, p)
-		if v.lacks(p) {
+		if v.noteAbsent(ch, p) && p.kind == kindRead && v.mayShow(p) {
 			v.askAbsent(ch, p)
 			v.fill(p)
 			break

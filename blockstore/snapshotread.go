@@ -197,17 +197,23 @@ func (s *Snapshot) addExtents(ctx context.Context, e *extents, offset, length in
 
 // describe adds the extents of a range within a chunk.
 func (s *Snapshot) describe(ctx context.Context, e *extents, at, n int64) error {
-	in := uint32(at & (1<<s.shift - 1))
-	first, last := in/block.Size, (in+uint32(n)-1)/block.Size
-	w := wire.Call{Op: wire.OpTable, Offset: first * block.Size, Length: (last - first + 1) * block.Size}
-	there, err := s.ask(ctx, uint32(at>>s.shift), &w)
+	codes, there, err := s.codes(ctx, wire.Call{Op: wire.OpTable}, at, n)
 	if err != nil {
 		return err
 	}
 	if !there {
 		return s.under.addExtents(ctx, e, at, n)
 	}
-	return e.addCodes(ctx, at, n, w.Codes, s.under)
+	return e.addCodes(ctx, at, n, codes, s.under)
+}
+
+// codes reads, with a call of this kind, the codes of a range within a chunk. there: the chunk exists.
+func (s *Snapshot) codes(ctx context.Context, w wire.Call, at, n int64) (codes []uint32, there bool, err error) {
+	in := uint32(at & (1<<s.shift - 1))
+	first, last := in/block.Size, (in+uint32(n)-1)/block.Size
+	w.Offset, w.Length = first*block.Size, (last-first+1)*block.Size
+	there, err = s.ask(ctx, uint32(at>>s.shift), &w)
+	return w.Codes, there, err
 }
 
 // Deleted tells whether the snapshot was found to be no more.
